@@ -1,0 +1,177 @@
+//! The gates: nothing crosses a boundary but through [`decode`] and [`encode`].
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use crate::{Invalid, Schema, Violation, check_storable};
+
+/// A type that crosses a boundary, with the JSON Schema that says what it may look like there.
+pub trait Boundary: Serialize + DeserializeOwned {
+    /// The name in error texts: `invalid Intent: …`.
+    const NAME: &'static str;
+
+    /// Whether values of this type are written to Postgres, and so must pass [`check_storable`] as
+    /// well.
+    const STORED: bool;
+
+    /// The schema, compiled once.
+    fn schema() -> &'static Schema;
+}
+
+/// Lets a value in: validates it, then reads it.
+///
+/// # Errors
+///
+/// Everything that is wrong with it, at once: first what the schema says, then what Postgres could
+/// not store.
+pub fn decode<T: Boundary>(value: &Value) -> Result<T, Invalid> {
+    check::<T>(value)?;
+    T::deserialize(value).map_err(|error| disagreement::<T>(&error))
+}
+
+/// Lets a value out: writes it, then validates what was written.
+///
+/// # Errors
+///
+/// As [`decode`]; an error here is a mistake of whoever made the value.
+pub fn encode<T: Boundary>(value: &T) -> Result<Value, Invalid> {
+    let json = serde_json::to_value(value).map_err(|error| disagreement::<T>(&error))?;
+    check::<T>(&json)?;
+    Ok(json)
+}
+
+fn check<T: Boundary>(value: &Value) -> Result<(), Invalid> {
+    let mut violations = T::schema().violations(value);
+    if T::STORED {
+        violations.append(&mut check_storable(value));
+    }
+    if violations.is_empty() {
+        return Ok(());
+    }
+    Err(Invalid {
+        name: T::NAME,
+        violations,
+    })
+}
+
+/// Schema and type disagree. The tests prove that they do not; if they ever do, the gate stays
+/// shut.
+fn disagreement<T: Boundary>(error: &serde_json::Error) -> Invalid {
+    Invalid {
+        name: T::NAME,
+        violations: vec![Violation {
+            instance_path: String::new(),
+            schema_path: "#".to_owned(),
+            keyword: "type".to_owned(),
+            params: json!({"type": T::NAME}),
+            message: format!("must be {}: {error}", T::NAME),
+        }],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Intent, Phase, Plan, RunId, RunStatus, RunView, StepView, ToolCall, parse_json};
+
+    fn intent(text: &str) -> Result<Intent, Invalid> {
+        decode(&parse_json(text.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_said_at_once_in_the_order_of_the_contract() {
+        let error =
+            intent(r#"{"goal":"\u0000","extra":1,"connectors":[2],"inputs":{"n":1e200000}}"#);
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "invalid Intent: data must have required property 'constraints'; \
+             data must NOT have additional properties; data/connectors/0 must be string; \
+             data/goal must NOT contain the character U+0000; \
+             data/inputs/n must NOT have more than 131072 digits before or 16383 digits after the decimal point"
+        );
+    }
+
+    #[test]
+    fn the_example_of_the_contract_is_given_word_for_word() {
+        let error = intent(r#"{"goal":"","inputs":{},"constraints":{}}"#).unwrap_err();
+        assert_eq!(
+            serde_json::to_string(&error.violations[0]).unwrap(),
+            concat!(
+                r##"{"instancePath":"/goal","schemaPath":"#/properties/goal/minLength","keyword":"minLength","##,
+                r##""params":{"limit":1},"message":"must NOT have fewer than 1 characters"}"##
+            )
+        );
+    }
+
+    #[test]
+    fn a_body_that_is_no_object_has_one_violation() {
+        for body in ["[]", "null", "\"x\"", "1", "true"] {
+            assert_eq!(
+                intent(body).unwrap_err().to_string(),
+                "invalid Intent: data must be object"
+            );
+        }
+    }
+
+    #[test]
+    fn numbers_keys_and_depth_survive_both_gates() {
+        let deep = "[".repeat(126) + &"]".repeat(126);
+        let text = format!(
+            r#"{{"goal":"g","inputs":{{"z":12345678901234567890,"a":1.10,"deep":{deep}}},"constraints":{{}}}}"#
+        );
+        assert_eq!(encode(&intent(&text).unwrap()).unwrap().to_string(), text);
+    }
+
+    #[test]
+    fn null_connectors_are_the_same_as_none() {
+        let with_null = intent(r#"{"goal":"g","inputs":{},"constraints":{},"connectors":null}"#);
+        let without = intent(r#"{"goal":"g","inputs":{},"constraints":{}}"#);
+        assert_eq!(with_null, without);
+        let empty = intent(r#"{"goal":"g","inputs":{},"constraints":{},"connectors":[]}"#);
+        assert_eq!(empty.unwrap().connectors, Some(vec![]));
+    }
+
+    #[test]
+    fn a_view_has_its_fields_in_the_order_of_the_contract_and_writes_nulls() {
+        let run_id = RunId::generate();
+        let started_at = time::macros::datetime!(2026-01-02 03:04:05.678 UTC).into();
+        let view = RunView {
+            run_id: run_id.clone(),
+            status: RunStatus::Running,
+            steps: vec![StepView {
+                step_id: crate::StepId::plan(),
+                phase: Phase::Planning,
+                output: json!({"b": 1, "a": 2}),
+                started_at,
+                finished_at: None,
+            }],
+            artifacts: vec![],
+            trace_id: None,
+        };
+        assert_eq!(
+            encode(&view).unwrap().to_string(),
+            format!(
+                r#"{{"runId":"{run_id}","status":"running","steps":[{{"stepId":"plan","phase":"planning","output":{{"b":1,"a":2}},"startedAt":"2026-01-02T03:04:05.678Z","finishedAt":null}}],"artifacts":[],"traceId":null}}"#
+            )
+        );
+    }
+
+    #[test]
+    fn the_gate_out_refuses_what_the_schema_or_the_database_would() {
+        let call = ToolCall {
+            name: String::new(),
+            args: serde_json::Map::new(),
+        };
+        let plan = Plan {
+            prompt: "a\0b".to_owned(),
+            tool_calls: vec![call],
+            responses: vec![],
+            diffs: vec![],
+        };
+        assert_eq!(
+            encode(&plan).unwrap_err().to_string(),
+            "invalid Plan: data/toolCalls/0/name must NOT have fewer than 1 characters; \
+             data/prompt must NOT contain the character U+0000"
+        );
+    }
+}

@@ -1,0 +1,50 @@
+//! What a gate says when it refuses a value.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// One thing that is wrong with a value, in the form of Ajv 8.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Violation {
+    /// JSON Pointer to the part of the value that is wrong.
+    pub instance_path: String,
+    /// JSON Pointer, as a URI fragment, to the part of the schema that says so.
+    pub schema_path: String,
+    /// The schema keyword that says so.
+    pub keyword: String,
+    /// What the keyword demanded, for programs.
+    pub params: Value,
+    /// What the keyword demands, for people: `must …`.
+    pub message: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "data{} {}", self.instance_path, self.message)
+    }
+}
+
+/// A value that did not pass a gate, with everything that is wrong with it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Invalid {
+    /// What the value should have been, for example `Intent`.
+    pub name: &'static str,
+    /// What is wrong, in the order that the contract fixes; never empty.
+    pub violations: Vec<Violation>,
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "invalid {}: ", self.name)?;
+        for (index, violation) in self.violations.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}{violation}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Invalid {}

@@ -1,0 +1,267 @@
+//! Reading JSON text: strictly, exactly, and never deeper than the stack allows.
+
+use serde::Deserialize;
+use serde_json::{Deserializer, Value};
+use thiserror::Error;
+
+use crate::storable::is_reserved_key;
+
+/// How many containers may stand within each other in JSON from outside.
+pub const MAX_DEPTH: usize = 128;
+
+/// The same for JSON from our own database, where what came from outside sits a few levels deeper.
+pub const MAX_STORED_DEPTH: usize = 160;
+
+/// Why a text is not taken as JSON.
+#[derive(Debug, Error)]
+pub enum JsonError {
+    /// The bytes are not UTF-8.
+    #[error("not UTF-8: {0}")]
+    NotUtf8(#[from] std::str::Utf8Error),
+    /// Containers stand within each other more than this many times.
+    #[error("nested deeper than {limit}")]
+    TooDeep {
+        /// The limit that was crossed.
+        limit: usize,
+    },
+    /// An object key that `serde_json` itself gives a meaning, and would quietly replace the object
+    /// because of it.
+    #[error("the key {key:?} is reserved")]
+    ReservedKey {
+        /// The key.
+        key: String,
+    },
+    /// Anything else: syntax, a second document, a BOM, a lone surrogate.
+    #[error("malformed JSON: {0}")]
+    Malformed(#[from] serde_json::Error),
+}
+
+/// Reads one JSON document from outside: UTF-8, no BOM, nothing after it, at most [`MAX_DEPTH`]
+/// containers deep.
+///
+/// Numbers keep their digits, objects their key order; of two equal keys the last one counts.
+///
+/// # Errors
+///
+/// [`JsonError`]; clients are told no more than that it is no JSON.
+pub fn parse_json(bytes: &[u8]) -> Result<Value, JsonError> {
+    parse(bytes, MAX_DEPTH)
+}
+
+/// Reads JSON that we stored ourselves: as [`parse_json`], up to [`MAX_STORED_DEPTH`] containers
+/// deep.
+///
+/// # Errors
+///
+/// [`JsonError`]; here it means that somebody else wrote to our tables.
+pub fn parse_stored_json(bytes: impl AsRef<[u8]>) -> Result<Value, JsonError> {
+    parse(bytes.as_ref(), MAX_STORED_DEPTH)
+}
+
+fn parse(bytes: &[u8], limit: usize) -> Result<Value, JsonError> {
+    let text = std::str::from_utf8(bytes)?;
+    scan(text, limit)?;
+    let mut deserializer = Deserializer::from_str(text);
+    // Its own limit is one short of ours. The scan has bounded the depth, so recursion is bounded
+    // without it.
+    deserializer.disable_recursion_limit();
+    let value = Value::deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(value)
+}
+
+/// Checks what must be known before the parser runs: depth and reserved keys.
+///
+/// It need not understand malformed text. Up to the first mistake it sees the same strings and
+/// containers as the parser, and at the first mistake the parser stops.
+fn scan(text: &str, limit: usize) -> Result<(), JsonError> {
+    let bytes = text.as_bytes();
+    let mut depth = 0_usize;
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        at += 1;
+        match byte {
+            b'[' | b'{' => {
+                depth += 1;
+                if depth > limit {
+                    return Err(JsonError::TooDeep { limit });
+                }
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b'"' => {
+                let start = at - 1;
+                at = end_of_string(bytes, at);
+                if is_key(bytes, at) {
+                    check_key(&text[start..at])?;
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The index after the closing quote of the string whose content begins at `at`, or the end of the
+/// text.
+fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(&byte) = bytes.get(at) {
+        match byte {
+            b'"' => return at + 1,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    bytes.len()
+}
+
+fn is_key(bytes: &[u8], at: usize) -> bool {
+    let rest = bytes.get(at..).unwrap_or_default();
+    let next = rest.iter().find(|byte| !byte.is_ascii_whitespace());
+    next == Some(&b':')
+}
+
+fn check_key(quoted: &str) -> Result<(), JsonError> {
+    // Only a key that is spelled with escapes needs decoding to be compared.
+    if !quoted.contains('\\') && !is_reserved_key(quoted.trim_matches('"')) {
+        return Ok(());
+    }
+    // A string that does not decode is the parser's to report.
+    match serde_json::from_str::<String>(quoted) {
+        Ok(key) if is_reserved_key(&key) => Err(JsonError::ReservedKey { key }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn nested(depth: usize) -> String {
+        "[".repeat(depth - 1) + "{}" + &"]".repeat(depth - 1)
+    }
+
+    #[test]
+    fn a_plain_document_is_read_with_its_numbers_and_its_key_order() {
+        let text = r#" {"b":12345678901234567890,"a":[1.10,-0.0,1E400],"é":"\ud83d\ude00"} "#;
+        let value = parse_json(text.as_bytes()).unwrap();
+        assert_eq!(value["b"].to_string(), "12345678901234567890");
+        assert_eq!(value["a"][0].to_string(), "1.10");
+        assert_eq!(value["a"][1].to_string(), "-0.0");
+        assert_eq!(value["é"], json!("😀"));
+        let keys: Vec<_> = value.as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["b", "a", "é"]);
+    }
+
+    #[test]
+    fn nesting_of_128_is_taken_and_of_129_is_not() {
+        assert!(parse_json(nested(128).as_bytes()).is_ok());
+        let error = parse_json(nested(129).as_bytes()).unwrap_err();
+        assert!(matches!(error, JsonError::TooDeep { limit: 128 }));
+        let objects = r#"{"a":"#.repeat(128) + "1" + &"}".repeat(128);
+        assert!(parse_json(objects.as_bytes()).is_ok());
+        assert!(parse_json(format!("[{objects}]").as_bytes()).is_err());
+    }
+
+    #[test]
+    fn our_own_rows_may_nest_a_little_deeper() {
+        assert!(parse_stored_json(nested(160)).is_ok());
+        assert!(parse_stored_json(nested(161)).is_err());
+    }
+
+    #[test]
+    fn a_megabyte_of_opening_brackets_does_not_exhaust_the_stack() {
+        assert!(parse_json(&vec![b'['; 1 << 20]).is_err());
+        assert!(parse_json("[]".repeat(1 << 19).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn brackets_in_strings_are_no_nesting() {
+        let text = format!(r#"["{}\"{}", "\\"]"#, "[".repeat(200), "{".repeat(200));
+        assert!(parse_json(text.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn width_is_no_depth() {
+        let text = format!("[{}[]]", "[{}],".repeat(10_000));
+        assert!(parse_json(text.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn a_lone_surrogate_is_malformed_json() {
+        for text in [
+            r#""\ud800""#,
+            r#""\udc00""#,
+            r#""\ud800x""#,
+            r#""\ud800\ud800""#,
+            r#""\udc00\ud800""#,
+            r#"{"\ud83d":1}"#,
+            r#"{"a":["\uDEAD"]}"#,
+        ] {
+            let error = parse_json(text.as_bytes()).unwrap_err();
+            assert!(matches!(error, JsonError::Malformed(_)), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_exactly_one_json_document_is_refused() {
+        let texts: [&[u8]; 22] = [
+            b"",
+            b"  ",
+            b"{",
+            b"{}{}",
+            b"{} x",
+            b"1 2",
+            b"\xef\xbb\xbf{}",
+            b"\xff",
+            b"\"\xc3\"",
+            b"\"\xed\xa0\x80\"",
+            b"\xfe\xff\0{\0}",
+            b"NaN",
+            b"[Infinity]",
+            b"{\"a\":1,}",
+            b"[1,]",
+            b"{a:1}",
+            b"{'a':1}",
+            b"01",
+            b"+1",
+            b"1.",
+            b"\"\x01\"",
+            b"\"\\",
+        ];
+        for text in texts {
+            assert!(
+                parse_json(text).is_err(),
+                "{:?}",
+                String::from_utf8_lossy(text)
+            );
+        }
+    }
+
+    #[test]
+    fn an_object_that_serde_json_would_mistake_for_its_own_is_refused() {
+        for text in [
+            r#"{"a":{"$serde_json::private::Number":"1"}}"#,
+            r#"{"$serde_json::private::RawValue" : "[1]"}"#,
+            r#"{"\u0024serde_json::private::Number":"1"}"#,
+            r#"{"a":1,"$serde_json::private::Number":"1"}"#,
+        ] {
+            let error = parse_json(text.as_bytes()).unwrap_err();
+            assert!(
+                matches!(error, JsonError::ReservedKey { .. }),
+                "{text}: {error}"
+            );
+        }
+        assert!(parse_json(br#"{"a":"$serde_json::private::Number"}"#).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_as_serde_json_reads_it(text in r#"[\[\]{}",:\\0-9eE.u \-tfnulrase]{0,40}"#) {
+            let ours = parse_json(text.as_bytes()).ok();
+            prop_assert_eq!(ours, serde_json::from_str::<Value>(&text).ok());
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! What crosses a boundary of Sisu Kodo: the types, their JSON Schemas, and the one validator
+//! behind all four gates (ingress, load from the database, step output, egress).
+//!
+//! No I/O happens here. A value enters with [`parse_json`] and [`decode`], and leaves with
+//! [`encode`]; whatever a gate refuses, it refuses with [`Invalid`], whose violations read exactly
+//! as Ajv 8 would report them.
+
+mod boundary;
+mod canonical;
+mod decimal;
+mod ids;
+mod intent;
+mod invalid;
+mod json;
+mod plan;
+mod schema;
+mod status;
+mod storable;
+mod timestamp;
+mod tool;
+mod view;
+mod wording;
+
+pub use boundary::{Boundary, decode, encode};
+pub use canonical::{canonical_json, sha256_hex};
+pub use ids::{IntentId, MAX_ID_BYTES, RunId, StepId, WorkflowId};
+pub use intent::{Intent, RunRequest};
+pub use invalid::{Invalid, Violation};
+pub use json::{JsonError, MAX_DEPTH, MAX_STORED_DEPTH, parse_json, parse_stored_json};
+pub use plan::{Plan, ToolCall};
+pub use schema::Schema;
+pub use status::{Phase, RunStatus, UnknownName};
+pub use storable::{MAX_NUMBER_BYTES, check_storable};
+pub use timestamp::Timestamp;
+pub use tool::{ToolFile, ToolResult};
+pub use view::{ArtifactRef, RunError, RunView, StepView};

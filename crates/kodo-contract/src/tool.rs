@@ -1,0 +1,54 @@
+//! What a sandbox answers.
+
+use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::Number;
+
+use crate::{Boundary, Schema, decimal::Decimal, schema::boundary_schema};
+
+/// What came of one tool call: the output of an executing step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ToolResult {
+    /// The sandbox that carried it out.
+    pub provider: String,
+    /// 0 where the tool succeeded.
+    #[serde(deserialize_with = "whole_number")]
+    pub exit_code: i32,
+    /// What the tool wrote.
+    pub stdout: String,
+    /// What the tool complained about.
+    pub stderr: String,
+    /// The files that it left.
+    pub files: Vec<ToolFile>,
+}
+
+impl Boundary for ToolResult {
+    const NAME: &'static str = "ToolResult";
+    const STORED: bool = true;
+
+    fn schema() -> &'static Schema {
+        boundary_schema!("../schemas/tool-result.json")
+    }
+}
+
+/// A file that a tool left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ToolFile {
+    /// Its path, relative to where the tool ran.
+    pub name: String,
+    /// Its content as text.
+    pub content: String,
+    /// The hash of its content, 64 lower-case hex digits.
+    pub sha256: String,
+}
+
+/// Reads every spelling of a whole number: to JSON Schema `1.0` and `1e0` are integers, to serde
+/// they are not.
+fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i32, D::Error> {
+    let number = Number::deserialize(deserializer)?;
+    let canonical = Decimal::of(&number).canonical();
+    canonical
+        .parse()
+        .map_err(|_| de::Error::custom(format_args!("{number} is no 32-bit integer")))
+}

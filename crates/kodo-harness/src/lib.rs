@@ -1,0 +1,15 @@
+//! Drives the real `kodo` binary from outside, for the demonstrations, the integration tests and the benchmark.
+//!
+//! A [`Service`] is a child process that can be killed for real; a [`Client`] talks to it over HTTP; a
+//! [`Databases`] is a pair of databases of its own that goes when it is dropped. Nothing here knows the inside
+//! of the service.
+
+mod client;
+mod databases;
+mod error;
+mod service;
+
+pub use client::{Answer, Client};
+pub use databases::Databases;
+pub use error::HarnessError;
+pub use service::{Service, ServiceOptions};

@@ -1,0 +1,36 @@
+//! The port: what every sandbox can be asked.
+
+use async_trait::async_trait;
+use kodo_contract::{ToolCall, ToolResult};
+
+use crate::SandboxError;
+
+/// Something that carries out tool calls.
+#[async_trait]
+pub trait Sandbox: Send + Sync {
+    /// The name of the provider, as it stands in [`ToolResult::provider`].
+    fn name(&self) -> &'static str;
+
+    /// Carries out one tool call. The result is valid as [`encode`](kodo_contract::encode)
+    /// understands it.
+    ///
+    /// It may be asked again with the same idempotency key, after a crash or on a retry, and must
+    /// then not do twice what can be seen outside.
+    ///
+    /// # Errors
+    ///
+    /// [`SandboxError`], which knows whether asking again can help. A tool that fails is no error
+    /// but a result.
+    async fn execute(&self, job: &Job<'_>) -> Result<ToolResult, SandboxError>;
+}
+
+/// What a sandbox is asked to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Job<'a> {
+    /// The call.
+    pub call: &'a ToolCall,
+    /// `run_id/step_id`: the same for every attempt at one step of one run.
+    pub idempotency_key: &'a str,
+    /// The seed of everything random.
+    pub seed: u64,
+}

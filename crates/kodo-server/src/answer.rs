@@ -1,0 +1,37 @@
+//! What handlers answer with, and what they leave on the answer for the log line.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use bytes::Bytes;
+use kodo_contract::{IntentId, RunId, WorkflowId};
+
+/// Why a request failed: for the log line only.
+#[derive(Debug, Clone)]
+pub(crate) struct Cause(pub(crate) String);
+
+/// What a request was about, as far as its answer knows: for the log line only.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Subject {
+    pub(crate) intent: Option<IntentId>,
+    pub(crate) run: Option<RunId>,
+    pub(crate) workflow: Option<WorkflowId>,
+}
+
+/// An answer with a body that is JSON already.
+pub(crate) fn json(status: StatusCode, text: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(Body::from(text.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    response
+}
+
+/// The same, with the ids that the log line should name.
+pub(crate) fn json_about(status: StatusCode, text: impl Into<Bytes>, subject: Subject) -> Response {
+    let mut response = json(status, text);
+    response.extensions_mut().insert(subject);
+    response
+}

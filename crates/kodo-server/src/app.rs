@@ -1,0 +1,93 @@
+//! What the handlers share.
+
+use std::sync::Arc;
+
+use kodo_store::Store;
+
+use crate::config::ServerConfig;
+use crate::engine::Runs;
+use crate::error::ApiError;
+use crate::readiness::Readiness;
+
+/// The service behind both APIs. Cheap to clone: a handle.
+#[derive(Clone)]
+pub struct App {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: ServerConfig,
+    store: Store,
+    runs: Arc<dyn Runs>,
+    readiness: Readiness,
+}
+
+impl App {
+    /// Puts the service together. The store connects lazily and the engine may be launched later.
+    #[must_use]
+    pub fn new(
+        config: ServerConfig,
+        store: Store,
+        runs: Arc<dyn Runs>,
+        readiness: Readiness,
+    ) -> Self {
+        let inner = Inner {
+            config,
+            store,
+            runs,
+            readiness,
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    pub(crate) fn config(&self) -> &ServerConfig {
+        &self.inner.config
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    pub(crate) fn runs(&self) -> &dyn Runs {
+        &*self.inner.runs
+    }
+
+    pub(crate) fn readiness(&self) -> &Readiness {
+        &self.inner.readiness
+    }
+
+    /// Opens a route that reads the database: not before the schema is there.
+    pub(crate) fn open_for_reads(&self) -> Result<(), ApiError> {
+        if self.inner.readiness.is_migrated() {
+            Ok(())
+        } else {
+            Err(ApiError::Unavailable(
+                "boot has not migrated the database yet".into(),
+            ))
+        }
+    }
+
+    /// Opens a route that takes work: not before the schema is there, and not while the process drains.
+    pub(crate) fn open_for_work(&self) -> Result<(), ApiError> {
+        if self.inner.runs.is_draining() {
+            return Err(ApiError::Unavailable("draining".into()));
+        }
+        self.open_for_reads()
+    }
+
+    /// Bounds what a request waits for once its body is there.
+    ///
+    /// A statement that was sent may still commit after the client was told 503: that is what idempotency keys are
+    /// for. A run that was stored this way is found by the sweep.
+    pub(crate) async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<T, ApiError> {
+        let limit = self.inner.config.request_timeout;
+        tokio::time::timeout(limit, work)
+            .await
+            .unwrap_or_else(|_| Err(ApiError::Unavailable(format!("not done within {limit:?}"))))
+    }
+}

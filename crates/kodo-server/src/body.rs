@@ -1,0 +1,143 @@
+//! Request bodies: read up to a limit and a deadline, and no further.
+
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+
+use crate::error::ApiError;
+
+/// The largest body that is read, in bytes.
+pub const MAX_BODY_BYTES: usize = 1 << 20;
+
+/// Reads a body to its end. Whatever happens, the body is gone afterwards: an unread rest makes the server close the
+/// connection, see `linger.rs`.
+///
+/// A length that is announced and too large is refused before the first byte is read, so a client that asked with
+/// `Expect: 100-continue` is never told to go on.
+pub(crate) async fn read(body: Body, patience: Duration) -> Result<Bytes, ApiError> {
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
+        return Err(ApiError::PayloadTooLarge);
+    }
+    tokio::time::timeout(patience, collect(body))
+        .await
+        .unwrap_or(Err(ApiError::SlowBody))
+}
+
+async fn collect(mut body: Body) -> Result<Bytes, ApiError> {
+    // A small body is one frame, and then nothing is copied.
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        // The client went away, or its chunks are not chunks.
+        let frame = frame.map_err(|_| ApiError::BrokenBody)?;
+        // Trailers mean nothing here.
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        if first.len().max(rest.len()) + data.len() > MAX_BODY_BYTES {
+            return Err(ApiError::PayloadTooLarge);
+        }
+        if first.is_empty() && rest.is_empty() {
+            first = data;
+        } else {
+            if rest.is_empty() {
+                rest.extend_from_slice(&first);
+            }
+            rest.extend_from_slice(&data);
+        }
+    }
+    Ok(if rest.is_empty() {
+        first
+    } else {
+        rest.freeze()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use hyper::body::Frame;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// A body of chunks of unknown total length; after the last one it ends, or never does.
+    struct Chunks {
+        left: Vec<Bytes>,
+        then_hang: bool,
+    }
+
+    impl HttpBody for Chunks {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            match self.left.pop() {
+                Some(chunk) => Poll::Ready(Some(Ok(Frame::data(chunk)))),
+                None if self.then_hang => Poll::Pending,
+                None => Poll::Ready(None),
+            }
+        }
+    }
+
+    fn chunks(sizes: &[usize], then_hang: bool) -> Body {
+        let left = sizes.iter().map(|&size| vec![b'x'; size].into()).collect();
+        Body::new(Chunks { left, then_hang })
+    }
+
+    #[tokio::test]
+    async fn a_body_of_exactly_the_limit_passes_however_it_is_cut() {
+        let half = MAX_BODY_BYTES / 2;
+        for body in [
+            Body::from(vec![b'x'; MAX_BODY_BYTES]),
+            chunks(&[MAX_BODY_BYTES], false),
+            chunks(&[half, half], false),
+            chunks(&[1, 0, MAX_BODY_BYTES - 3, 2], false),
+        ] {
+            assert_eq!(read(body, LONG).await.unwrap().len(), MAX_BODY_BYTES);
+        }
+    }
+
+    #[tokio::test]
+    async fn one_byte_more_is_refused_without_waiting_for_the_rest() {
+        let half = MAX_BODY_BYTES / 2;
+        for body in [
+            Body::from(vec![b'x'; MAX_BODY_BYTES + 1]),
+            chunks(&[MAX_BODY_BYTES + 1], true),
+            chunks(&[1, half, half], true),
+        ] {
+            let error = read(body, LONG).await.unwrap_err();
+            assert!(matches!(error, ApiError::PayloadTooLarge), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_pieces_are_joined_in_order() {
+        let left = vec![Bytes::from("c"), Bytes::from("b"), Bytes::from("a")];
+        let body = Body::new(Chunks {
+            left,
+            then_hang: false,
+        });
+        assert_eq!(read(body, LONG).await.unwrap(), "abc");
+        assert_eq!(read(Body::empty(), LONG).await.unwrap(), "");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_stops_sending_is_not_waited_for_forever() {
+        let body = chunks(&[10], true);
+        let error = read(body, Duration::from_millis(20)).await.unwrap_err();
+        assert!(matches!(error, ApiError::SlowBody), "{error}");
+    }
+}

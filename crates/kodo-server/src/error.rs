@@ -1,0 +1,216 @@
+//! What goes wrong, and what a client is told about it. The only place that maps errors to HTTP.
+//!
+//! When to use which: a variant without a cause is the client's to mend, and its text is part of the API: stable, and
+//! free of anything internal. [`ApiError::Unavailable`] means that the same request can succeed later without anyone
+//! changing anything. [`ApiError::Internal`] is a mistake of ours or of whoever changed our rows. The causes of these
+//! two reach the log line of the request and nobody else.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use kodo_contract::{Invalid, MAX_ID_BYTES, Violation};
+use kodo_store::StoreError;
+use serde::Serialize;
+
+use crate::answer::{self, Cause};
+use crate::engine::CrashDemoError;
+
+/// A request that was not carried out. `Display` is the text that the client gets.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApiError {
+    #[error("not found")]
+    NotFound,
+    #[error("method not allowed")]
+    MethodNotAllowed,
+    #[error("intent not found")]
+    IntentNotFound,
+    #[error("run not found")]
+    RunNotFound,
+    #[error("id must be at most {MAX_ID_BYTES} bytes")]
+    IdTooLong,
+    #[error("wf query param required")]
+    WfRequired,
+    #[error("wf must be at most {MAX_ID_BYTES} bytes")]
+    WfTooLong,
+    #[error("wf must be percent-encoded UTF-8 without U+0000")]
+    WfUnreadable,
+    #[error("invalid json")]
+    InvalidJson,
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    #[error("invalid request body")]
+    BrokenBody,
+    #[error("payload too large")]
+    PayloadTooLarge,
+    #[error("request timeout")]
+    SlowBody,
+    #[error("Idempotency-Key must be one header of 1 to 255 visible ASCII characters")]
+    BadIdempotencyKey,
+    #[error("idempotency key reused with a different request")]
+    IdempotencyKeyReused,
+    #[error("workflow id belongs to another workflow")]
+    WorkflowIdTaken,
+    #[error("unauthorized")]
+    Unauthorized,
+    #[error("forbidden origin")]
+    ForbiddenOrigin,
+    #[error("unavailable")]
+    Unavailable(String),
+    #[error("internal error")]
+    Internal(String),
+}
+
+impl ApiError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::NotFound | Self::IntentNotFound | Self::RunNotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::IdTooLong
+            | Self::WfRequired
+            | Self::WfTooLong
+            | Self::WfUnreadable
+            | Self::InvalidJson
+            | Self::Invalid(_)
+            | Self::BrokenBody
+            | Self::BadIdempotencyKey => StatusCode::BAD_REQUEST,
+            Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
+            Self::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::WorkflowIdTaken => StatusCode::CONFLICT,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::ForbiddenOrigin => StatusCode::FORBIDDEN,
+            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn details(&self) -> Option<&[Violation]> {
+        match self {
+            Self::Invalid(invalid) => Some(&invalid.violations),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    error: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<&'a [Violation]>,
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = ErrorBody {
+            error: &self.to_string(),
+            details: self.details(),
+        };
+        let mut response = match serde_json::to_string(&body) {
+            Ok(text) => answer::json(self.status(), text),
+            // Texts and violations always serialize; if they ever do not, the client still gets its status.
+            Err(_) => answer::json(self.status(), r#"{"error":"internal error"}"#),
+        };
+        let headers = response.headers_mut();
+        match &self {
+            Self::Unavailable(_) => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            Self::Unauthorized => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            // What is left of the body is never read, so nothing can follow it on this connection.
+            Self::PayloadTooLarge | Self::SlowBody | Self::BrokenBody => {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            _ => {}
+        }
+        if let Self::Unavailable(cause) | Self::Internal(cause) = self {
+            response.extensions_mut().insert(Cause(cause));
+        }
+        response
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        if error.is_unavailable() {
+            Self::Unavailable(error.to_string())
+        } else {
+            Self::Internal(error.to_string())
+        }
+    }
+}
+
+impl From<CrashDemoError> for ApiError {
+    fn from(error: CrashDemoError) -> Self {
+        match error {
+            CrashDemoError::Unavailable => Self::Unavailable(error.to_string()),
+            CrashDemoError::TakenByAnotherWorkflow => Self::WorkflowIdTaken,
+            CrashDemoError::Internal(cause) => Self::Internal(cause),
+        }
+    }
+}
+
+/// Our own types always serialize; should one not, that is a mistake of ours.
+impl From<serde_json::Error> for ApiError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Internal(format!("an answer does not serialize: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::read;
+
+    #[tokio::test]
+    async fn a_cause_reaches_the_log_and_never_the_client() {
+        for (error, status, text) in [
+            (
+                ApiError::Internal("password=hunter2".into()),
+                500,
+                r#"{"error":"internal error"}"#,
+            ),
+            (
+                ApiError::Unavailable("10.0.0.7 refused".into()),
+                503,
+                r#"{"error":"unavailable"}"#,
+            ),
+        ] {
+            let response = error.into_response();
+            assert!(response.extensions().get::<Cause>().is_some());
+            assert_eq!(read(response).await, (status, text.to_owned()));
+        }
+    }
+
+    #[tokio::test]
+    async fn unavailable_says_when_to_try_again_and_unauthorized_says_how_to_ask() {
+        let response = ApiError::Unavailable(String::new()).into_response();
+        assert_eq!(response.headers()["retry-after"], "1");
+        let response = ApiError::Unauthorized.into_response();
+        assert_eq!(response.headers()["www-authenticate"], "Bearer");
+        assert_eq!(response.headers()["content-type"], "application/json");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_leaves_a_body_unread_closes_the_connection() {
+        for error in [
+            ApiError::PayloadTooLarge,
+            ApiError::SlowBody,
+            ApiError::BrokenBody,
+        ] {
+            assert_eq!(error.into_response().headers()["connection"], "close");
+        }
+    }
+
+    #[tokio::test]
+    async fn violations_follow_the_text_as_details() {
+        let value = kodo_contract::parse_json(b"[]").unwrap();
+        let invalid = kodo_contract::decode::<kodo_contract::RunRequest>(&value).unwrap_err();
+        let (status, body) = read(ApiError::from(invalid).into_response()).await;
+        assert_eq!(status, 400);
+        assert_eq!(
+            body,
+            r##"{"error":"invalid RunRequest: data must be object","details":[{"instancePath":"","schemaPath":"#/type","keyword":"type","params":{"type":"object"},"message":"must be object"}]}"##
+        );
+    }
+}

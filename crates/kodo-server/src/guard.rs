@@ -1,0 +1,236 @@
+//! Who may ask: no page of a stranger's site, and nobody without the token where one is set.
+//!
+//! Both checks come before routing is answered, so a stranger learns nothing about which routes there are.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use crate::config::{ApiToken, ServerConfig};
+use crate::error::ApiError;
+
+/// What the checks compare with.
+pub(crate) struct Gate {
+    origins: Vec<String>,
+    token: Option<ApiToken>,
+    /// The paths that want no token: probes have none.
+    open: &'static [&'static str],
+}
+
+impl Gate {
+    pub(crate) fn new(config: &ServerConfig, open: &'static [&'static str]) -> Self {
+        Self {
+            origins: config.allowed_origins.clone(),
+            token: config.api_token.clone(),
+            open,
+        }
+    }
+
+    fn check(&self, request: &Request) -> Result<(), ApiError> {
+        self.check_origin(request.method(), request.headers())?;
+        if self.open.contains(&request.uri().path()) {
+            return Ok(());
+        }
+        self.check_token(request.headers())
+    }
+
+    /// Refuses what a browser sends on behalf of another site.
+    ///
+    /// Browsers put an `Origin` on every cross-site request that a script can read the answer of, and on every POST;
+    /// it must be one of ours, whatever the method. `null` (a sandboxed frame, a local file) is not. What carries no
+    /// `Origin` can still be marked by `Sec-Fetch-Site`: a read then is a link that a person followed, or an embedding
+    /// whose answer the page cannot see, and harmless; anything else is refused. Programs send neither header.
+    fn check_origin(&self, method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
+        let mut origins = headers.get_all(header::ORIGIN).iter().peekable();
+        if origins.peek().is_some() {
+            let ours = origins.all(|origin| {
+                let sent = origin.as_bytes();
+                self.origins
+                    .iter()
+                    .any(|our| our.as_bytes().eq_ignore_ascii_case(sent))
+            });
+            return if ours {
+                Ok(())
+            } else {
+                Err(ApiError::ForbiddenOrigin)
+            };
+        }
+        let reads = *method == Method::GET || *method == Method::HEAD;
+        let strange = headers
+            .get_all("sec-fetch-site")
+            .iter()
+            .any(|site| site != "same-origin" && site != "none");
+        if strange && !reads {
+            return Err(ApiError::ForbiddenOrigin);
+        }
+        Ok(())
+    }
+
+    fn check_token(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        let Some(token) = &self.token else {
+            return Ok(());
+        };
+        let mut sent = headers.get_all(header::AUTHORIZATION).iter();
+        let (Some(value), None) = (sent.next(), sent.next()) else {
+            return Err(ApiError::Unauthorized);
+        };
+        match bearer(value.as_bytes()) {
+            Some(sent) if token.is(sent) => Ok(()),
+            _ => Err(ApiError::Unauthorized),
+        }
+    }
+}
+
+/// The credentials of `Bearer …`. The scheme's name is case-insensitive (RFC 9110), and one space or more follows it.
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, rest) = value.split_at_checked(b"Bearer".len())?;
+    (scheme.eq_ignore_ascii_case(b"Bearer") && rest.starts_with(b" ")).then(|| rest.trim_ascii())
+}
+
+/// The middleware.
+pub(crate) async fn guard(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    match gate.check(&request) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+    use crate::config::origins_of;
+
+    fn gate(token: Option<&str>) -> Gate {
+        let config = ServerConfig {
+            api_token: token.and_then(ApiToken::new),
+            allowed_origins: origins_of("127.0.0.1", 3001),
+            ..ServerConfig::default()
+        };
+        Gate::new(&config, &["/healthz"])
+    }
+
+    fn asked(gate: &Gate, method: &str, path: &str, headers: &[(&str, &str)]) -> String {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        match gate.check(&request.body(Body::empty()).unwrap()) {
+            Ok(()) => "ok".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn only_our_own_origins_pass_whatever_the_method() {
+        let gate = gate(None);
+        for method in ["GET", "HEAD", "POST", "OPTIONS", "DELETE"] {
+            for (origin, verdict) in [
+                ("http://127.0.0.1:3001", "ok"),
+                ("http://LOCALHOST:3001", "ok"),
+                ("http://[::1]:3001", "ok"),
+                ("https://127.0.0.1:3001", "forbidden origin"),
+                ("http://127.0.0.1:3000", "forbidden origin"),
+                ("http://127.0.0.1", "forbidden origin"),
+                ("http://127.0.0.1:3001.evil.example", "forbidden origin"),
+                ("https://evil.example", "forbidden origin"),
+                ("null", "forbidden origin"),
+                ("", "forbidden origin"),
+            ] {
+                let sent = asked(&gate, method, "/healthz", &[("origin", origin)]);
+                assert_eq!(sent, verdict, "{method} from {origin:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_rebound_name_does_not_pass_because_host_and_origin_agree() {
+        let headers = [
+            ("host", "evil.example:3001"),
+            ("origin", "http://evil.example:3001"),
+        ];
+        assert_eq!(
+            asked(&gate(None), "POST", "/intents", &headers),
+            "forbidden origin"
+        );
+    }
+
+    #[test]
+    fn two_origins_pass_only_if_both_are_ours() {
+        let headers = [
+            ("origin", "http://127.0.0.1:3001"),
+            ("origin", "https://evil.example"),
+        ];
+        assert_eq!(
+            asked(&gate(None), "GET", "/x", &headers),
+            "forbidden origin"
+        );
+    }
+
+    #[test]
+    fn without_an_origin_a_foreign_page_may_link_to_us_and_nothing_else() {
+        let gate = gate(None);
+        for (method, site, verdict) in [
+            ("GET", "cross-site", "ok"),
+            ("HEAD", "same-site", "ok"),
+            ("POST", "cross-site", "forbidden origin"),
+            ("POST", "same-site", "forbidden origin"),
+            ("POST", "same-origin", "ok"),
+            ("POST", "none", "ok"),
+        ] {
+            let sent = asked(&gate, method, "/x", &[("sec-fetch-site", site)]);
+            assert_eq!(sent, verdict, "{method} {site}");
+        }
+        assert_eq!(asked(&gate, "POST", "/x", &[]), "ok");
+    }
+
+    #[test]
+    fn every_path_but_the_open_ones_wants_the_token() {
+        let gate = gate(Some("s3cret"));
+        assert_eq!(asked(&gate, "GET", "/healthz", &[]), "ok");
+        for path in ["/intents", "/healthz/", "/healthz2", "/no/such/route", "/"] {
+            assert_eq!(asked(&gate, "GET", path, &[]), "unauthorized", "{path}");
+            let headers = [("authorization", "Bearer s3cret")];
+            assert_eq!(asked(&gate, "GET", path, &headers), "ok", "{path}");
+        }
+    }
+
+    #[test]
+    fn the_scheme_is_case_insensitive_and_the_token_is_not() {
+        let gate = gate(Some("s3cret"));
+        for (value, verdict) in [
+            ("Bearer s3cret", "ok"),
+            ("bearer s3cret", "ok"),
+            ("BEARER  s3cret", "ok"),
+            ("Bearer S3cret", "unauthorized"),
+            ("Bearer s3cre", "unauthorized"),
+            ("Bearer", "unauthorized"),
+            ("Bearer ", "unauthorized"),
+            ("Bearers3cret", "unauthorized"),
+            ("Basic s3cret", "unauthorized"),
+            ("s3cret", "unauthorized"),
+            ("", "unauthorized"),
+        ] {
+            let sent = asked(&gate, "GET", "/x", &[("authorization", value)]);
+            assert_eq!(sent, verdict, "{value:?}");
+        }
+        let twice = [
+            ("authorization", "Bearer s3cret"),
+            ("authorization", "Bearer s3cret"),
+        ];
+        assert_eq!(asked(&gate, "GET", "/x", &twice), "unauthorized");
+    }
+
+    #[test]
+    fn a_foreign_page_is_refused_before_its_token_is_looked_at() {
+        let headers = [("origin", "null"), ("authorization", "Bearer wrong")];
+        assert_eq!(
+            asked(&gate(Some("s3cret")), "GET", "/x", &headers),
+            "forbidden origin"
+        );
+    }
+}

@@ -1,0 +1,168 @@
+//! Every request gets an id and one line in the log.
+
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::Response;
+use uuid::Uuid;
+
+use crate::answer::{Cause, Subject};
+
+/// The header that carries the id, both ways.
+const REQUEST_ID: &str = "x-request-id";
+
+/// The longest id that we take over from a caller, in bytes.
+const MAX_REQUEST_ID_BYTES: usize = 128;
+
+/// How much of a path reaches the log. Longer than any path that means something here.
+const MAX_LOGGED_PATH_BYTES: usize = 400;
+
+/// The middleware: outermost, so that nothing answers without an id and without a line.
+pub(crate) async fn observe(request: Request, next: Next) -> Response {
+    let id = request_id(request.headers());
+    let line = Line {
+        started: Instant::now(),
+        method: request.method().clone(),
+        route: request.extensions().get::<MatchedPath>().cloned(),
+        uri: request.uri().clone(),
+        id: id.clone(),
+        done: false,
+    };
+    let mut response = next.run(request).await;
+    line.write(&response);
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+/// The caller's id, if it sent one that can be written into a log and a header as it is; else a new one, which sorts
+/// by time.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let mut sent = headers.get_all(REQUEST_ID).iter();
+    if let (Some(id), None) = (sent.next(), sent.next())
+        && is_sane(id.as_bytes())
+    {
+        return id.clone();
+    }
+    let mut buffer = Uuid::encode_buffer();
+    let id = Uuid::now_v7().hyphenated().encode_lower(&mut buffer);
+    #[expect(
+        clippy::expect_used,
+        reason = "hex digits and hyphens are a valid header value"
+    )]
+    HeaderValue::from_str(id).expect("a UUID is a header value")
+}
+
+fn is_sane(id: &[u8]) -> bool {
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-:".contains(byte);
+    (1..=MAX_REQUEST_ID_BYTES).contains(&id.len()) && id.iter().all(allowed)
+}
+
+/// The log line of one request. Written when the answer is ready; if the request is dropped before (its client hung
+/// up, or the drain's grace period ended), dropping this writes it.
+struct Line {
+    started: Instant,
+    method: Method,
+    route: Option<MatchedPath>,
+    uri: axum::http::Uri,
+    id: HeaderValue,
+    done: bool,
+}
+
+impl Line {
+    fn write(mut self, response: &Response) {
+        self.done = true;
+        let extensions = response.extensions();
+        let subject = extensions.get::<Subject>().cloned().unwrap_or_default();
+        let cause = extensions.get::<Cause>();
+        self.emit(Some(response.status()), &subject, cause);
+    }
+
+    fn emit(&self, status: Option<StatusCode>, subject: &Subject, cause: Option<&Cause>) {
+        // Field by field and not by `#[instrument]`: a span would cost every request, and nobody nests here.
+        macro_rules! line {
+            ($level:ident, $message:literal) => {
+                tracing::$level!(
+                    method = %self.method,
+                    route = self.route.as_ref().map(MatchedPath::as_str),
+                    // Without the query: it may hold what people mistook for a place for secrets.
+                    path = shortened(self.uri.path()),
+                    status = status.map(|status| status.as_u16()),
+                    duration_ms = self.started.elapsed().as_micros() as f64 / 1000.0,
+                    request.id = self.id.to_str().ok(),
+                    intent.id = subject.intent.as_ref().map(|id| id.as_str()),
+                    run.id = subject.run.as_ref().map(|id| id.as_str()),
+                    workflow.id = subject.workflow.as_ref().map(|id| id.as_str()),
+                    cause = cause.map(|cause| cause.0.as_str()),
+                    $message
+                )
+            };
+        }
+        let probe = matches!(self.uri.path(), "/healthz" | "/readyz" | "/dbos-healthz");
+        match status {
+            None => line!(info, "request abandoned"),
+            // Probes ask all day, and while the process boots they are meant to fail.
+            Some(_) if probe => line!(debug, "request"),
+            Some(status) if status.is_server_error() => line!(error, "request"),
+            Some(_) => line!(info, "request"),
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if !self.done {
+            self.emit(None, &Subject::default(), None);
+        }
+    }
+}
+
+fn shortened(path: &str) -> &str {
+    &path[..path.floor_char_boundary(MAX_LOGGED_PATH_BYTES)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id_of(sent: &[&str]) -> String {
+        let mut headers = HeaderMap::new();
+        for value in sent {
+            headers.append(REQUEST_ID, value.parse().unwrap());
+        }
+        request_id(&headers).to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_sane_id_of_the_caller_is_kept() {
+        let long = "x".repeat(128);
+        for sane in ["a", "01ab-CD_e.f:9", &long] {
+            assert_eq!(id_of(&[sane]), sane);
+        }
+    }
+
+    #[test]
+    fn any_other_id_is_replaced_by_a_uuid_of_version_7() {
+        let long = "x".repeat(129);
+        for odd in [
+            &["a b"][..],
+            &[""],
+            &["a\"b"],
+            &["{}"],
+            &[&long],
+            &["a", "b"],
+            &[],
+        ] {
+            let id = id_of(odd);
+            assert_eq!(id.parse::<Uuid>().unwrap().get_version_num(), 7, "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_path_is_cut_between_characters() {
+        assert_eq!(shortened("/runs/x"), "/runs/x");
+        let path = format!("/{}", "é".repeat(400));
+        assert_eq!(shortened(&path).len(), MAX_LOGGED_PATH_BYTES - 1);
+    }
+}

@@ -1,0 +1,200 @@
+//! `POST /intents/:id/run` and `GET /runs/:id`.
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use bytes::Bytes;
+use kodo_contract::{IntentId, RunId, RunRequest, RunView, WorkflowId, decode, encode, parse_json};
+use kodo_store::{Idempotency, Write};
+use serde::Serialize;
+
+use crate::answer::{self, Subject};
+use crate::app::App;
+use crate::body;
+use crate::error::ApiError;
+use crate::idempotency;
+use crate::params;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Accepted<'a> {
+    run_id: &'a RunId,
+    workflow_id: &'a WorkflowId,
+}
+
+/// What a run request is, for its fingerprint: the same body for another intent is another request.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Fingerprinted<'a> {
+    intent_id: &'a IntentId,
+    request: &'a RunRequest,
+}
+
+/// `POST /intents/:id/run`: answers as soon as the run is committed; from there it cannot be lost.
+pub(crate) async fn create(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+    app.open_for_work()?;
+    let (head, body) = request.into_parts();
+    let intent_id = params::path_id(head.uri.path(), IntentId::parse)?;
+    let key = idempotency::key(&head.headers)?;
+    let bytes = body::read(body, app.config().body_timeout).await?;
+    let intent_id = intent_id.ok_or(ApiError::IntentNotFound)?;
+    app.in_time(accept(&app, intent_id, key, bytes)).await
+}
+
+async fn accept(
+    app: &App,
+    intent_id: IntentId,
+    key: Option<&str>,
+    bytes: Bytes,
+) -> Result<Response, ApiError> {
+    // Before the body is judged: a client with a wrong id is told about the id, whatever it sent.
+    if !app.store().intent_exists(&intent_id).await? {
+        return Err(ApiError::IntentNotFound);
+    }
+    let request = parse_request(&bytes)?;
+
+    let run_id = RunId::generate();
+    let workflow_id = run_id.workflow_id();
+    let status = StatusCode::ACCEPTED;
+    let answer = serde_json::to_string(&Accepted {
+        run_id: &run_id,
+        workflow_id: &workflow_id,
+    })?;
+    let fingerprint = match key {
+        Some(_) => idempotency::fingerprint(&Fingerprinted {
+            intent_id: &intent_id,
+            request: &request,
+        })?,
+        None => String::new(),
+    };
+    let idempotency = key.map(|key| Idempotency {
+        scope: "POST /intents/:id/run",
+        key,
+        fingerprint: &fingerprint,
+        status: status.as_u16(),
+        body: &answer,
+    });
+    app.runs().failpoint("accept:before");
+    let write = app
+        .store()
+        .insert_run(
+            &run_id,
+            &intent_id,
+            request.trace_id.as_deref(),
+            idempotency.as_ref(),
+        )
+        .await?;
+    let mut subject = Subject {
+        intent: Some(intent_id),
+        ..Subject::default()
+    };
+    if write == Write::Created {
+        app.runs().failpoint("accept:committed");
+        app.runs().accepted(&run_id);
+        subject.run = Some(run_id);
+    }
+    idempotency::answer(write, status, answer, subject)
+}
+
+/// A body of no bytes means `{}`.
+fn parse_request(bytes: &[u8]) -> Result<RunRequest, ApiError> {
+    if bytes.is_empty() {
+        return Ok(RunRequest::default());
+    }
+    let value = parse_json(bytes).map_err(|_| ApiError::InvalidJson)?;
+    Ok(decode(&value)?)
+}
+
+/// `GET /runs/:id`: gate 4.
+pub(crate) async fn read(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+    app.open_for_reads()?;
+    let id = params::path_id(request.uri().path(), RunId::parse)?.ok_or(ApiError::RunNotFound)?;
+    let view = app
+        .in_time(async { Ok(app.store().run_view(&id).await?) })
+        .await?
+        .ok_or(ApiError::RunNotFound)?;
+    let subject = Subject {
+        run: Some(id),
+        ..Subject::default()
+    };
+    Ok(answer::json_about(StatusCode::OK, leave(&view)?, subject))
+}
+
+/// Lets a view out. One that does not pass was written by somebody else, or by a mistake of ours: the client is not
+/// to build on it.
+fn leave(view: &RunView) -> Result<String, ApiError> {
+    let value = encode(view).map_err(|invalid| ApiError::Internal(format!("egress: {invalid}")))?;
+    Ok(serde_json::to_string(&value)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use kodo_contract::{ArtifactRef, RunStatus};
+
+    use super::*;
+
+    #[test]
+    fn no_bytes_are_an_empty_request_and_blanks_are_no_json() {
+        assert_eq!(parse_request(b"").unwrap(), RunRequest::default());
+        assert_eq!(parse_request(b" {} ").unwrap(), RunRequest::default());
+        for broken in [&b" "[..], b"\n", b"{", b"{}{}", b"\xef\xbb\xbf{}"] {
+            let error = parse_request(broken).unwrap_err();
+            assert_eq!(error.to_string(), "invalid json", "{broken:?}");
+        }
+        let error = parse_request(br#"{"traceId":1}"#).unwrap_err().to_string();
+        assert!(
+            error.starts_with("invalid RunRequest: data/traceId "),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_view_leaves_with_its_keys_in_the_order_of_the_contract() {
+        let id = RunId::generate();
+        let view = RunView {
+            run_id: id.clone(),
+            status: RunStatus::Queued,
+            steps: Vec::new(),
+            artifacts: Vec::new(),
+            trace_id: None,
+        };
+        let expected = format!(
+            r#"{{"runId":"{id}","status":"queued","steps":[],"artifacts":[],"traceId":null}}"#
+        );
+        assert_eq!(leave(&view).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_view_that_does_not_pass_the_gate_stays_inside() {
+        let view = RunView {
+            run_id: RunId::generate(),
+            status: RunStatus::Succeeded,
+            steps: Vec::new(),
+            artifacts: vec![ArtifactRef {
+                kind: "file".into(),
+                uri: "artifact://x".into(),
+                inline: serde_json::Value::Null,
+                sha256: "not a hash".into(),
+            }],
+            trace_id: None,
+        };
+        let error = leave(&view).unwrap_err();
+        assert!(
+            matches!(&error, ApiError::Internal(cause) if cause.contains("egress")),
+            "{error:?}"
+        );
+        assert_eq!(error.to_string(), "internal error");
+    }
+
+    #[test]
+    fn the_same_body_for_another_intent_is_another_request() {
+        let request = RunRequest::default();
+        let of = |intent_id: &IntentId| {
+            let request = &request;
+            idempotency::fingerprint(&Fingerprinted { intent_id, request }).unwrap()
+        };
+        let (one, other) = (IntentId::generate(), IntentId::generate());
+        assert_eq!(of(&one), of(&one));
+        assert_ne!(of(&one), of(&other));
+    }
+}

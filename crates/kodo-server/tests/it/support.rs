@@ -1,0 +1,202 @@
+//! An engine that does as it is told, a store that leads nowhere, and ways to ask.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request};
+use http_body_util::BodyExt;
+use kodo_contract::{RunId, WorkflowId};
+use kodo_server::{App, CrashDemoError, Readiness, Runs, ServerConfig, origins_of, product_router};
+use kodo_store::{DatabaseConfig, Store};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// An engine of flags.
+#[derive(Default)]
+pub(crate) struct FakeRuns {
+    pub(crate) launched: AtomicBool,
+    pub(crate) draining: AtomicBool,
+    pub(crate) demos: Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl Runs for FakeRuns {
+    fn is_launched(&self) -> bool {
+        self.launched.load(Ordering::SeqCst)
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    fn accepted(&self, _: &RunId) {}
+
+    /// Ids that name a failure fail so.
+    async fn start_crash_demo(&self, id: &WorkflowId) -> Result<(), CrashDemoError> {
+        match id.as_str() {
+            "unavailable" => return Err(CrashDemoError::Unavailable),
+            "taken" => return Err(CrashDemoError::TakenByAnotherWorkflow),
+            "internal" => return Err(CrashDemoError::Internal("secret".into())),
+            "hang" => std::future::pending().await,
+            "slow" => tokio::time::sleep(Duration::from_millis(250)).await,
+            "panic" => panic!("secret"),
+            _ => {}
+        }
+        self.demos.lock().unwrap().push(id.as_str().to_owned());
+        Ok(())
+    }
+
+    async fn system_database(&self) -> bool {
+        true
+    }
+}
+
+/// A booted app on a database that is not there.
+pub(crate) struct Fixture {
+    pub(crate) app: App,
+    pub(crate) runs: Arc<FakeRuns>,
+}
+
+pub(crate) fn config() -> ServerConfig {
+    ServerConfig {
+        allowed_origins: origins_of("127.0.0.1", 3001),
+        request_timeout: Duration::from_millis(800),
+        body_timeout: Duration::from_secs(1),
+        ..ServerConfig::default()
+    }
+}
+
+pub(crate) fn booted(config: ServerConfig) -> Fixture {
+    let readiness = Readiness::new();
+    readiness.set_migrated();
+    fixture(config, readiness)
+}
+
+pub(crate) fn fixture(config: ServerConfig, readiness: Readiness) -> Fixture {
+    let database = DatabaseConfig {
+        host: "127.0.0.1".into(),
+        // Nothing listens on the port of tcpmux.
+        port: 1,
+        user: "nobody".into(),
+        password: String::new(),
+        database: "nothing".into(),
+    };
+    let runs = Arc::new(FakeRuns::default());
+    runs.launched.store(true, Ordering::SeqCst);
+    let app = App::new(config, Store::new(&database, 2), runs.clone(), readiness);
+    Fixture { app, runs }
+}
+
+/// An answer, read to its end.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
+}
+
+/// Sends one request through a router; `request` is `METHOD target`.
+pub(crate) async fn ask(
+    router: &Router,
+    request: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Answer {
+    let (method, target) = request.split_once(' ').unwrap();
+    let mut builder = Request::builder().method(method).uri(target);
+    for (name, value) in headers {
+        builder = builder.header(*name, *value);
+    }
+    let request = builder.body(Body::from(body.to_owned())).unwrap();
+    let response = router.clone().oneshot(request).await.unwrap();
+    let (head, body) = response.into_parts();
+    let bytes = body.collect().await.unwrap().to_bytes();
+    Answer {
+        status: head.status.as_u16(),
+        headers: head.headers,
+        body: String::from_utf8(bytes.to_vec()).unwrap(),
+    }
+}
+
+/// A server on a port of its own.
+pub(crate) struct Server {
+    pub(crate) address: std::net::SocketAddr,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) task: JoinHandle<()>,
+}
+
+impl Server {
+    pub(crate) async fn start(router: Router, grace: Duration) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(kodo_server::serve(
+            listener,
+            router,
+            shutdown.clone(),
+            grace,
+        ));
+        Self {
+            address,
+            shutdown,
+            task,
+        }
+    }
+
+    /// The product API, booted, without a database.
+    pub(crate) async fn product() -> Self {
+        Self::start(
+            product_router(&booted(config()).app),
+            Duration::from_secs(5),
+        )
+        .await
+    }
+
+    pub(crate) async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+}
+
+/// Writes, and then reads until the server closes; a reset fails the test.
+pub(crate) async fn exchange(socket: &mut TcpStream, bytes: &[u8]) -> String {
+    socket.write_all(bytes).await.unwrap();
+    read_to_close(socket).await
+}
+
+pub(crate) async fn read_to_close(socket: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    tokio::time::timeout(Duration::from_secs(8), socket.read_to_end(&mut answer))
+        .await
+        .expect("the server closes the connection")
+        .expect("no reset");
+    String::from_utf8(answer).unwrap()
+}
+
+/// Reads one answer with a `content-length`, and leaves the connection open.
+pub(crate) async fn read_one(socket: &mut TcpStream) -> String {
+    let mut answer = String::new();
+    loop {
+        if let Some((head, body)) = answer.split_once("\r\n\r\n") {
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: "));
+            if body.len() >= length.map_or(0, |length| length.parse::<usize>().unwrap()) {
+                return answer;
+            }
+        }
+        let mut byte = [0];
+        let read = tokio::time::timeout(Duration::from_secs(8), socket.read(&mut byte));
+        assert_eq!(
+            read.await.expect("an answer").unwrap(),
+            1,
+            "closed after {answer:?}"
+        );
+        answer.push(char::from(byte[0]));
+    }
+}

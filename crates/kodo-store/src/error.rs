@@ -1,0 +1,77 @@
+//! Why a call to the store failed, split by what the caller can do about it.
+
+/// A failed call to the product database.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The server cannot be reached, is starting or stopping, or had no connection to spare in time. Nothing
+    /// is known to be wrong with the request: it may be tried again.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(#[source] sqlx::Error),
+    /// The server refused the statement. Trying again gives the same answer.
+    #[error("the database refused: {0}")]
+    Refused(#[source] sqlx::Error),
+    /// A stored row does not have the shape that this version writes.
+    #[error("a stored row is unreadable: {0}")]
+    Corrupt(String),
+    /// The embedded migrations and the database disagree.
+    #[error("migrations: {0}")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+}
+
+impl StoreError {
+    /// Whether the same call can succeed later without anything being changed.
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Unavailable(_) => true,
+            Self::Migration(sqlx::migrate::MigrateError::Execute(error)) => is_weather(error),
+            Self::Refused(_) | Self::Corrupt(_) | Self::Migration(_) => false,
+        }
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        if is_weather(&error) {
+            Self::Unavailable(error)
+        } else {
+            Self::Refused(error)
+        }
+    }
+}
+
+/// Whether an error says "not now" rather than "not like this".
+///
+/// The SQLSTATE classes are those of the Postgres manual, appendix A: 08 connection exception, 53
+/// insufficient resources (disk full, too many connections), 57P operator intervention (shutdown, crash,
+/// cannot connect now), 40 transaction rollback (deadlock, serialization), 25006 read-only (a standby).
+fn is_weather(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Database(database) => database.code().is_some_and(|code| {
+            ["08", "53", "57P", "40"]
+                .iter()
+                .any(|class| code.starts_with(class))
+                || code == "25006"
+                // The database does not exist: an operator is re-creating it, or it was never made.
+                || code == "3D000"
+        }),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_connection_is_weather_and_a_missing_row_is_not() {
+        assert!(StoreError::from(sqlx::Error::PoolTimedOut).is_unavailable());
+        assert!(StoreError::from(sqlx::Error::Io(std::io::Error::other("reset"))).is_unavailable());
+        assert!(!StoreError::from(sqlx::Error::RowNotFound).is_unavailable());
+    }
+}

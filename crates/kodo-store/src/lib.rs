@@ -1,0 +1,24 @@
+//! The product database: schema `app`, one module per aggregate.
+//!
+//! This is the only crate that holds product SQL. Every effect of a run is written here under its natural
+//! key (`run_id, step_id`), in one statement, so that recording it a second time changes nothing.
+
+mod artifacts;
+mod error;
+mod idempotency;
+mod intents;
+mod marks;
+mod migrations;
+mod pool;
+mod runs;
+mod steps;
+mod workers;
+
+pub use artifacts::NewArtifact;
+pub use error::StoreError;
+pub use idempotency::{Idempotency, Write};
+pub use marks::{Mark, Marks};
+pub use migrations::MigrationState;
+pub use pool::{DatabaseConfig, Store};
+pub use runs::{RunToPlan, Settlement, UnfinishedRun};
+pub use steps::{NewStep, Recorded};

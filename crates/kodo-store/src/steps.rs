@@ -1,0 +1,116 @@
+//! Steps of a run: each recorded once, under its natural key.
+
+use kodo_contract::{Phase, RunId, StepId};
+use serde_json::Value;
+use sqlx::types::Json;
+use time::OffsetDateTime;
+
+use crate::artifacts::content_hash;
+use crate::{NewArtifact, Store, StoreError};
+
+/// A finished step, before it is recorded.
+#[derive(Debug, Clone)]
+pub struct NewStep<'a> {
+    /// The run.
+    pub run_id: &'a RunId,
+    /// The step within the run.
+    pub step_id: &'a StepId,
+    /// What kind of step it is.
+    pub phase: Phase,
+    /// What it resulted in; validated by the caller (gate 3).
+    pub output: &'a Value,
+    /// The client's trace id, repeated on each step so that one row tells where it belongs.
+    pub trace_id: Option<&'a str>,
+    /// When its work began.
+    pub started_at: OffsetDateTime,
+    /// When its work was done.
+    pub finished_at: OffsetDateTime,
+    /// What it produced, in order.
+    pub artifacts: &'a [NewArtifact],
+}
+
+/// What became of recording a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// This call wrote the row.
+    Now,
+    /// The row was there: an earlier execution wrote it and died before the engine knew. Nothing changed.
+    Before,
+}
+
+impl Store {
+    /// Records a step with its artifacts, and that its run is running: one statement, one commit, and
+    /// nothing at all where the step was recorded before.
+    ///
+    /// # Errors
+    /// As any statement.
+    pub async fn record_step(&self, step: &NewStep<'_>) -> Result<Recorded, StoreError> {
+        let indexes: Vec<i32> = (0..).take(step.artifacts.len()).collect();
+        let kinds: Vec<&str> = step.artifacts.iter().map(|a| a.kind.as_str()).collect();
+        let uris: Vec<String> = (0..step.artifacts.len())
+            .map(|index| NewArtifact::uri(step.run_id, step.step_id, index))
+            .collect();
+        let inlines: Vec<Json<&Value>> = step.artifacts.iter().map(|a| Json(&a.inline)).collect();
+        let hashes: Vec<String> = step
+            .artifacts
+            .iter()
+            .map(|a| content_hash(&a.inline))
+            .collect();
+        // The run's row is written only by the step that finds it queued, so later steps do not touch it.
+        let written = sqlx::query(
+            "WITH step AS (
+                 INSERT INTO app.run_steps
+                     (run_id, step_id, phase, output, trace_id, started_at, finished_at)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7)
+                 ON CONFLICT (run_id, step_id) DO NOTHING
+                 RETURNING run_id, step_id
+             ), run AS (
+                 UPDATE app.runs SET status = 'running', updated_at = now()
+                 FROM step WHERE id = step.run_id AND status = 'queued'
+             ), kept AS (
+                 INSERT INTO app.artifacts (run_id, step_id, idx, kind, uri, inline, sha256)
+                 SELECT step.run_id, step.step_id, a.idx, a.kind, a.uri, a.inline, a.sha256
+                 FROM step, unnest($8::int[], $9::text[], $10::text[], $11::jsonb[], $12::text[])
+                     AS a (idx, kind, uri, inline, sha256)
+             )
+             SELECT 1 FROM step",
+        )
+        .bind(step.run_id.as_str())
+        .bind(step.step_id.as_str())
+        .bind(step.phase.as_str())
+        .bind(Json(step.output))
+        .bind(step.trace_id)
+        .bind(step.started_at)
+        .bind(step.finished_at)
+        .bind(indexes)
+        .bind(kinds)
+        .bind(uris)
+        .bind(inlines)
+        .bind(hashes)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(match written {
+            Some(_) => Recorded::Now,
+            None => Recorded::Before,
+        })
+    }
+
+    /// The output of a recorded step; `None` where it is not recorded.
+    ///
+    /// # Errors
+    /// As any statement.
+    pub async fn step_output(
+        &self,
+        run_id: &RunId,
+        step_id: &StepId,
+    ) -> Result<Option<Value>, StoreError> {
+        let text: Option<String> = sqlx::query_scalar(
+            "SELECT output::text FROM app.run_steps WHERE run_id = $1 AND step_id = $2",
+        )
+        .bind(run_id.as_str())
+        .bind(step_id.as_str())
+        .fetch_optional(&self.pool)
+        .await?;
+        text.as_deref().map(crate::runs::stored_json).transpose()
+    }
+}

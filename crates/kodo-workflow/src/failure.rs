@@ -1,0 +1,116 @@
+//! Why a run failed, as the engine records it and the API shows it.
+
+use kodo_contract::{RunError, StepId};
+use kodo_planner::PlanError;
+use kodo_sandbox::SandboxError;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A failure that ends a run: a stable code for programs, a sentence for people.
+///
+/// It is the application error of every workflow here, so column `error` of `dbos.workflow_status` holds
+/// `{"Application": {"code": …, "message": …, "stepId": …}}`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[error("{message}")]
+pub struct RunFailure {
+    /// Stable, lower case with underscores.
+    pub code: String,
+    /// What happened and what to do about it.
+    pub message: String,
+    /// The step that it happened in, if in one.
+    pub step_id: Option<String>,
+    /// Whether the same step can succeed if it is tried again. Not recorded: by then it has been decided.
+    #[serde(skip)]
+    pub retryable: bool,
+}
+
+impl RunFailure {
+    /// A failure that trying again cannot help.
+    pub fn new(code: &str, message: impl Into<String>) -> Self {
+        Self {
+            code: code.to_owned(),
+            message: message.into(),
+            step_id: None,
+            retryable: false,
+        }
+    }
+
+    /// The same failure, said to be in a step.
+    #[must_use]
+    pub fn in_step(mut self, step: &str) -> Self {
+        self.step_id.get_or_insert_with(|| step.to_owned());
+        self
+    }
+}
+
+impl From<PlanError> for RunFailure {
+    fn from(error: PlanError) -> Self {
+        Self {
+            retryable: error.is_retryable(),
+            ..Self::new(error.code(), error.to_string())
+        }
+    }
+}
+
+impl From<SandboxError> for RunFailure {
+    fn from(error: SandboxError) -> Self {
+        Self {
+            retryable: error.is_retryable(),
+            ..Self::new(error.code(), error.to_string())
+        }
+    }
+}
+
+/// Reads the `error` column of a workflow that ended with status `ERROR`.
+///
+/// Only this crate's workflows write it, but an engine error (a step result that no longer decodes, say) has
+/// the engine's own shape, and a row could have been written by another version: whatever it is, the run gets
+/// a reason.
+pub(crate) fn recorded_failure(error: Option<&str>) -> RunError {
+    let parsed = error.and_then(|text| serde_json::from_str::<Value>(text).ok());
+    if let Some(failure) = parsed
+        .as_ref()
+        .and_then(|value| value.get("Application"))
+        .and_then(|value| serde_json::from_value::<RunFailure>(value.clone()).ok())
+    {
+        return RunError {
+            code: failure.code,
+            message: failure.message,
+            step_id: failure.step_id.map(StepId::from),
+        };
+    }
+    RunError {
+        code: "engine_error".to_owned(),
+        message: match error {
+            Some(text) => format!("the workflow engine ended the run: {text}"),
+            None => "the workflow engine ended the run without a reason".to_owned(),
+        },
+        step_id: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_survives_the_engine_as_it_was() {
+        let failure = RunFailure::new("tool_failed", "exit code 3").in_step("tool-002");
+        let recorded = serde_json::to_string(&dbos::Error::from(failure)).unwrap();
+        let error = recorded_failure(Some(&recorded));
+        assert_eq!(error.code, "tool_failed");
+        assert_eq!(error.message, "exit code 3");
+        assert_eq!(error.step_id, Some(StepId::tool(1)));
+    }
+
+    #[test]
+    fn an_error_of_the_engine_itself_is_still_a_reason() {
+        for text in [r#"{"StepTimeout":{"step":"s"}}"#, "not json at all", "null"] {
+            let error = recorded_failure(Some(text));
+            assert_eq!(error.code, "engine_error");
+            assert!(error.message.contains(text), "{}", error.message);
+        }
+        assert_eq!(recorded_failure(None).code, "engine_error");
+    }
+}

@@ -1,0 +1,306 @@
+//! The intent workflow: load and validate, plan, execute each tool call, finish.
+//!
+//! The order of its steps is its shape. A change of that order is a new workflow under a new name beside this
+//! one, kept until no old run is left: a run resumes by position, and must find the steps that it left.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use kodo_contract::{
+    Boundary, Intent, Invalid, Phase, Plan, RunId, StepId, ToolCall, ToolResult, decode, encode,
+};
+use kodo_planner::{PlanRequest, PlanSource, Planner};
+use kodo_sandbox::{Job, Sandbox};
+use kodo_store::{NewArtifact, NewStep, Recorded, Store};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use crate::failpoint;
+use crate::failure::RunFailure;
+use crate::gate::Gate;
+use crate::step::{durable, weather};
+
+/// Name of the workflow in `dbos.workflow_status`.
+pub(crate) const WORKFLOW: &str = "intent_run";
+
+/// Input of the workflow.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RunInput {
+    /// The run; the workflow's id is derived from it.
+    pub(crate) run_id: RunId,
+}
+
+/// Output of the workflow: what it did, small enough for a list.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RunOutput {
+    /// How many tool calls were executed.
+    pub(crate) tool_calls: usize,
+}
+
+/// What the planning step leaves in its checkpoint. The plan itself is in the step's own row: one place for
+/// it, whatever its size and however deep its arguments nest.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Planned {
+    trace_id: Option<String>,
+    #[serde(skip)]
+    plan: Option<Plan>,
+}
+
+/// What a tool step leaves for the body: its result is in the product database.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Executed {
+    exit_code: i32,
+}
+
+/// What the workflow works with.
+pub(crate) struct Workshop {
+    pub(crate) store: Store,
+    pub(crate) planner: Arc<dyn Planner>,
+    pub(crate) sandbox: Arc<dyn Sandbox>,
+    pub(crate) seed: u64,
+    pub(crate) gate: Gate,
+}
+
+/// The body. `fresh` says that no execution of this run came before this one in any process.
+pub(crate) async fn run(
+    shop: &Workshop,
+    run_id: &RunId,
+    fresh: bool,
+) -> dbos::Result<RunOutput, RunFailure> {
+    failpoint("start:committed");
+    // A fresh run cannot have recorded anything yet, so its first attempts need not look.
+    let look = Look {
+        first_attempt: AtomicBool::new(true),
+        fresh,
+    };
+    let plan_id = StepId::plan();
+    let planned: Planned = durable(&shop.gate, plan_id.as_str(), || {
+        plan(shop, run_id, &plan_id, look.needed())
+    })
+    .await?;
+    let plan = match planned.plan {
+        Some(plan) => plan,
+        // The step was replayed from its checkpoint; the row that it wrote before never changes.
+        None => recorded_plan(stored_output(shop, run_id, &plan_id).await?)?,
+    };
+    for (index, call) in plan.tool_calls.iter().enumerate() {
+        let step_id = StepId::tool(index);
+        look.next_step();
+        let trace_id = planned.trace_id.as_deref();
+        let executed: Executed = durable(&shop.gate, step_id.as_str(), || {
+            execute(shop, run_id, &step_id, call, trace_id, look.needed())
+        })
+        .await?;
+        if executed.exit_code != 0 {
+            let message = format!(
+                "tool call {} ({}) ended with exit code {}; what it printed is among the run's artifacts",
+                index + 1,
+                call.name,
+                executed.exit_code
+            );
+            return Err(RunFailure::new("tool_failed", message)
+                .in_step(step_id.as_str())
+                .into());
+        }
+    }
+    failpoint("end:before");
+    Ok(RunOutput {
+        tool_calls: plan.tool_calls.len(),
+    })
+}
+
+/// Whether a step has to look for its own row before it does its work.
+struct Look {
+    first_attempt: AtomicBool,
+    fresh: bool,
+}
+
+impl Look {
+    fn next_step(&self) {
+        self.first_attempt.store(true, Ordering::Relaxed);
+    }
+
+    /// Also after a failed attempt: its write may have been committed though its answer was lost.
+    fn needed(&self) -> bool {
+        !(self.first_attempt.swap(false, Ordering::Relaxed) && self.fresh)
+    }
+}
+
+async fn plan(
+    shop: &Workshop,
+    run_id: &RunId,
+    step_id: &StepId,
+    look: bool,
+) -> Result<Planned, RunFailure> {
+    let started_at = OffsetDateTime::now_utc();
+    let run = weather(|| shop.store.run_to_plan(run_id))
+        .await?
+        .ok_or_else(|| {
+            RunFailure::new(
+                "run_missing",
+                format!("run {run_id} is not in the database"),
+            )
+        })?;
+    let trace_id = run.trace_id;
+    if look && let Some(output) = weather(|| shop.store.step_output(run_id, step_id)).await? {
+        let plan = Some(recorded_plan(output)?);
+        return Ok(Planned { trace_id, plan });
+    }
+    // Gate 2: what the database holds is checked as if it came from outside.
+    let intent: Intent = decode(&run.intent).map_err(gate("stored_intent_invalid"))?;
+    let planned = shop
+        .planner
+        .plan(&PlanRequest {
+            intent: &intent,
+            seed: shop.seed,
+            idempotency_key: &format!("{run_id}/{step_id}"),
+        })
+        .await?;
+    // Gate 3: what a step produced is checked before it is kept.
+    let plan_json = encode(&planned.plan).map_err(gate("plan_invalid"))?;
+    let output = json!({ "plan": plan_json, "source": source_json(&planned.source) });
+    let mut artifacts = vec![NewArtifact {
+        kind: "plan".to_owned(),
+        inline: plan_json,
+    }];
+    artifacts.extend(planned.plan.diffs.iter().map(|diff| NewArtifact {
+        kind: "diff".to_owned(),
+        inline: diff.clone(),
+    }));
+    let recorded = weather(|| async {
+        shop.store
+            .record_step(&NewStep {
+                run_id,
+                step_id,
+                phase: Phase::Planning,
+                output: &output,
+                trace_id: trace_id.as_deref(),
+                started_at,
+                finished_at: OffsetDateTime::now_utc(),
+                artifacts: &artifacts,
+            })
+            .await
+    })
+    .await?;
+    let plan = match recorded {
+        Recorded::Now => planned.plan,
+        // Somebody recorded a plan before: that one counts, whatever was planned just now.
+        Recorded::Before => recorded_plan(stored_output(shop, run_id, step_id).await?)?,
+    };
+    tracing::debug!(run.id = %run_id, tool_calls = plan.tool_calls.len(), "planned");
+    Ok(Planned {
+        trace_id,
+        plan: Some(plan),
+    })
+}
+
+async fn execute(
+    shop: &Workshop,
+    run_id: &RunId,
+    step_id: &StepId,
+    call: &ToolCall,
+    trace_id: Option<&str>,
+    look: bool,
+) -> Result<Executed, RunFailure> {
+    if look && let Some(output) = weather(|| shop.store.step_output(run_id, step_id)).await? {
+        return recorded_exit(&output);
+    }
+    let started_at = OffsetDateTime::now_utc();
+    let result = shop
+        .sandbox
+        .execute(&Job {
+            call,
+            idempotency_key: &format!("{run_id}/{step_id}"),
+            seed: shop.seed,
+        })
+        .await?;
+    let output = encode(&result).map_err(gate("tool_result_invalid"))?;
+    let artifacts = tool_artifacts(&result);
+    let recorded = weather(|| async {
+        shop.store
+            .record_step(&NewStep {
+                run_id,
+                step_id,
+                phase: Phase::Executing,
+                output: &output,
+                trace_id,
+                started_at,
+                finished_at: OffsetDateTime::now_utc(),
+                artifacts: &artifacts,
+            })
+            .await
+    })
+    .await?;
+    match recorded {
+        Recorded::Now => Ok(Executed {
+            exit_code: result.exit_code,
+        }),
+        Recorded::Before => recorded_exit(&stored_output(shop, run_id, step_id).await?),
+    }
+}
+
+/// What a tool call produced, in a stable order: what it printed, then its files.
+fn tool_artifacts(result: &ToolResult) -> Vec<NewArtifact> {
+    let mut artifacts = vec![NewArtifact {
+        kind: "stdout".to_owned(),
+        inline: result.stdout.clone().into(),
+    }];
+    if !result.stderr.is_empty() {
+        artifacts.push(NewArtifact {
+            kind: "stderr".to_owned(),
+            inline: result.stderr.clone().into(),
+        });
+    }
+    artifacts.extend(result.files.iter().map(|file| NewArtifact {
+        kind: "file".to_owned(),
+        inline: json!({ "name": file.name, "content": file.content, "sha256": file.sha256 }),
+    }));
+    artifacts
+}
+
+async fn stored_output(
+    shop: &Workshop,
+    run_id: &RunId,
+    step_id: &StepId,
+) -> Result<Value, RunFailure> {
+    weather(|| shop.store.step_output(run_id, step_id))
+        .await?
+        .ok_or_else(|| {
+            RunFailure::new(
+                "step_row_missing",
+                format!("the row of step {step_id} of run {run_id} was removed while it ran"),
+            )
+        })
+}
+
+fn recorded_plan(mut output: Value) -> Result<Plan, RunFailure> {
+    decode(&output["plan"].take()).map_err(gate("stored_plan_invalid"))
+}
+
+fn recorded_exit(output: &Value) -> Result<Executed, RunFailure> {
+    let result: ToolResult = decode(output).map_err(gate("stored_result_invalid"))?;
+    Ok(Executed {
+        exit_code: result.exit_code,
+    })
+}
+
+fn source_json(source: &PlanSource) -> Value {
+    serde_json::to_value(source).unwrap_or(Value::Null)
+}
+
+fn gate(code: &'static str) -> impl Fn(Invalid) -> RunFailure {
+    move |invalid| RunFailure::new(code, invalid.to_string())
+}
+
+/// Every boundary type that this workflow lets through a gate has a schema; this fails to compile otherwise.
+const _: fn() = || {
+    fn has_schema<T: Boundary>() {}
+    has_schema::<Intent>();
+    has_schema::<Plan>();
+    has_schema::<ToolResult>();
+};

@@ -1,0 +1,31 @@
+//! Durable workflows on DBOS: the intent run, the crash demo, and everything that keeps them honest.
+//!
+//! This is the only crate that names `dbos`. It writes to schema `dbos` through the engine alone, and fills
+//! what the engine leaves open: executor ids that no two live processes share ([`Engine`] holds a slot),
+//! panics and diverged histories that would leave a row pending for ever, a drain, and runs whose status must
+//! follow their workflow's.
+
+mod crash_demo;
+mod engine;
+mod failpoint;
+mod failure;
+mod gate;
+mod guard;
+mod holder;
+mod inspect;
+mod intent_run;
+mod settle;
+mod slot;
+mod starter;
+mod step;
+mod stranded;
+mod supervisor;
+mod sweep;
+mod system;
+mod takeover;
+
+pub use engine::{Engine, EngineConfig, StartError};
+pub use failpoint::failpoint;
+pub use failure::RunFailure;
+pub use inspect::{InspectError, Inspector, StepSummary, WorkflowSummary};
+pub use system::reset_system_schema;

@@ -1,0 +1,119 @@
+//! The sweep: no accepted run is lost, no run's status strays from its workflow's.
+//!
+//! At boot and every few seconds, runs that are not over are compared with the system database, in batches. A
+//! healthy system's sweep writes nothing.
+
+use std::time::Duration;
+
+use kodo_contract::RunId;
+use kodo_store::{Settlement, StoreError};
+
+use crate::engine::Shared;
+use crate::intent_run;
+use crate::settle;
+use crate::slot::LOCK_CLASS;
+use crate::system::SystemError;
+
+/// Pause between two sweeps, which bounds how long a crash's traces stay visible.
+pub(crate) const SWEEP_EVERY: Duration = Duration::from_secs(2);
+
+/// Most runs that one statement compares.
+const BATCH: i64 = 500;
+
+/// Second key of the advisory lock that a sweep holds; slots have the numbers from 0.
+const SWEEP_LOCK: i32 = -1;
+
+/// Why a sweep ended early. The next one begins anew.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SweepError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    System(#[from] SystemError),
+}
+
+impl From<sqlx::Error> for SweepError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// Compares every unfinished run with its workflow, unless another process is doing that right now.
+pub(crate) async fn sweep(shared: &Shared) -> Result<(), SweepError> {
+    // Of the transaction, so that it goes however this ends.
+    let mut lock = shared.system.pool.begin().await?;
+    let alone: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1, $2)")
+        .bind(LOCK_CLASS)
+        .bind(SWEEP_LOCK)
+        .fetch_one(&mut *lock)
+        .await?;
+    if !alone {
+        return Ok(());
+    }
+    unfinished(shared).await?;
+    resumed(shared).await?;
+    lock.rollback().await?;
+    Ok(())
+}
+
+/// Runs that the product database believes unfinished: started where they have no workflow, settled where
+/// their workflow is over.
+async fn unfinished(shared: &Shared) -> Result<(), SweepError> {
+    let mut appetite = shared.starter.appetite();
+    let mut after: Option<RunId> = None;
+    loop {
+        let runs = shared
+            .shop
+            .store
+            .unfinished_runs(after.as_ref(), BATCH)
+            .await?;
+        let Some(last) = runs.last() else {
+            return Ok(());
+        };
+        let ids: Vec<&str> = runs.iter().map(|run| run.id.as_str()).collect();
+        let workflows = shared.system.workflows(&ids).await?;
+        let ended: Vec<Settlement> = workflows.iter().filter_map(settle::settlement).collect();
+        settle::write(&shared.shop.store, &ended).await?;
+        for run in &runs {
+            let started = workflows
+                .iter()
+                .any(|workflow| workflow.workflow_uuid == run.id.as_str());
+            if !started && appetite > 0 && !shared.starter.knows(run.id.as_str()) {
+                tracing::info!(run.id = %run.id, "an accepted run had no workflow; starting it");
+                shared.starter.offer(&run.id);
+                appetite -= 1;
+            }
+        }
+        after = Some(last.id.clone());
+    }
+}
+
+/// Runs that say they are over while their workflow goes on: somebody resumed it through the engine.
+async fn resumed(shared: &Shared) -> Result<(), SweepError> {
+    let active = shared
+        .system
+        .active_runs(intent_run::WORKFLOW, BATCH)
+        .await?;
+    if active.is_empty() {
+        return Ok(());
+    }
+    let over = shared.shop.store.terminal_among(&active).await?;
+    if over.is_empty() {
+        return Ok(());
+    }
+    // A workflow that ended between the two looks is no resumed one. A run's row turns terminal after its
+    // workflow does, so one that is active *now* was made active after the row was written.
+    let ids: Vec<&str> = over.iter().map(RunId::as_str).collect();
+    let still: Vec<RunId> = shared
+        .system
+        .workflows(&ids)
+        .await?
+        .into_iter()
+        .filter(|workflow| settle::settlement(workflow).is_none())
+        .filter_map(|workflow| RunId::parse(&workflow.workflow_uuid))
+        .collect();
+    for run_id in shared.shop.store.reopen(&still).await? {
+        tracing::info!(run.id = %run_id, "the workflow was resumed; the run is open again");
+    }
+    Ok(())
+}

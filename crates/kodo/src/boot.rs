@@ -1,0 +1,104 @@
+//! From bound ports to a launched engine, in the order that design.md argues for.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use kodo_planner::ReplayPlanner;
+use kodo_sandbox::MockSandbox;
+use kodo_server::Readiness;
+use kodo_store::{MigrationState, Store, StoreError};
+use kodo_workflow::{Engine, EngineConfig};
+use tokio::time::Instant;
+
+use crate::runs::EngineRuns;
+use crate::settings::Settings;
+
+/// Pause between two tries to reach Postgres.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
+
+/// Reaches the database, migrates it and starts the engine. Bounded by `DB_CONNECT_TIMEOUT_MS`.
+///
+/// # Errors
+/// Where Postgres does not answer in time or refuses, or a newer version owns the schema.
+pub(crate) async fn boot(
+    settings: &Settings,
+    store: &Store,
+    readiness: &Readiness,
+    runs: &EngineRuns,
+) -> anyhow::Result<()> {
+    prepare(settings, store).await?;
+    readiness.set_migrated();
+    let engine = Engine::start(
+        EngineConfig {
+            system: settings.system.clone(),
+            engine_connections: settings.db_pool_size,
+            max_concurrent_runs: settings.max_concurrent_runs,
+            crash_demo_sleep: settings.wf_sleep,
+            seed: settings.seed,
+        },
+        store.clone(),
+        Arc::new(ReplayPlanner::new(settings.oc_fixtures_dir.clone())),
+        Arc::new(MockSandbox::with_delay(settings.sbx_mock_delay)),
+    );
+    runs.set(engine);
+    Ok(())
+}
+
+/// Makes the product database exist and brings schema `app` to this version's state.
+///
+/// # Errors
+/// As [`boot`].
+pub(crate) async fn prepare(settings: &Settings, store: &Store) -> anyhow::Result<()> {
+    let deadline = Instant::now() + settings.db_connect_timeout;
+    patiently(settings, deadline, || settings.app.ensure_exists()).await?;
+    let state = patiently(settings, deadline, || store.migration_state()).await?;
+    match state {
+        MigrationState::AtHead => {}
+        MigrationState::Pending(count) => {
+            tracing::info!(count, "applying migrations of schema app");
+            patiently(settings, deadline, || store.migrate()).await?;
+        }
+        MigrationState::Newer(version) => bail!(
+            "database {:?} has migration {version}, which this version of kodo does not know: \
+             run the version that wrote it, or point APP_DB_NAME elsewhere",
+            settings.app.database
+        ),
+    }
+    Ok(())
+}
+
+/// Calls until Postgres answers, with one line an attempt, until the deadline.
+async fn patiently<T, F, Fut>(
+    settings: &Settings,
+    deadline: Instant,
+    mut call: F,
+) -> anyhow::Result<T>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, StoreError>>,
+{
+    let place = format!("Postgres at {}:{}", settings.app.host, settings.app.port);
+    for attempt in 1.. {
+        let error = match call().await {
+            Ok(value) => return Ok(value),
+            Err(error) if !error.is_unavailable() => {
+                return Err(error).with_context(|| format!("{place} answered, but"));
+            }
+            Err(error) => error,
+        };
+        if Instant::now() + TRY_AGAIN >= deadline {
+            return Err(error).with_context(|| {
+                format!(
+                    "{place} did not become available within {:?} (`bin/mise run db:up` starts one; \
+                     DB_HOST and DB_PORT say where it is)",
+                    settings.db_connect_timeout
+                )
+            });
+        }
+        tracing::warn!(attempt, %error, "{place} is not available yet; trying again");
+        tokio::time::sleep(TRY_AGAIN).await;
+    }
+    unreachable!("the attempts are not bounded by number")
+}

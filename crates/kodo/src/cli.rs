@@ -1,0 +1,142 @@
+//! The command line, as people see it.
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::settings::Flags;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold());
+
+/// An intent becomes a durable run, and kill -9 costs nothing.
+#[derive(Debug, Parser)]
+#[command(name = "kodo", version, styles = STYLES, propagate_version = true, max_term_width = 100)]
+#[command(
+    after_help = "Every setting has a flag and an environment variable of the same name; flag > environment > default."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) flags: Flags,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the service: product API, admin API and a worker
+    Serve,
+    /// Run the service with a database of its own: finds or starts Postgres, migrates, serves
+    Dev(DataDir),
+    /// The product database and the development server that holds it
+    #[command(subcommand)]
+    Db(DbCommand),
+    /// Look at workflows in the DBOS system database
+    #[command(subcommand)]
+    Workflow(WorkflowCommand),
+    /// See runs survive kill -9, shown from the database
+    Demo(DemoArgs),
+}
+
+/// Where a development server keeps its data.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DataDir {
+    /// Folder of the private Postgres cluster [env: KODO_DATA_DIR] [default: .data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<std::path::PathBuf>,
+}
+
+/// `kodo db …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum DbCommand {
+    /// Bring up a Postgres at DB_HOST:DB_PORT, whichever way works here
+    Up(DataDir),
+    /// Stop the Postgres that `up` started, and nothing else
+    Down(DataDir),
+    /// Say what is at DB_HOST:DB_PORT
+    Status(DataDir),
+    /// Apply the migrations of schema app
+    Migrate,
+    /// Insert the seed rows of schema app
+    Seed,
+    /// Drop schema app, migrate, seed
+    Reset,
+    /// Drop and recreate schema dbos of the system database
+    SysReset,
+}
+
+/// `kodo workflow …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum WorkflowCommand {
+    /// The newest workflows
+    List {
+        /// How many at most
+        #[arg(long, short = 'n', default_value_t = 20, value_parser = clap::value_parser!(i64).range(1..=10_000))]
+        limit: i64,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// One workflow
+    Get {
+        /// The workflow's id; a run's workflow has the run's id
+        id: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// The recorded steps of one workflow, in order
+    Steps {
+        /// The workflow's id
+        id: String,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Output {
+    /// A table for people or JSON for programs
+    #[arg(
+        long = "output",
+        short = 'o',
+        value_name = "FORMAT",
+        default_value = "table"
+    )]
+    pub(crate) format: Format,
+}
+
+/// Output formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Aligned columns
+    Table,
+    /// One JSON document
+    Json,
+}
+
+/// `kodo demo …`
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    #[command(subcommand)]
+    pub(crate) which: Option<DemoCommand>,
+}
+
+/// Which demonstration; without one, the main job.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DemoCommand {
+    /// Kill the service between the two effects of the crash demo (walkthrough B of the course)
+    Crash,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,90 @@
+//! `kodo db …`: the development server and the product schema.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use kodo_devdb::{DevDbConfig, Probe, Provider};
+use kodo_store::Store;
+
+use crate::boot;
+use crate::cli::{DataDir, DbCommand};
+use crate::settings::Settings;
+
+/// Runs one of them; each prints one line that says what it did.
+pub(crate) async fn run(settings: &Settings, command: DbCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        DbCommand::Up(place) => {
+            let up = kodo_devdb::up(&devdb_config(settings, place)?).await?;
+            println!("{}", up.message);
+        }
+        DbCommand::Down(place) => {
+            let down = kodo_devdb::down(&devdb_config(settings, place)?).await?;
+            println!("{}", down.message);
+        }
+        DbCommand::Status(place) => {
+            let status = kodo_devdb::status(&devdb_config(settings, place)?).await;
+            println!("{}", status.message);
+            if status.probe != Probe::Postgres {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        DbCommand::Migrate => {
+            let store = Store::new(&settings.app, 2);
+            boot::prepare(settings, &store).await?;
+            println!("db: schema app of {} is up to date", settings.app.database);
+        }
+        DbCommand::Seed => {
+            let store = Store::new(&settings.app, 2);
+            store
+                .seed()
+                .await
+                .context("the seed needs a migrated schema (kodo db migrate)")?;
+            println!("db: seeded {}", settings.app.database);
+        }
+        DbCommand::Reset => {
+            let store = Store::new(&settings.app, 2);
+            settings.app.ensure_exists().await?;
+            store.drop_schema().await?;
+            boot::prepare(settings, &store).await?;
+            store.seed().await?;
+            println!(
+                "db: reset schema app of {}: dropped, migrated, seeded",
+                settings.app.database
+            );
+        }
+        DbCommand::SysReset => {
+            settings.system.ensure_exists().await?;
+            kodo_workflow::reset_system_schema(&settings.system).await?;
+            println!("db: reset schema dbos of {}", settings.system.database);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the development server needs to know, from the settings and the environment.
+///
+/// # Errors
+/// Where `DB_PROVIDER` names no provider.
+pub(crate) fn devdb_config(settings: &Settings, place: DataDir) -> anyhow::Result<DevDbConfig> {
+    let provider = match std::env::var("DB_PROVIDER") {
+        Ok(name) if !name.is_empty() => name
+            .parse::<Provider>()
+            .with_context(|| format!("DB_PROVIDER={name} is not valid"))?,
+        _ => Provider::Auto,
+    };
+    let data_dir = place
+        .data_dir
+        .or_else(|| std::env::var_os("KODO_DATA_DIR").map(PathBuf::from))
+        .unwrap_or_else(|| PathBuf::from(".data"));
+    let compose_file = Path::new("compose.yaml");
+    Ok(DevDbConfig {
+        host: settings.app.host.clone(),
+        port: settings.app.port,
+        user: settings.app.user.clone(),
+        password: settings.app.password.clone(),
+        data_dir,
+        compose_file: compose_file.is_file().then(|| compose_file.to_owned()),
+        provider,
+    })
+}

@@ -1,0 +1,26 @@
+//! `kodo dev`: a database, its migrations and the service, with one command.
+
+use std::process::ExitCode;
+
+use crate::cli::DataDir;
+use crate::commands::db::devdb_config;
+use crate::commands::serve;
+use crate::ports::Ports;
+use crate::settings::Settings;
+use crate::telemetry;
+
+/// Brings a server up if none answers, serves, and stops what it started on a clean exit.
+pub(crate) async fn run(settings: Settings, place: DataDir) -> anyhow::Result<ExitCode> {
+    telemetry::init();
+    // Ports first, here too: a second `kodo dev` must not get as far as the database.
+    let ports = Ports::bind(&settings).await?;
+    let devdb = devdb_config(&settings, place)?;
+    let up = kodo_devdb::up(&devdb).await?;
+    tracing::info!("{}", up.message);
+    let served = serve::run_on(settings, ports).await;
+    if up.started {
+        let down = kodo_devdb::down(&devdb).await?;
+        tracing::info!("{}", down.message);
+    }
+    served
+}

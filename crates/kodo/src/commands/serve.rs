@@ -1,0 +1,131 @@
+//! `kodo serve`: ports first, then the database, then work; and the way back.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use kodo_server::{
+    ApiToken, App, Readiness, ServerConfig, admin_router, origins_of, product_router, serve,
+};
+use kodo_store::Store;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::boot::boot;
+use crate::ports::Ports;
+use crate::runs::EngineRuns;
+use crate::settings::Settings;
+use crate::telemetry;
+
+/// Runs the service until a signal ends it.
+pub(crate) async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
+    telemetry::init();
+    let ports = Ports::bind(&settings).await?;
+    run_on(settings, ports).await
+}
+
+/// The same, on ports that are bound.
+pub(crate) async fn run_on(settings: Settings, ports: Ports) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::new()?;
+    let store = Store::new(&settings.app, settings.db_pool_size);
+    let readiness = Readiness::new();
+    let runs = EngineRuns::default();
+    let address = ports.product.local_addr()?;
+    let app = App::new(
+        ServerConfig {
+            api_token: settings.api_token.as_deref().and_then(ApiToken::new),
+            allowed_origins: origins_of(&settings.host.to_string(), address.port()),
+            ..ServerConfig::default()
+        },
+        store.clone(),
+        Arc::new(runs.clone()),
+        readiness.clone(),
+    );
+    tracing::info!(product = %address, admin = %ports.admin.local_addr()?, "listening");
+    let stop = CancellationToken::new();
+    let product = tokio::spawn(serve(
+        ports.product,
+        product_router(&app),
+        stop.clone(),
+        settings.drain_grace,
+    ));
+    let admin = tokio::spawn(serve(
+        ports.admin,
+        admin_router(&app),
+        stop.clone(),
+        settings.drain_grace,
+    ));
+
+    let working = async {
+        boot(&settings, &store, &readiness, &runs).await?;
+        if let Some(engine) = runs.engine() {
+            engine.launched().await;
+            tracing::info!(
+                executor = engine.executor_id(),
+                "ready: POST http://{address}/intents"
+            );
+        }
+        std::future::pending::<anyhow::Result<()>>().await
+    };
+    let ended = tokio::select! {
+        // Only a failed boot comes to an end.
+        failed = working => failed,
+        name = signals.next() => {
+            tracing::info!(signal = name, "draining: no new work; a second signal ends at once");
+            Ok(())
+        }
+    };
+
+    let drain = async {
+        // The engine first: it is what /readyz and the routes ask whether this process still takes work.
+        let engine = async {
+            match runs.engine() {
+                Some(engine) => engine.drain(settings.drain_grace).await,
+                None => true,
+            }
+        };
+        stop.cancel();
+        let (quiet, product, admin) = tokio::join!(engine, product, admin);
+        if !quiet {
+            tracing::warn!(
+                "a step did not finish in time; its run goes on elsewhere or at the next start"
+            );
+        }
+        product.context("the product API")?;
+        admin.context("the admin API")?;
+        store.close().await;
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        drained = drain => drained?,
+        name = signals.next() => {
+            tracing::warn!(signal = name, "ending at once; what ran is recovered at the next start");
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    ended?;
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The signals that ask a process to end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("SIGINT")?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Demonstrations: the product's claims, shown with the real binary, real signals and real rows.
+
+mod crash;
+mod main_job;
+mod say;
+mod signal;
+
+use std::process::ExitCode;
+
+use crate::cli::{DemoArgs, DemoCommand};
+use crate::settings::Settings;
+
+/// Runs one of them. Exit code 0 means that what it shows was so.
+pub(crate) async fn run(settings: &Settings, args: DemoArgs) -> anyhow::Result<ExitCode> {
+    match args.which {
+        None => main_job::run(settings).await,
+        Some(DemoCommand::Crash) => crash::run(settings).await,
+    }
+}

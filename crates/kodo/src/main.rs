@@ -1,0 +1,33 @@
+//! `kodo`: the binary. Command line, configuration, telemetry, wiring; everything else is in the crates.
+
+mod boot;
+mod cli;
+mod commands;
+mod demo;
+mod ports;
+mod runs;
+mod settings;
+mod table;
+mod telemetry;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return commands::fail(&anyhow::Error::new(error)),
+    };
+    let outcome = runtime.block_on(commands::run(cli));
+    // What still runs in the background (a DNS look-up, a shutdown that hangs) must not hold the exit.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(code) => code,
+        Err(error) => commands::fail(&error),
+    }
+}

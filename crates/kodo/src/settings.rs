@@ -1,0 +1,349 @@
+//! Configuration: one table of keys, each a flag and an environment variable; flag > environment > default.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use clap::Args;
+use kodo_store::DatabaseConfig;
+
+/// Declares every key once: field, flag, variable, default, what it is for.
+macro_rules! keys {
+    ($($field:ident $flag:literal $variable:literal $default:literal $help:literal;)*) => {
+        /// The flags of every key, as given.
+        #[derive(Debug, Default, Clone, Args)]
+        pub(crate) struct Flags {
+            $(
+                #[arg(
+                    long = $flag,
+                    value_name = "VALUE",
+                    global = true,
+                    hide_short_help = true,
+                    help_heading = "Settings",
+                    help = concat!($help, " [env: ", $variable, "] [default: ", $default, "]"),
+                )]
+                $field: Option<String>,
+            )*
+        }
+
+        #[cfg(test)]
+        pub(crate) const KEYS: &[(&str, &str, &str)] = &[$(($flag, $variable, $default),)*];
+
+        impl Flags {
+            $(
+                fn $field(&self) -> Raw {
+                    Raw::new($flag, $variable, self.$field.as_deref(), $default)
+                }
+            )*
+        }
+    };
+}
+
+keys! {
+    host "host" "HOST" "127.0.0.1" "Address of the product API; anything but loopback needs an API token";
+    port "port" "PORT" "3001" "Port of the product API";
+    admin_port "admin-port" "ADMIN_PORT" "3002" "Port of the admin API, always on loopback";
+    api_token "api-token" "API_TOKEN" "" "Bearer token that every route but /healthz and /readyz wants";
+    api_token_file "api-token-file" "API_TOKEN_FILE" "" "File that holds the token";
+    db_host "db-host" "DB_HOST" "127.0.0.1" "Postgres host";
+    db_port "db-port" "DB_PORT" "54329" "Postgres port";
+    db_user "db-user" "DB_USER" "postgres" "Postgres role";
+    db_password "db-password" "DB_PASSWORD" "postgres" "Its password";
+    app_db_name "app-db-name" "APP_DB_NAME" "app_local" "Product database (schema app)";
+    sys_db_name "sys-db-name" "SYS_DB_NAME" "dbos_sys" "DBOS system database (schema dbos); may be the same one";
+    db_connect_timeout_ms "db-connect-timeout-ms" "DB_CONNECT_TIMEOUT_MS" "60000" "How long the start waits for Postgres, in milliseconds";
+    db_pool_size "db-pool-size" "DB_POOL_SIZE" "16" "Connections to the product database, and as many of the engine";
+    wf_sleep_ms "wf-sleep-ms" "WF_SLEEP_MS" "5000" "Durable sleep of the crash demo, in milliseconds";
+    max_concurrent_runs "max-concurrent-runs" "MAX_CONCURRENT_RUNS" "64" "Runs that this process works on at once; further ones wait as rows";
+    drain_grace_ms "drain-grace-ms" "DRAIN_GRACE_MS" "10000" "How long a shutdown waits for running steps and requests, in milliseconds";
+    oc_mode "oc-mode" "OC_MODE" "replay" "Planner";
+    oc_fixtures_dir "oc-fixtures-dir" "OC_FIXTURES_DIR" "" "Folder of planner fixtures; without one fixtures/oc, or what is built in";
+    sbx_mode "sbx-mode" "SBX_MODE" "mock" "Sandbox";
+    sbx_mock_delay_ms "sbx-mock-delay-ms" "SBX_MOCK_DELAY_MS" "0" "How long the mock sandbox pretends to work, in milliseconds";
+    test_seed "test-seed" "TEST_SEED" "424242" "Seed of everything random in tests, part of the planner's fixture key";
+}
+
+/// The validated configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// Where the product API listens.
+    pub(crate) host: IpAddr,
+    /// Its port; 0 lets the system choose.
+    pub(crate) port: u16,
+    /// The admin API's port; 0 lets the system choose.
+    pub(crate) admin_port: u16,
+    /// What a demonstration's service listens on: the port that was asked for, else one that is free, so that
+    /// it does not collide with a service that runs.
+    pub(crate) demo_port: u16,
+    /// The same for its admin API.
+    pub(crate) demo_admin_port: u16,
+    /// The bearer token, if one is wanted.
+    pub(crate) api_token: Option<String>,
+    /// The product database.
+    pub(crate) app: DatabaseConfig,
+    /// The system database.
+    pub(crate) system: DatabaseConfig,
+    /// How long the start waits for Postgres.
+    pub(crate) db_connect_timeout: Duration,
+    /// Size of the product pool and of the engine's.
+    pub(crate) db_pool_size: u32,
+    /// Durable sleep of the crash demo.
+    pub(crate) wf_sleep: Duration,
+    /// Bound on concurrent runs.
+    pub(crate) max_concurrent_runs: usize,
+    /// Bound on a shutdown.
+    pub(crate) drain_grace: Duration,
+    /// Folder of planner fixtures, if there is one.
+    pub(crate) oc_fixtures_dir: Option<PathBuf>,
+    /// How long the mock sandbox pretends to work.
+    pub(crate) sbx_mock_delay: Duration,
+    /// The seed.
+    pub(crate) seed: u64,
+}
+
+impl Settings {
+    /// Reads flags and environment.
+    ///
+    /// # Errors
+    /// One line that names the variable, the value and what is accepted.
+    pub(crate) fn load(flags: &Flags) -> anyhow::Result<Self> {
+        let host = flags
+            .host()
+            .parse("an IP address such as 127.0.0.1 or 0.0.0.0")?;
+        let api_token = api_token(flags)?;
+        ensure!(
+            is_loopback(host) || api_token.is_some(),
+            "HOST={host} would serve everybody who can reach this machine: set API_TOKEN or API_TOKEN_FILE, \
+             or keep to a loopback address"
+        );
+        flags.oc_mode().one_of(
+            &["replay"],
+            &[("record", "recording"), ("live", "live planner")],
+        )?;
+        flags
+            .sbx_mode()
+            .one_of(&["mock"], &[("live", "live sandbox")])?;
+        let server = DatabaseConfig {
+            host: flags.db_host().filled("a host name or address")?,
+            port: flags.db_port().number(1, u16::MAX)?,
+            user: flags.db_user().filled("the name of a role")?,
+            password: flags.db_password().value,
+            database: flags.app_db_name().filled("the name of a database")?,
+        };
+        let milliseconds = |raw: Raw| -> anyhow::Result<Duration> {
+            Ok(Duration::from_millis(raw.number(0, u32::MAX)?.into()))
+        };
+        Ok(Self {
+            host,
+            port: flags.port().number(0, u16::MAX)?,
+            admin_port: flags.admin_port().number(0, u16::MAX)?,
+            demo_port: flags.port().or_unset(0)?,
+            demo_admin_port: flags.admin_port().or_unset(0)?,
+            api_token,
+            system: server.with_database(flags.sys_db_name().filled("the name of a database")?),
+            app: server,
+            db_connect_timeout: milliseconds(flags.db_connect_timeout_ms())?,
+            db_pool_size: flags.db_pool_size().number(2, 1000)?,
+            wf_sleep: milliseconds(flags.wf_sleep_ms())?,
+            max_concurrent_runs: flags.max_concurrent_runs().number(1, 100_000)?,
+            drain_grace: milliseconds(flags.drain_grace_ms())?,
+            oc_fixtures_dir: fixtures_dir(flags)?,
+            sbx_mock_delay: milliseconds(flags.sbx_mock_delay_ms())?,
+            seed: flags.test_seed().number(0, u64::MAX)?,
+        })
+    }
+}
+
+/// The token, from the variable or the file.
+fn api_token(flags: &Flags) -> anyhow::Result<Option<String>> {
+    let (token, file) = (flags.api_token(), flags.api_token_file());
+    let token = match (token.given, file.given) {
+        (false, false) => return Ok(None),
+        (true, true) => bail!("API_TOKEN and API_TOKEN_FILE are both set: set one of them"),
+        (true, false) => token.value,
+        (false, true) => std::fs::read_to_string(&file.value)
+            .with_context(|| format!("API_TOKEN_FILE={} cannot be read", file.value))?
+            .trim_end()
+            .to_owned(),
+    };
+    ensure!(
+        !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()),
+        "the API token is empty or has characters other than visible ASCII: a header cannot carry it"
+    );
+    Ok(Some(token))
+}
+
+/// The folder that was named, or the repository's where that is the current one.
+fn fixtures_dir(flags: &Flags) -> anyhow::Result<Option<PathBuf>> {
+    let raw = flags.oc_fixtures_dir();
+    if raw.given {
+        let dir = PathBuf::from(&raw.value);
+        ensure!(
+            dir.is_dir(),
+            "{}={} is not valid: an existing folder is accepted",
+            raw.name(),
+            raw.value
+        );
+        return Ok(Some(dir));
+    }
+    let here = PathBuf::from("fixtures/oc");
+    Ok(here.is_dir().then_some(here))
+}
+
+/// Whether only this machine can reach an address.
+pub(crate) fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
+/// A value before it is parsed, with where it came from.
+#[derive(Debug)]
+struct Raw {
+    variable: &'static str,
+    flag: &'static str,
+    value: String,
+    given: bool,
+    by_flag: bool,
+}
+
+impl Raw {
+    fn new(
+        flag: &'static str,
+        variable: &'static str,
+        by_flag: Option<&str>,
+        default: &str,
+    ) -> Self {
+        let by_environment = || {
+            let value = std::env::var_os(variable)?.to_string_lossy().into_owned();
+            // `PORT= kodo serve` is how shells and compose files say "not set"; a password may be empty.
+            (!value.is_empty() || variable == "DB_PASSWORD").then_some(value)
+        };
+        let given = by_flag.map(str::to_owned).or_else(by_environment);
+        Self {
+            variable,
+            flag,
+            given: given.is_some(),
+            by_flag: by_flag.is_some(),
+            value: given.unwrap_or_else(|| default.to_owned()),
+        }
+    }
+
+    /// What the user has to look at.
+    fn name(&self) -> String {
+        if self.by_flag {
+            format!("--{}", self.flag)
+        } else {
+            self.variable.to_owned()
+        }
+    }
+
+    fn refuse<T>(&self, accepted: &str) -> anyhow::Result<T> {
+        bail!(
+            "{}={} is not valid: {accepted} is accepted",
+            self.name(),
+            self.value
+        )
+    }
+
+    fn parse<T: std::str::FromStr>(&self, accepted: &str) -> anyhow::Result<T> {
+        self.value.parse().or_else(|_| self.refuse(accepted))
+    }
+
+    fn number<T>(&self, least: T, most: T) -> anyhow::Result<T>
+    where
+        T: std::str::FromStr + PartialOrd + std::fmt::Display + Copy,
+    {
+        match self.value.parse::<T>() {
+            Ok(number) if least <= number && number <= most => Ok(number),
+            _ => self.refuse(&format!("a whole number from {least} to {most}")),
+        }
+    }
+
+    /// The number that was given, or another one than the default where none was.
+    fn or_unset(&self, unset: u16) -> anyhow::Result<u16> {
+        if self.given {
+            self.number(0, u16::MAX)
+        } else {
+            Ok(unset)
+        }
+    }
+
+    fn filled(self, accepted: &str) -> anyhow::Result<String> {
+        if self.value.is_empty() || self.value.contains('\0') {
+            return self.refuse(accepted);
+        }
+        Ok(self.value)
+    }
+
+    fn one_of(&self, accepted: &[&str], to_come: &[(&str, &str)]) -> anyhow::Result<()> {
+        if accepted.contains(&self.value.as_str()) {
+            return Ok(());
+        }
+        if let Some((_, what)) = to_come.iter().find(|(name, _)| *name == self.value) {
+            bail!(
+                "{}={} is not valid: this version has no {what} yet; {} is accepted",
+                self.name(),
+                self.value,
+                accepted.join(", ")
+            );
+        }
+        self.refuse(&accepted.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(flags: Flags) -> String {
+        Settings::load(&flags).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_flag_wins_and_a_wrong_one_is_named_with_what_is_accepted() {
+        let flags = |value: &str| Flags {
+            port: Some(value.to_owned()),
+            ..Flags::default()
+        };
+        assert_eq!(Settings::load(&flags("4001")).unwrap().port, 4001);
+        assert_eq!(
+            refused(flags("x")),
+            "--port=x is not valid: a whole number from 0 to 65535 is accepted"
+        );
+        assert!(refused(flags("65536")).contains("65535"));
+        assert!(refused(flags("-1")).contains("65535"));
+    }
+
+    #[test]
+    fn an_open_address_without_a_token_is_refused() {
+        let open = Flags {
+            host: Some("0.0.0.0".to_owned()),
+            ..Flags::default()
+        };
+        assert!(refused(open.clone()).contains("API_TOKEN"));
+        let guarded = Flags {
+            api_token: Some("secret".to_owned()),
+            ..open
+        };
+        assert!(Settings::load(&guarded).is_ok());
+    }
+
+    #[test]
+    fn a_mode_that_is_still_to_come_says_so() {
+        let live = Flags {
+            oc_mode: Some("live".to_owned()),
+            ..Flags::default()
+        };
+        assert_eq!(
+            refused(live),
+            "--oc-mode=live is not valid: this version has no live planner yet; replay is accepted"
+        );
+    }
+
+    #[test]
+    fn every_key_has_a_flag_spelled_like_its_variable() {
+        for (flag, variable, _) in KEYS {
+            assert_eq!(flag.to_uppercase().replace('-', "_"), *variable);
+        }
+    }
+}
