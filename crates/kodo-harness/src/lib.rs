@@ -8,8 +8,10 @@ mod client;
 mod databases;
 mod error;
 mod service;
+mod template;
 
 pub use client::{Answer, Client};
 pub use databases::Databases;
 pub use error::HarnessError;
 pub use service::{Service, ServiceOptions};
+pub use template::TestDatabases;

@@ -57,8 +57,9 @@ fn is_weather(error: &sqlx::Error) -> bool {
                 .iter()
                 .any(|class| code.starts_with(class))
                 || code == "25006"
-                // The database does not exist: an operator is re-creating it, or it was never made.
-                || code == "3D000"
+                // No such database, schema or table: an operator is re-creating it. Statements name only
+                // what the migrations make, so this is never the request's fault.
+                || matches!(code.as_ref(), "3D000" | "3F000" | "42P01")
         }),
         _ => false,
     }

@@ -1,0 +1,270 @@
+//! Databases for tests: cloned from a template, so that each test has its own and none waits for migrations.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use kodo_store::DatabaseConfig;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tokio::process::Command;
+
+use crate::{Databases, HarnessError};
+
+/// Advisory lock under which templates are made: "tmpl" in ASCII.
+const LOCK: i64 = 0x746d_706c;
+
+/// Prefix of every database that a test makes.
+const PREFIX: &str = "kodo_it";
+
+/// Databases of one test. Dropping the value drops them.
+#[derive(Debug)]
+pub struct TestDatabases {
+    /// Where they are.
+    pub databases: Databases,
+}
+
+impl TestDatabases {
+    /// A product and a system database in one database, migrated: the cheaper kind.
+    ///
+    /// # Errors
+    /// [`HarnessError`] where the server or the binary does not do its part.
+    pub async fn one(
+        program: &Path,
+        server: &DatabaseConfig,
+        test: &str,
+    ) -> Result<Self, HarnessError> {
+        let name = unique(test);
+        let one = server.with_database(format!("{name}_one"));
+        clone(program, server, &[(&one, Kind::Both)]).await?;
+        Ok(Self {
+            databases: Databases {
+                app: one.clone(),
+                system: one,
+            },
+        })
+    }
+
+    /// A product and a system database apart, migrated: as in production.
+    ///
+    /// # Errors
+    /// As [`TestDatabases::one`].
+    pub async fn two(
+        program: &Path,
+        server: &DatabaseConfig,
+        test: &str,
+    ) -> Result<Self, HarnessError> {
+        let name = unique(test);
+        let app = server.with_database(format!("{name}_app"));
+        let system = server.with_database(format!("{name}_sys"));
+        clone(
+            program,
+            server,
+            &[(&app, Kind::App), (&system, Kind::System)],
+        )
+        .await?;
+        Ok(Self {
+            databases: Databases { app, system },
+        })
+    }
+
+    /// Names of two databases that do not exist: what a service finds on a fresh server.
+    pub fn none(server: &DatabaseConfig, test: &str) -> Self {
+        let name = unique(test);
+        Self {
+            databases: Databases {
+                app: server.with_database(format!("{name}_app")),
+                system: server.with_database(format!("{name}_sys")),
+            },
+        }
+    }
+}
+
+impl Drop for TestDatabases {
+    fn drop(&mut self) {
+        let databases = self.databases.clone();
+        // A runtime of its own on a thread of its own: this may run inside another one.
+        let dropped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(HarnessError::from)?;
+            runtime.block_on(databases.drop())
+        });
+        if let Ok(Err(error)) = dropped.join() {
+            eprintln!("test databases stay behind: {error}");
+        }
+    }
+}
+
+/// What a template holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    App,
+    System,
+    Both,
+}
+
+impl Kind {
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::App => "app",
+            Self::System => "sys",
+            Self::Both => "one",
+        }
+    }
+}
+
+/// `kodo_it_PID_TEST`, as short as Postgres wants names (63 bytes, with room for a suffix).
+fn unique(test: &str) -> String {
+    let test: String = test
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || *c == '_')
+        .take(30)
+        .collect();
+    format!("{PREFIX}_{}_{}", std::process::id(), test.to_lowercase())
+}
+
+async fn clone(
+    program: &Path,
+    server: &DatabaseConfig,
+    wanted: &[(&DatabaseConfig, Kind)],
+) -> Result<(), HarnessError> {
+    let maintenance = server.with_database("postgres");
+    let mut admin =
+        PgConnection::connect_with(&maintenance.connect_options("kodo-harness")).await?;
+    // One at a time across all test processes: a template may have no other connection while it is cloned.
+    sqlx::query("SELECT pg_advisory_lock($1)")
+        .bind(LOCK)
+        .execute(&mut admin)
+        .await?;
+    for (database, kind) in wanted {
+        let template = ensure_template(program, server, &mut admin, *kind).await?;
+        run(
+            &mut admin,
+            format!(
+                "CREATE DATABASE \"{}\" TEMPLATE \"{template}\"",
+                database.database
+            ),
+        )
+        .await?;
+    }
+    admin.close().await?;
+    Ok(())
+}
+
+/// Makes the template where it is missing. Its name has the binary's time of change, so that another build
+/// gets another template; older ones are dropped.
+async fn ensure_template(
+    program: &Path,
+    server: &DatabaseConfig,
+    admin: &mut PgConnection,
+    kind: Kind,
+) -> Result<String, HarnessError> {
+    let built = std::fs::metadata(program)?
+        .modified()?
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis();
+    let family = format!("{PREFIX}_template_{}", kind.suffix());
+    let template = format!("{family}_{built}");
+    let there: Vec<String> =
+        sqlx::query_scalar("SELECT datname FROM pg_database WHERE starts_with(datname, $1)")
+            .bind(PREFIX)
+            .fetch_all(&mut *admin)
+            .await?;
+    if there.contains(&template) {
+        return Ok(template);
+    }
+    for old in there
+        .iter()
+        .filter(|name| name.starts_with(&family) || is_left_behind(name))
+    {
+        run(
+            admin,
+            format!("DROP DATABASE IF EXISTS \"{old}\" WITH (FORCE)"),
+        )
+        .await?;
+    }
+    // Made under another name first: an interrupted attempt must not look like a template.
+    let draft = server.with_database(format!("{PREFIX}_draft_{}", std::process::id()));
+    run(
+        admin,
+        format!(
+            "DROP DATABASE IF EXISTS \"{}\" WITH (FORCE)",
+            draft.database
+        ),
+    )
+    .await?;
+    run(admin, format!("CREATE DATABASE \"{}\"", draft.database)).await?;
+    let databases = Databases {
+        app: draft.clone(),
+        system: draft.clone(),
+    };
+    if matches!(kind, Kind::App | Kind::Both) {
+        kodo(program, &databases, "migrate").await?;
+    }
+    if matches!(kind, Kind::System | Kind::Both) {
+        kodo(program, &databases, "sys-reset").await?;
+    }
+    run(
+        admin,
+        format!(
+            "ALTER DATABASE \"{}\" RENAME TO \"{template}\"",
+            draft.database
+        ),
+    )
+    .await?;
+    Ok(template)
+}
+
+/// Whether a database belongs to a test process that is over. Its name has the process id.
+fn is_left_behind(name: &str) -> bool {
+    let rest = name
+        .strip_prefix(PREFIX)
+        .and_then(|rest| rest.strip_prefix("_draft").or(Some(rest)))
+        .and_then(|rest| rest.strip_prefix('_'));
+    let pid = rest.and_then(|rest| rest.split('_').next());
+    pid.and_then(|pid| pid.parse::<u32>().ok())
+        .is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+}
+
+async fn run(admin: &mut PgConnection, statement: String) -> Result<(), HarnessError> {
+    sqlx::raw_sql(AssertSqlSafe(statement))
+        .execute(admin)
+        .await?;
+    Ok(())
+}
+
+async fn kodo(program: &Path, databases: &Databases, verb: &str) -> Result<(), HarnessError> {
+    let output = Command::new(program)
+        .args(["db", verb])
+        .envs(databases.environment())
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .map_err(|source| HarnessError::Spawn {
+            program: program.display().to_string(),
+            source,
+        })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(HarnessError::Ended {
+        status: output.status.to_string(),
+        log: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_databases_of_processes_that_are_over_are_left_behind() {
+        let alive = std::process::id();
+        assert!(!is_left_behind(&format!("kodo_it_{alive}_x_app")));
+        assert!(is_left_behind("kodo_it_4194305_x_app"), "beyond any pid");
+        assert!(is_left_behind("kodo_it_draft_4194305"));
+        assert!(!is_left_behind("kodo_it_template_one_1"));
+        assert!(!is_left_behind("app_local"));
+    }
+}
