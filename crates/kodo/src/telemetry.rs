@@ -29,3 +29,16 @@ pub(crate) fn init() {
             .init();
     }
 }
+
+/// Installs a subscriber for commands that end soon: what they are doing meanwhile, without the trimmings of
+/// a log.
+pub(crate) fn init_for_people() {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new("kodo_devdb=info,warn"))
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_level(false)
+        .with_target(false)
+        .with_ansi(false)
+        .init();
+}

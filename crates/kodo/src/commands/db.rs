@@ -10,9 +10,11 @@ use kodo_store::Store;
 use crate::boot;
 use crate::cli::{DataDir, DbCommand};
 use crate::settings::Settings;
+use crate::telemetry;
 
 /// Runs one of them; each prints one line that says what it did.
 pub(crate) async fn run(settings: &Settings, command: DbCommand) -> anyhow::Result<ExitCode> {
+    telemetry::init_for_people();
     match command {
         DbCommand::Up(place) => {
             let up = kodo_devdb::up(&devdb_config(settings, place)?).await?;
