@@ -1,5 +1,12 @@
 -- The product's tables. Schema `dbos` belongs to the engine and is never named here.
 
+-- Which product database this is. Workers and workflows of another one may share the system database.
+CREATE TABLE app.instance (
+    id        text    PRIMARY KEY CHECK (id ~ '^[0-9a-f]{8}$'),
+    singleton boolean NOT NULL DEFAULT true UNIQUE CHECK (singleton)
+);
+INSERT INTO app.instance (id) VALUES (left(replace(gen_random_uuid()::text, '-', ''), 8));
+
 CREATE TABLE app.intents (
     id         text        PRIMARY KEY,
     goal       text        NOT NULL CHECK (goal <> ''),

@@ -2,7 +2,7 @@
 
 use kodo_store::DatabaseConfig;
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Connection, PgPool};
 
 use crate::HarnessError;
 
@@ -56,8 +56,7 @@ impl Databases {
     /// [`HarnessError::Database`] where the server does not answer or refuses.
     pub async fn drop(&self) -> Result<(), HarnessError> {
         let maintenance = self.app.with_database("postgres");
-        let mut admin =
-            PgConnection::connect_with(&maintenance.connect_options("kodo-harness")).await?;
+        let mut admin = maintenance.connect("kodo-harness").await?;
         for database in [&self.app.database, &self.system.database] {
             let quoted = database.replace('"', "\"\"");
             sqlx::raw_sql(AssertSqlSafe(format!(

@@ -41,4 +41,7 @@ pub enum HarnessError {
     /// A statement failed.
     #[error("database: {0}")]
     Database(#[from] sqlx::Error),
+    /// The server could not be reached.
+    #[error(transparent)]
+    Store(#[from] kodo_store::StoreError),
 }

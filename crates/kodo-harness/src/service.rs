@@ -3,14 +3,16 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::{Client, HarnessError};
@@ -20,6 +22,9 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Pause between two looks at `/readyz`.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// How long the last lines of a process that is over may take.
+const READ_OUT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How many log lines are kept for a post-mortem.
 const LOG_LINES: usize = 200;
@@ -68,6 +73,7 @@ impl ServiceOptions {
 pub struct Service {
     child: Child,
     log: Arc<Log>,
+    reader: Option<JoinHandle<()>>,
     /// Port of the product API.
     pub port: u16,
     /// Port of the admin API.
@@ -77,10 +83,13 @@ pub struct Service {
 #[derive(Debug, Default)]
 struct Log {
     lines: Mutex<VecDeque<String>>,
+    followers: Mutex<Vec<UnboundedSender<String>>>,
 }
 
 impl Log {
     fn push(&self, line: String) {
+        self.followers()
+            .retain(|follower| follower.send(line.clone()).is_ok());
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.len() == LOG_LINES {
             lines.pop_front();
@@ -91,6 +100,12 @@ impl Log {
     fn text(&self) -> String {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.iter().map(|line| format!("{line}\n")).collect()
+    }
+
+    fn followers(&self) -> MutexGuard<'_, Vec<UnboundedSender<String>>> {
+        self.followers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -122,9 +137,10 @@ impl Service {
             })?;
         let log = Arc::new(Log::default());
         let (ports, mut bound) = watch::channel(None);
+        let mut reader = None;
         if let Some(stderr) = child.stderr.take() {
             let log = Arc::clone(&log);
-            tokio::spawn(async move {
+            reader = Some(tokio::spawn(async move {
                 let mut lines = BufReader::new(stderr).lines();
                 while let Ok(Some(line)) = lines.next_line().await {
                     if ports.borrow().is_none()
@@ -134,7 +150,8 @@ impl Service {
                     }
                     log.push(line);
                 }
-            });
+                log.followers().clear();
+            }));
         }
         let found = tokio::time::timeout(READY_TIMEOUT, bound.wait_for(Option::is_some)).await;
         match found {
@@ -144,6 +161,7 @@ impl Service {
                 Ok(Self {
                     child,
                     log,
+                    reader,
                     port,
                     admin_port,
                 })
@@ -217,6 +235,13 @@ impl Service {
         self.log.text()
     }
 
+    /// Every line that it logs from here on, as it comes; ends with the process.
+    pub fn follow_log(&self) -> UnboundedReceiver<String> {
+        let (sender, receiver) = unbounded_channel();
+        self.log.followers().push(sender);
+        receiver
+    }
+
     /// Sends a signal.
     ///
     /// # Errors
@@ -237,7 +262,16 @@ impl Service {
     /// [`HarnessError::Process`].
     pub async fn kill9(&mut self) -> Result<(), HarnessError> {
         self.child.kill().await?;
+        self.read_out().await;
         Ok(())
+    }
+
+    /// Waits for the last lines of a process that is over.
+    async fn read_out(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            // Bounded: whatever the process left behind may hold its end of the pipe open.
+            let _ = tokio::time::timeout(READ_OUT_TIMEOUT, reader).await;
+        }
     }
 
     /// Waits until the process ends by itself.
@@ -245,10 +279,11 @@ impl Service {
     /// # Errors
     /// [`HarnessError::Process`], also where it does not end in time.
     pub async fn wait(&mut self, limit: Duration) -> Result<ExitStatus, HarnessError> {
-        tokio::time::timeout(limit, self.child.wait())
+        let status = tokio::time::timeout(limit, self.child.wait())
             .await
-            .map_err(|_| std::io::Error::other(format!("still running after {limit:?}")))?
-            .map_err(HarnessError::from)
+            .map_err(|_| std::io::Error::other(format!("still running after {limit:?}")))??;
+        self.read_out().await;
+        Ok(status)
     }
 
     /// SIGTERM, and waits for the clean exit.

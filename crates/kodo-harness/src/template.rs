@@ -15,7 +15,11 @@ const LOCK: i64 = 0x746d_706c;
 /// Prefix of every database that a test makes.
 const PREFIX: &str = "kodo_it";
 
-/// Databases of one test. Dropping the value drops them.
+/// Databases of one test.
+///
+/// They outlive the value until no test runs any more, and then the last one drops them all: `DROP DATABASE`
+/// forces a checkpoint, which writes out whatever all the others are busy with and takes a second among them,
+/// and a tenth of that when nobody else is there.
 #[derive(Debug)]
 pub struct TestDatabases {
     /// Where they are.
@@ -80,19 +84,46 @@ impl TestDatabases {
 
 impl Drop for TestDatabases {
     fn drop(&mut self) {
-        let databases = self.databases.clone();
+        let maintenance = self.databases.app.with_database("postgres");
         // A runtime of its own on a thread of its own: this may run inside another one.
         let dropped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .map_err(HarnessError::from)?;
-            runtime.block_on(databases.drop())
+            runtime.block_on(clean_up(&maintenance))
         });
         if let Ok(Err(error)) = dropped.join() {
             eprintln!("test databases stay behind: {error}");
         }
     }
+}
+
+/// Drops the databases of every test, if this is the last test that runs.
+async fn clean_up(maintenance: &DatabaseConfig) -> Result<(), HarnessError> {
+    let mut admin = maintenance.connect("kodo-harness").await?;
+    // Against a test that is about to begin: whoever has the lock knows who is there.
+    sqlx::query("SELECT pg_advisory_lock($1)")
+        .bind(LOCK)
+        .execute(&mut admin)
+        .await?;
+    let there = databases_of_tests(&mut admin).await?;
+    let me = std::process::id();
+    let others = there
+        .iter()
+        .filter_map(|name| owner(name))
+        .any(|pid| pid != me && is_alive(pid));
+    if !others {
+        for name in there.iter().filter(|name| owner(name).is_some()) {
+            run(
+                &mut admin,
+                format!("DROP DATABASE IF EXISTS \"{name}\" WITH (FORCE)"),
+            )
+            .await?;
+        }
+    }
+    admin.close().await?;
+    Ok(())
 }
 
 /// What a template holds.
@@ -129,8 +160,7 @@ async fn clone(
     wanted: &[(&DatabaseConfig, Kind)],
 ) -> Result<(), HarnessError> {
     let maintenance = server.with_database("postgres");
-    let mut admin =
-        PgConnection::connect_with(&maintenance.connect_options("kodo-harness")).await?;
+    let mut admin = maintenance.connect("kodo-harness").await?;
     // One at a time across all test processes: a template may have no other connection while it is cloned.
     sqlx::query("SELECT pg_advisory_lock($1)")
         .bind(LOCK)
@@ -166,17 +196,13 @@ async fn ensure_template(
         .as_millis();
     let family = format!("{PREFIX}_template_{}", kind.suffix());
     let template = format!("{family}_{built}");
-    let there: Vec<String> =
-        sqlx::query_scalar("SELECT datname FROM pg_database WHERE starts_with(datname, $1)")
-            .bind(PREFIX)
-            .fetch_all(&mut *admin)
-            .await?;
+    let there = databases_of_tests(admin).await?;
     if there.contains(&template) {
         return Ok(template);
     }
     for old in there
         .iter()
-        .filter(|name| name.starts_with(&family) || is_left_behind(name))
+        .filter(|name| name.starts_with(&family) || owner(name).is_some_and(|pid| !is_alive(pid)))
     {
         run(
             admin,
@@ -216,15 +242,25 @@ async fn ensure_template(
     Ok(template)
 }
 
-/// Whether a database belongs to a test process that is over. Its name has the process id.
-fn is_left_behind(name: &str) -> bool {
-    let rest = name
-        .strip_prefix(PREFIX)
-        .and_then(|rest| rest.strip_prefix("_draft").or(Some(rest)))
-        .and_then(|rest| rest.strip_prefix('_'));
-    let pid = rest.and_then(|rest| rest.split('_').next());
-    pid.and_then(|pid| pid.parse::<u32>().ok())
-        .is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+/// Every database that a test or the making of a template made.
+async fn databases_of_tests(admin: &mut PgConnection) -> Result<Vec<String>, HarnessError> {
+    Ok(
+        sqlx::query_scalar("SELECT datname FROM pg_database WHERE starts_with(datname, $1)")
+            .bind(PREFIX)
+            .fetch_all(admin)
+            .await?,
+    )
+}
+
+/// The process that made a database, which its name has. Templates belong to nobody.
+fn owner(name: &str) -> Option<u32> {
+    let rest = name.strip_prefix(PREFIX)?;
+    let rest = rest.strip_prefix("_draft").unwrap_or(rest);
+    rest.strip_prefix('_')?.split('_').next()?.parse().ok()
+}
+
+fn is_alive(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
 }
 
 async fn run(admin: &mut PgConnection, statement: String) -> Result<(), HarnessError> {
@@ -259,12 +295,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_databases_of_processes_that_are_over_are_left_behind() {
-        let alive = std::process::id();
-        assert!(!is_left_behind(&format!("kodo_it_{alive}_x_app")));
-        assert!(is_left_behind("kodo_it_4194305_x_app"), "beyond any pid");
-        assert!(is_left_behind("kodo_it_draft_4194305"));
-        assert!(!is_left_behind("kodo_it_template_one_1"));
-        assert!(!is_left_behind("app_local"));
+    fn a_database_names_the_process_that_made_it() {
+        assert_eq!(owner("kodo_it_12_x_app"), Some(12));
+        assert_eq!(owner("kodo_it_draft_13"), Some(13));
+        assert_eq!(owner("kodo_it_template_one_1"), None);
+        assert_eq!(owner("app_local"), None);
+        assert!(is_alive(std::process::id()));
+        assert!(!is_alive(4_194_305), "beyond any pid");
     }
 }

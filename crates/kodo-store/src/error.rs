@@ -6,10 +6,10 @@ pub enum StoreError {
     /// The server cannot be reached, is starting or stopping, or had no connection to spare in time. Nothing
     /// is known to be wrong with the request: it may be tried again.
     #[error("the database is unavailable: {0}")]
-    Unavailable(#[source] sqlx::Error),
+    Unavailable(sqlx::Error),
     /// The server refused the statement. Trying again gives the same answer.
     #[error("the database refused: {0}")]
-    Refused(#[source] sqlx::Error),
+    Refused(sqlx::Error),
     /// A stored row does not have the shape that this version writes.
     #[error("a stored row is unreadable: {0}")]
     Corrupt(String),
@@ -19,12 +19,24 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the same call can succeed later without anything being changed.
+    /// Whether the same call can succeed later without the caller changing anything: the server is away or
+    /// busy, or an operator is at work on it (a password rotated, a grant revoked, a table re-created).
     pub fn is_unavailable(&self) -> bool {
         match self {
             Self::Unavailable(_) => true,
             Self::Migration(sqlx::migrate::MigrateError::Execute(error)) => is_weather(error),
             Self::Refused(_) | Self::Corrupt(_) | Self::Migration(_) => false,
+        }
+    }
+
+    /// Whether the server answered and does not let this role in, or not do this. Weather to a run that is
+    /// under way, since an operator can mend it; an error to say at once to whoever starts the service.
+    pub fn is_denied(&self) -> bool {
+        match self {
+            Self::Unavailable(sqlx::Error::Database(error)) => error
+                .code()
+                .is_some_and(|code| code.starts_with("28") || code == "42501"),
+            _ => false,
         }
     }
 }
@@ -42,8 +54,10 @@ impl From<sqlx::Error> for StoreError {
 /// Whether an error says "not now" rather than "not like this".
 ///
 /// The SQLSTATE classes are those of the Postgres manual, appendix A: 08 connection exception, 53
-/// insufficient resources (disk full, too many connections), 57P operator intervention (shutdown, crash,
-/// cannot connect now), 40 transaction rollback (deadlock, serialization), 25006 read-only (a standby).
+/// insufficient resources (disk full, too many connections), 57 operator intervention (shutdown, crash,
+/// cannot connect now, a statement cancelled by hand or by a timeout), 40 transaction rollback (deadlock,
+/// serialization), 55P03 lock not available, 25006 read-only (a standby), 25P03 idle in transaction too long,
+/// 28 invalid authorization and 42501 insufficient privilege (see [`StoreError::is_denied`]).
 fn is_weather(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
@@ -53,13 +67,13 @@ fn is_weather(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed => true,
         sqlx::Error::Database(database) => database.code().is_some_and(|code| {
-            ["08", "53", "57P", "40"]
+            ["08", "28", "40", "53", "57"]
                 .iter()
                 .any(|class| code.starts_with(class))
-                || code == "25006"
                 // No such database, schema or table: an operator is re-creating it. Statements name only
                 // what the migrations make, so this is never the request's fault.
                 || matches!(code.as_ref(), "3D000" | "3F000" | "42P01")
+                || matches!(code.as_ref(), "25006" | "25P03" | "42501" | "55P03")
         }),
         _ => false,
     }

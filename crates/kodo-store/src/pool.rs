@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 
-use crate::StoreError;
+use crate::{SslMode, StoreError};
 
 /// How long a request waits for a connection before it is told that the database is unavailable. Under the
 /// five seconds that the contract allows for the answer, with room for the statement itself.
@@ -13,6 +13,13 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A connection that was used this recently is trusted to be alive.
 const PING_AFTER_IDLE: Duration = Duration::from_millis(250);
+
+/// How long a connection may take to be made. A server that accepts and then says nothing must not hold
+/// anybody for ever.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a pool may take to close: it waits for what is checked out, and that may wait for the server.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where Postgres is and which database to use on it.
 #[derive(Clone, PartialEq, Eq)]
@@ -27,6 +34,8 @@ pub struct DatabaseConfig {
     pub password: String,
     /// Database name (`APP_DB_NAME` or `SYS_DB_NAME`).
     pub database: String,
+    /// Whether TLS is used and what is checked (`DB_SSLMODE`).
+    pub ssl_mode: SslMode,
 }
 
 impl std::fmt::Debug for DatabaseConfig {
@@ -49,15 +58,34 @@ impl DatabaseConfig {
             .username(&self.user)
             .password(&self.password)
             .database(&self.database)
-            .ssl_mode(PgSslMode::Prefer)
+            .ssl_mode(self.ssl_mode.driver())
             .application_name(application_name)
             // Statements are logged once, at the boundary that issued them, with ids; not here.
             .disable_statement_logging()
     }
 
     /// The same database as a URL, for libraries that take nothing else.
+    ///
+    /// Everything but the database travels in the query, percent-encoded: an IPv6 address or a password with
+    /// a slash would not survive the authority of a URL.
     pub fn url(&self) -> String {
-        self.connect_options("kodo-engine").to_url_lossy().into()
+        format!(
+            "postgres://localhost/{}?host={}&port={}&user={}&password={}&sslmode={}&application_name=kodo-engine",
+            percent_encoded(&self.database),
+            percent_encoded(&self.host),
+            self.port,
+            percent_encoded(&self.user),
+            percent_encoded(&self.password),
+            self.ssl_mode,
+        )
+    }
+
+    /// One connection outside any pool.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] where the server does not answer in time.
+    pub async fn connect(&self, application_name: &str) -> Result<PgConnection, StoreError> {
+        connect(self.connect_options(application_name)).await
     }
 
     /// Another database on the same server.
@@ -74,18 +102,20 @@ impl DatabaseConfig {
     /// [`StoreError::Unavailable`] where the server does not answer, [`StoreError::Refused`] where the role
     /// may not create databases.
     pub async fn ensure_exists(&self) -> Result<(), StoreError> {
-        match PgConnection::connect_with(&self.connect_options("kodo-boot")).await {
+        match self.connect("kodo-boot").await {
             Ok(connection) => return Ok(connection.close().await?),
-            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("3D000") => {}
-            Err(error) => return Err(error.into()),
+            Err(StoreError::Unavailable(sqlx::Error::Database(error)))
+                if error.code().as_deref() == Some("3D000") => {}
+            Err(error) => return Err(error),
         }
-        let maintenance = self.with_database("postgres");
-        let mut admin =
-            PgConnection::connect_with(&maintenance.connect_options("kodo-boot")).await?;
+        let mut admin = self.with_database("postgres").connect("kodo-boot").await?;
         let quoted = self.database.replace('"', "\"\"");
-        let created = sqlx::raw_sql(sqlx::AssertSqlSafe(format!("CREATE DATABASE \"{quoted}\"")))
-            .execute(&mut admin)
-            .await;
+        // UTF-8 and byte order whatever the cluster's default is: JSON needs the one, and ids sort by the other.
+        let created = sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+            "CREATE DATABASE \"{quoted}\" TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'"
+        )))
+        .execute(&mut admin)
+        .await;
         admin.close().await?;
         match created {
             Ok(_) => {
@@ -140,10 +170,65 @@ impl Store {
         Ok(())
     }
 
-    /// Closes every connection. Calls in flight fail with [`StoreError::Unavailable`].
-    pub async fn close(&self) {
-        self.pool.close().await;
+    /// The server's major version, such as 18.
+    ///
+    /// # Errors
+    /// As any statement.
+    pub async fn server_major(&self) -> Result<i32, StoreError> {
+        let number: i32 = sqlx::query_scalar("SELECT current_setting('server_version_num')::int")
+            .fetch_one(&self.pool)
+            .await?;
+        // 180004 is 18.4: since version 10 the last four digits are the minor one.
+        Ok(number / 10_000)
     }
+
+    /// Which product database this is: made by its first migration, the same for every process that uses it,
+    /// another one after the schema was dropped and made anew.
+    ///
+    /// # Errors
+    /// As any statement; the schema has to be migrated.
+    pub async fn instance(&self) -> Result<String, StoreError> {
+        Ok(sqlx::query_scalar("SELECT id FROM app.instance")
+            .fetch_one(&self.pool)
+            .await?)
+    }
+
+    /// Closes every connection, as far as that goes quickly. Calls in flight fail with
+    /// [`StoreError::Unavailable`].
+    pub async fn close(&self) {
+        close(&self.pool).await;
+    }
+}
+
+/// One connection, in bounded time.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] where the server does not answer in time.
+pub async fn connect(options: PgConnectOptions) -> Result<PgConnection, StoreError> {
+    tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&options))
+        .await
+        .map_err(|_| {
+            let silent = format!("no answer within {CONNECT_TIMEOUT:?}");
+            sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, silent))
+        })?
+        .map_err(StoreError::from)
+}
+
+/// Closes a pool, giving up on connections whose server is silent: the process is about to end.
+pub async fn close(pool: &PgPool) {
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, pool.close()).await;
+}
+
+/// Percent-encodes all but the unreserved characters of RFC 3986, section 2.3.
+fn percent_encoded(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -158,6 +243,7 @@ mod tests {
             user: "u".into(),
             password: "hunter2".into(),
             database: "d".into(),
+            ssl_mode: SslMode::default(),
         };
         assert_eq!(format!("{config:?}"), "u@h:1/d");
     }
@@ -165,15 +251,18 @@ mod tests {
     #[test]
     fn a_url_survives_names_that_need_escaping() {
         let config = DatabaseConfig {
-            host: "127.0.0.1".into(),
+            host: "::1".into(),
             port: 54329,
-            user: "po st".into(),
-            password: "p@ss/word?&#".into(),
-            database: "a b".into(),
+            user: "po/st".into(),
+            password: "p@ss/word?&#% ü".into(),
+            database: "a.b-c_d".into(),
+            ssl_mode: SslMode::VerifyFull,
         };
         let parsed: PgConnectOptions = config.url().parse().unwrap();
-        assert_eq!(parsed.get_username(), "po st");
-        assert_eq!(parsed.get_database(), Some("a b"));
+        assert_eq!(parsed.get_host(), "::1");
+        assert_eq!(parsed.get_username(), "po/st");
+        assert_eq!(parsed.get_database(), Some("a.b-c_d"));
         assert_eq!(parsed.get_port(), 54329);
+        assert_eq!(parsed.get_application_name(), Some("kodo-engine"));
     }
 }

@@ -1,7 +1,7 @@
 //! Runs: one durable execution of an intent.
 
 use kodo_contract::{
-    ArtifactRef, IntentId, RunError, RunId, RunStatus, RunView, StepView, Timestamp, WorkflowId,
+    ArtifactRef, IntentId, RunError, RunId, RunStatus, RunView, StepView, Timestamp,
     parse_stored_json,
 };
 use serde_json::{Value, json};
@@ -17,6 +17,8 @@ pub struct RunToPlan {
     pub trace_id: Option<String>,
     /// The intent as it crosses the load gate: `{goal, inputs, constraints, connectors?}`, not validated yet.
     pub intent: Value,
+    /// Whether any step of the run is recorded: an earlier execution has been here.
+    pub begun: bool,
 }
 
 /// A run whose status is not terminal.
@@ -99,15 +101,16 @@ impl Store {
     /// # Errors
     /// As any statement; [`StoreError::Corrupt`] where the stored payload is not an object.
     pub async fn run_to_plan(&self, id: &RunId) -> Result<Option<RunToPlan>, StoreError> {
-        let row: Option<(Option<String>, String, String)> = sqlx::query_as(
-            "SELECT r.trace_id, i.goal, i.payload::text
+        let row: Option<(Option<String>, String, String, bool)> = sqlx::query_as(
+            "SELECT r.trace_id, i.goal, i.payload::text,
+                    EXISTS (SELECT FROM app.run_steps s WHERE s.run_id = r.id)
              FROM app.runs r JOIN app.intents i ON i.id = r.intent_id
              WHERE r.id = $1",
         )
         .bind(id.as_str())
         .fetch_optional(&self.pool)
         .await?;
-        let Some((trace_id, goal, payload)) = row else {
+        let Some((trace_id, goal, payload, begun)) = row else {
             return Ok(None);
         };
         let payload = stored_json(&payload)?;
@@ -122,6 +125,7 @@ impl Store {
         Ok(Some(RunToPlan {
             trace_id,
             intent: Value::Object(intent),
+            begun,
         }))
     }
 
@@ -207,38 +211,25 @@ impl Store {
         .bind(limit)
         .fetch_all(&self.pool)
         .await?;
-        rows.into_iter()
-            .map(|(id, status)| {
-                Ok(UnfinishedRun {
-                    id: RunId::parse(&id)
-                        .ok_or_else(|| StoreError::Corrupt(format!("run id {id:?}")))?,
-                    status: stored_status(&status)?,
-                })
+        Ok(rows
+            .iter()
+            .filter_map(|(id, status)| {
+                let run = RunId::parse(id).zip(stored_status(status).ok());
+                if run.is_none() {
+                    // Put there by hand. It must not keep the others from being looked after.
+                    tracing::warn!(run.id = id, status, "a run's row is unreadable");
+                }
+                let (id, status) = run?;
+                Some(UnfinishedRun { id, status })
             })
-            .collect()
-    }
-
-    /// Of the given runs, those that the product database believes to be over.
-    ///
-    /// # Errors
-    /// As any statement.
-    pub async fn terminal_among(&self, ids: &[RunId]) -> Result<Vec<RunId>, StoreError> {
-        let ids: Vec<&str> = ids.iter().map(RunId::as_str).collect();
-        let rows: Vec<String> = sqlx::query_scalar(
-            "SELECT id FROM app.runs
-             WHERE id = ANY($1) AND status NOT IN ('queued', 'running', 'waiting_input')",
-        )
-        .bind(ids)
-        .fetch_all(&self.pool)
-        .await?;
-        Ok(rows.iter().filter_map(|id| RunId::parse(id)).collect())
+            .collect())
     }
 
     /// Writes how runs ended, with the error artifact of those that failed: one statement, one commit for
     /// all of them. Returns the runs whose row changed; one that already says so is left alone.
     ///
-    /// The engine's outcome wins over whatever the row says, also over another terminal status: a workflow
-    /// that was cancelled and then resumed ends as what it became.
+    /// The engine's outcome wins over whatever the row says, also over another terminal status or another
+    /// reason: a workflow that was ended and then resumed ends as what it became, and says nothing else.
     ///
     /// # Errors
     /// As any statement.
@@ -270,8 +261,12 @@ impl Store {
                  UPDATE app.runs r
                  SET status = e.status, error = e.error, updated_at = now()
                  FROM ended e
-                 WHERE r.id = e.id AND r.status <> e.status
+                 WHERE r.id = e.id AND (r.status <> e.status OR r.error IS DISTINCT FROM e.error)
                  RETURNING r.id
+             ), forgotten AS (
+                 -- What it said before, if it had failed; `was` is the row as this statement found it.
+                 DELETE FROM app.artifacts a USING changed c JOIN app.runs was ON was.id = c.id
+                 WHERE was.error IS NOT NULL AND a.run_id = c.id AND a.kind = 'error'
              ), told AS (
                  INSERT INTO app.artifacts (run_id, step_id, idx, kind, uri, inline, sha256)
                  SELECT e.id, e.step_id, next.idx, 'error',
@@ -294,40 +289,26 @@ impl Store {
         Ok(changed.iter().filter_map(|id| RunId::parse(id)).collect())
     }
 
-    /// Makes terminal runs unfinished again, because their workflows were resumed through the engine. What
-    /// they said about their end is taken back.
+    /// Says that a run which is over runs again, because its workflow was resumed through the engine, and
+    /// takes back what it said about its end. Whether there was anything to take back.
     ///
     /// # Errors
     /// As any statement.
-    pub async fn reopen(&self, ids: &[RunId]) -> Result<Vec<RunId>, StoreError> {
-        let ids: Vec<&str> = ids.iter().map(RunId::as_str).collect();
-        let rows: Vec<String> = sqlx::query_scalar(
+    pub async fn reopen(&self, id: &RunId) -> Result<bool, StoreError> {
+        let reopened = sqlx::query(
             "WITH reopened AS (
-                 UPDATE app.runs SET status = 'queued', error = NULL, updated_at = now()
-                 WHERE id = ANY($1) AND status IN ('failed', 'canceled')
+                 UPDATE app.runs SET status = 'running', error = NULL, updated_at = now()
+                 WHERE id = $1 AND status IN ('failed', 'canceled')
                  RETURNING id
              ), forgotten AS (
                  DELETE FROM app.artifacts a USING reopened r WHERE a.run_id = r.id AND a.kind = 'error'
              )
-             SELECT id FROM reopened",
+             SELECT 1 FROM reopened",
         )
-        .bind(ids)
-        .fetch_all(&self.pool)
+        .bind(id.as_str())
+        .fetch_optional(&self.pool)
         .await?;
-        Ok(rows.iter().filter_map(|id| RunId::parse(id)).collect())
-    }
-
-    /// The workflow id of a run, where the run exists.
-    ///
-    /// # Errors
-    /// As any statement.
-    pub async fn workflow_of(&self, id: &RunId) -> Result<Option<WorkflowId>, StoreError> {
-        let found: Option<String> =
-            sqlx::query_scalar("SELECT workflow_id FROM app.runs WHERE id = $1")
-                .bind(id.as_str())
-                .fetch_optional(&self.pool)
-                .await?;
-        Ok(found.as_deref().and_then(WorkflowId::parse))
+        Ok(reopened.is_some())
     }
 }
 

@@ -1,6 +1,6 @@
 //! The engine as the rest of the process sees it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dbos::StartOptions;
@@ -9,13 +9,13 @@ use kodo_planner::Planner;
 use kodo_sandbox::Sandbox;
 use kodo_store::{DatabaseConfig, Store};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::crash_demo::DemoInput;
 use crate::gate::Gate;
 use crate::intent_run::Workshop;
 use crate::settle::{self, Settler};
+use crate::slot;
 use crate::starter::Starter;
 use crate::supervisor::{Launched, supervise};
 use crate::system::System;
@@ -23,9 +23,17 @@ use crate::system::System;
 /// How long a client waits for the engine to write down a crash demo, under the contract's five seconds.
 const START_TIMEOUT: Duration = Duration::from_millis(3500);
 
+/// Bound on stopping the engine once its steps are over: its own shutdown and giving the slot back.
+const STOP_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Bound on settling what ended during a drain.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// What the engine needs to know.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
+    /// Which product database this is, see [`Store::instance`].
+    pub instance: String,
     /// The system database.
     pub system: DatabaseConfig,
     /// Connections of the engine's own pool.
@@ -42,6 +50,8 @@ pub struct EngineConfig {
 pub(crate) struct Shared {
     pub(crate) shop: Workshop,
     pub(crate) system: Arc<System>,
+    /// First key of every advisory lock of this product database.
+    pub(crate) lock_class: i32,
     pub(crate) starter: Arc<Starter>,
     pub(crate) settler: Settler,
 }
@@ -69,7 +79,8 @@ struct Inner {
     sleep: Duration,
     launched: watch::Receiver<Option<Arc<Launched>>>,
     stop: CancellationToken,
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// Cancelled when the supervisor is over.
+    ended: CancellationToken,
 }
 
 impl Engine {
@@ -82,7 +93,7 @@ impl Engine {
         planner: Arc<dyn Planner>,
         sandbox: Arc<dyn Sandbox>,
     ) -> Self {
-        let system = Arc::new(System::new(&config.system));
+        let system = Arc::new(System::new(&config.system, &config.instance));
         let (settler, reports) = Settler::new();
         let shared = Arc::new(Shared {
             shop: Workshop {
@@ -93,22 +104,28 @@ impl Engine {
                 gate: Gate::default(),
             },
             system: Arc::clone(&system),
+            lock_class: slot::lock_class(&config.instance),
             starter: Arc::new(Starter::new(config.max_concurrent_runs)),
             settler: settler.clone(),
         });
         let (sender, launched) = watch::channel(None);
         let stop = CancellationToken::new();
         let sleep = config.crash_demo_sleep;
-        let tasks = vec![
-            tokio::spawn(supervise(Arc::clone(&shared), config, sender, stop.clone())),
-            tokio::spawn(settle::work(settler, reports, system, store)),
-        ];
+        let ended = CancellationToken::new();
+        // Dropped when the supervisor returns, and also when it panics.
+        let over = ended.clone().drop_guard();
+        let supervised = supervise(Arc::clone(&shared), config, sender, stop.clone());
+        tokio::spawn(async move {
+            let _over = over;
+            supervised.await;
+        });
+        tokio::spawn(settle::work(settler, reports, system, store));
         Self(Arc::new(Inner {
             shared,
             sleep,
             launched,
             stop,
-            tasks: Mutex::new(tasks),
+            ended,
         }))
     }
 
@@ -155,6 +172,10 @@ impl Engine {
     /// # Errors
     /// [`StartError`], each variant of which says what to do.
     pub async fn start_crash_demo(&self, id: &WorkflowId) -> Result<(), StartError> {
+        if RunId::parse(id.as_str()).is_some() {
+            // A run's id is its workflow's: here it would take the place of the run's own.
+            return Err(StartError::TakenByAnotherWorkflow);
+        }
         let engine = self.0.launched.borrow().clone();
         let Some(engine) = engine.filter(|_| !self.is_draining()) else {
             return Err(StartError::Unavailable);
@@ -183,6 +204,11 @@ impl Engine {
         }
     }
 
+    /// Waits for the engine's supervisor to end, which it does only when it is drained or by a bug.
+    pub async fn ended(&self) {
+        self.0.ended.cancelled().await;
+    }
+
     /// Stops: no step begins any more, running ones get `grace` to finish, what is left of their runs stays
     /// pending for whoever is next, and the slot is given back. Whether every step came to its end.
     pub async fn drain(&self, grace: Duration) -> bool {
@@ -190,16 +216,14 @@ impl Engine {
         gate.close();
         let quiet = gate.quiet(grace).await;
         self.0.stop.cancel();
-        let tasks =
-            std::mem::take(&mut *self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut tasks = tasks.into_iter();
-        if let Some(supervisor) = tasks.next() {
-            // A panic in there has been logged by the runtime; there is nothing more to stop.
-            let _ = supervisor.await;
+        if tokio::time::timeout(STOP_TIMEOUT, self.ended())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the workflow engine did not stop in time");
         }
-        for rest in tasks {
-            rest.abort();
-        }
+        // Runs that ended meanwhile: their status is one statement away, and the next sweep may be far.
+        let _ = tokio::time::timeout(FLUSH_TIMEOUT, self.0.shared.settler.flush()).await;
         self.0.shared.system.close().await;
         quiet
     }

@@ -1,6 +1,7 @@
 //! A test hook: dies at a named moment, exactly there and not "after about that long".
 
-/// Ends this process with SIGKILL where `KODO_FAILPOINT` names this point; else does nothing.
+/// Ends this process with SIGKILL where `KODO_FAILPOINT` names this point, panics where it is `panic:` and this
+/// point, and else does nothing.
 ///
 /// Compiled into debug builds only, so no environment variable can end a release build. A process killed here
 /// has had no chance to flush, to roll back or to say goodbye, which is what `kill -9` means.
@@ -13,7 +14,13 @@ pub fn failpoint(point: &str) {
     {
         static ARMED: std::sync::LazyLock<Option<String>> =
             std::sync::LazyLock::new(|| std::env::var("KODO_FAILPOINT").ok());
-        if ARMED.as_deref() == Some(point) {
+        let Some(armed) = ARMED.as_deref() else {
+            return;
+        };
+        if armed.strip_prefix("panic:") == Some(point) {
+            panic!("failpoint {point}");
+        }
+        if armed == point {
             // A signal that cannot be sent to oneself leaves nothing to do but to abort.
             let _ = rustix::process::kill_process(
                 rustix::process::getpid(),

@@ -68,6 +68,17 @@ impl From<SandboxError> for RunFailure {
 /// the engine's own shape, and a row could have been written by another version: whatever it is, the run gets
 /// a reason.
 pub(crate) fn recorded_failure(error: Option<&str>) -> RunError {
+    let mut failure = read_failure(error);
+    // The engine's column is text and may say U+0000 in its escaped form; ours is jsonb and may not.
+    for text in [&mut failure.code, &mut failure.message] {
+        if text.contains('\0') {
+            *text = text.replace('\0', "\u{fffd}");
+        }
+    }
+    failure
+}
+
+fn read_failure(error: Option<&str>) -> RunError {
     let parsed = error.and_then(|text| serde_json::from_str::<Value>(text).ok());
     if let Some(failure) = parsed
         .as_ref()
@@ -77,7 +88,7 @@ pub(crate) fn recorded_failure(error: Option<&str>) -> RunError {
         return RunError {
             code: failure.code,
             message: failure.message,
-            step_id: failure.step_id.map(StepId::from),
+            step_id: failure.step_id.as_deref().and_then(StepId::parse),
         };
     }
     RunError {
@@ -112,5 +123,14 @@ mod tests {
             assert!(error.message.contains(text), "{}", error.message);
         }
         assert_eq!(recorded_failure(None).code, "engine_error");
+    }
+
+    #[test]
+    fn a_reason_that_the_product_database_cannot_store_is_made_storable() {
+        let error = recorded_failure(Some(
+            r#"{"Application":{"code":"x","message":"a\u0000b","stepId":"s\u0000"}}"#,
+        ));
+        assert_eq!(error.message, "a\u{fffd}b");
+        assert_eq!(error.step_id, None);
     }
 }

@@ -16,8 +16,15 @@ pub(crate) fn me() -> String {
     )
 }
 
+/// Whether the named process is this one.
+pub(crate) fn is_me(holder: &str) -> bool {
+    // Where the system does not say who we are, another container's process may have the same name.
+    !boot_id().is_empty() && holder == me()
+}
+
 /// Whether the named process is certainly over. `false` where that cannot be known from here: another
-/// machine, another container, another boot of a machine that may have this one's disk.
+/// machine, another container, another boot of a machine that may have this one's disk, a `/proc` that hides
+/// the processes of others.
 pub(crate) fn is_dead(holder: &str) -> bool {
     let mut parts = holder.split('/');
     let (Some(boot), Some(namespace), Some(pid), Some(started)) =
@@ -28,6 +35,10 @@ pub(crate) fn is_dead(holder: &str) -> bool {
     let Ok(pid) = pid.parse::<u32>() else {
         return false;
     };
+    // Process 1 always lives: who cannot see it cannot see whether another one does (`hidepid`, proc(5)).
+    if start_ticks(1).is_none() {
+        return false;
+    }
     if boot.is_empty() || boot != boot_id() || namespace.is_empty() || namespace != pid_namespace()
     {
         return false;

@@ -4,7 +4,7 @@ use kodo_contract::Timestamp;
 use kodo_store::{DatabaseConfig, StoreError};
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 /// Why the system database could not be read.
@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 pub enum InspectError {
     /// The server does not answer, or refuses the connection.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
     /// There is no system database, or no schema `dbos` in it.
     #[error(
         "the system database has no workflow tables yet; start the service once and they are made"
@@ -23,11 +23,11 @@ pub enum InspectError {
     NotFound(String),
 }
 
-impl From<sqlx::Error> for InspectError {
-    fn from(error: sqlx::Error) -> Self {
+impl From<StoreError> for InspectError {
+    fn from(error: StoreError) -> Self {
         match &error {
             // 42P01 undefined_table, 3F000 invalid_schema_name, 3D000 invalid_catalog_name.
-            sqlx::Error::Database(database)
+            StoreError::Unavailable(sqlx::Error::Database(database))
                 if matches!(
                     database.code().as_deref(),
                     Some("42P01" | "3F000" | "3D000")
@@ -35,8 +35,14 @@ impl From<sqlx::Error> for InspectError {
             {
                 Self::NotInitialised
             }
-            _ => Self::Store(error.into()),
+            _ => Self::Store(error),
         }
+    }
+}
+
+impl From<sqlx::Error> for InspectError {
+    fn from(error: sqlx::Error) -> Self {
+        StoreError::from(error).into()
     }
 }
 
@@ -130,9 +136,7 @@ impl Inspector {
     /// [`InspectError::Store`] where the server does not answer, [`InspectError::NotInitialised`] where it
     /// has no such database.
     pub async fn connect(system: &DatabaseConfig) -> Result<Self, InspectError> {
-        Ok(Self(
-            PgConnection::connect_with(&system.connect_options("kodo-inspect")).await?,
-        ))
+        Ok(Self(system.connect("kodo-inspect").await?))
     }
 
     /// The `limit` workflows that were started last, newest first.

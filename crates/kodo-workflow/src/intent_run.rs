@@ -66,34 +66,29 @@ pub(crate) struct Workshop {
     pub(crate) gate: Gate,
 }
 
-/// The body. `fresh` says that no execution of this run came before this one in any process.
-pub(crate) async fn run(
-    shop: &Workshop,
-    run_id: &RunId,
-    fresh: bool,
-) -> dbos::Result<RunOutput, RunFailure> {
+/// The body.
+pub(crate) async fn run(shop: &Workshop, run_id: &RunId) -> dbos::Result<RunOutput, RunFailure> {
     failpoint("start:committed");
-    // A fresh run cannot have recorded anything yet, so its first attempts need not look.
-    let look = Look {
-        first_attempt: AtomicBool::new(true),
-        fresh,
-    };
+    let history = History::default();
     let plan_id = StepId::plan();
     let planned: Planned = durable(&shop.gate, plan_id.as_str(), || {
-        plan(shop, run_id, &plan_id, look.needed())
+        plan(shop, run_id, &plan_id, &history)
     })
     .await?;
     let plan = match planned.plan {
         Some(plan) => plan,
         // The step was replayed from its checkpoint; the row that it wrote before never changes.
-        None => recorded_plan(stored_output(shop, run_id, &plan_id).await?)?,
+        None => {
+            history.earlier.store(true, Ordering::Relaxed);
+            recorded_plan(stored_output(shop, run_id, &plan_id).await?)?
+        }
     };
     for (index, call) in plan.tool_calls.iter().enumerate() {
         let step_id = StepId::tool(index);
-        look.next_step();
         let trace_id = planned.trace_id.as_deref();
+        history.attempted.store(false, Ordering::Relaxed);
         let executed: Executed = durable(&shop.gate, step_id.as_str(), || {
-            execute(shop, run_id, &step_id, call, trace_id, look.needed())
+            execute(shop, run_id, &step_id, call, trace_id, history.look())
         })
         .await?;
         if executed.exit_code != 0 {
@@ -114,20 +109,22 @@ pub(crate) async fn run(
     })
 }
 
-/// Whether a step has to look for its own row before it does its work.
-struct Look {
-    first_attempt: AtomicBool,
-    fresh: bool,
+/// What is known of earlier executions of the run: without any, a step need not look for its own row before it
+/// does its work, and that is one statement less for each.
+#[derive(Debug, Default)]
+struct History {
+    /// An earlier execution recorded something.
+    earlier: AtomicBool,
+    /// The step at hand was attempted in this execution: its write may have been committed though its answer
+    /// was lost.
+    attempted: AtomicBool,
 }
 
-impl Look {
-    fn next_step(&self) {
-        self.first_attempt.store(true, Ordering::Relaxed);
-    }
-
-    /// Also after a failed attempt: its write may have been committed though its answer was lost.
-    fn needed(&self) -> bool {
-        !(self.first_attempt.swap(false, Ordering::Relaxed) && self.fresh)
+impl History {
+    /// Whether the tool step at hand has to look for its own row.
+    fn look(&self) -> bool {
+        let attempted = self.attempted.swap(true, Ordering::Relaxed);
+        attempted || self.earlier.load(Ordering::Relaxed)
     }
 }
 
@@ -135,7 +132,7 @@ async fn plan(
     shop: &Workshop,
     run_id: &RunId,
     step_id: &StepId,
-    look: bool,
+    history: &History,
 ) -> Result<Planned, RunFailure> {
     let started_at = OffsetDateTime::now_utc();
     let run = weather(|| shop.store.run_to_plan(run_id))
@@ -147,7 +144,10 @@ async fn plan(
             )
         })?;
     let trace_id = run.trace_id;
-    if look && let Some(output) = weather(|| shop.store.step_output(run_id, step_id)).await? {
+    history.earlier.fetch_or(run.begun, Ordering::Relaxed);
+    if run.begun
+        && let Some(output) = weather(|| shop.store.step_output(run_id, step_id)).await?
+    {
         let plan = Some(recorded_plan(output)?);
         return Ok(Planned { trace_id, plan });
     }

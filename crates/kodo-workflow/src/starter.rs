@@ -24,8 +24,8 @@ pub(crate) struct Starter {
 struct Book {
     /// Offered, in order, and waiting for room.
     waiting: VecDeque<RunId>,
-    /// The same, for looking up.
-    offered: HashSet<RunId>,
+    /// The same, for looking up, and whether the sweep offered it.
+    offered: HashMap<RunId, bool>,
     /// Being handed to the engine; each holds its room until its body takes it over.
     starting: HashMap<String, OwnedSemaphorePermit>,
     /// Bodies that run here, by workflow id.
@@ -42,42 +42,53 @@ impl Starter {
         }
     }
 
-    /// Offers a run to this process. Nothing happens where it is known here already.
+    /// Offers a run that was accepted here just now. Nothing happens where it is known here already.
     pub(crate) fn offer(&self, run_id: &RunId) {
+        self.wait(run_id, false);
+    }
+
+    /// Offers a run that the sweep found. Every worker's sweep finds the same ones, so that by the time there
+    /// is room for it somebody else may have started it.
+    pub(crate) fn offer_swept(&self, run_id: &RunId) {
+        self.wait(run_id, true);
+    }
+
+    fn wait(&self, run_id: &RunId, swept: bool) {
         let mut book = self.book();
         if book.waiting.len() >= MAX_WAITING
             || book.executing.contains(run_id.as_str())
             || book.starting.contains_key(run_id.as_str())
-            || !book.offered.insert(run_id.clone())
+            || book.offered.contains_key(run_id)
         {
             return;
         }
+        book.offered.insert(run_id.clone(), swept);
         book.waiting.push_back(run_id.clone());
         drop(book);
         self.wake.notify_one();
     }
 
-    /// The next run to hand to the engine, once there is one and room for it.
-    pub(crate) async fn next(&self) -> RunId {
+    /// The next run to hand to the engine, once there is one and room for it, and whether the sweep offered it.
+    pub(crate) async fn next(&self) -> (RunId, bool) {
         loop {
             let woken = self.wake.notified();
-            if let Some(run_id) = self.take() {
-                return run_id;
+            if let Some(next) = self.take() {
+                return next;
             }
             woken.await;
         }
     }
 
-    fn take(&self) -> Option<RunId> {
+    fn take(&self) -> Option<(RunId, bool)> {
         let mut book = self.book();
         if book.waiting.is_empty() {
             return None;
         }
         let permit = Arc::clone(&self.room).try_acquire_owned().ok()?;
         let run_id = book.waiting.pop_front()?;
-        book.offered.remove(&run_id);
+        let swept = book.offered.remove(&run_id).unwrap_or_default();
         book.starting.insert(run_id.as_str().to_owned(), permit);
-        Some(run_id)
+        Some((run_id, swept))
     }
 
     /// How many more runs could be offered before waiting in memory is pointless.
@@ -105,12 +116,23 @@ impl Starter {
         }
     }
 
+    /// The workflows whose bodies run here.
+    pub(crate) fn executing(&self) -> Vec<String> {
+        self.book().executing.iter().cloned().collect()
+    }
+
+    /// Room for a body that came without: a recovered one. Waits until there is some.
+    pub(crate) async fn room(&self) -> Option<OwnedSemaphorePermit> {
+        // The semaphore is never closed; if it were, there would be no bound to keep.
+        Arc::clone(&self.room).acquire_owned().await.ok()
+    }
+
     /// Whether this process works on a workflow, or is about to.
     pub(crate) fn knows(&self, workflow_id: &str) -> bool {
         let book = self.book();
         book.executing.contains(workflow_id)
             || book.starting.contains_key(workflow_id)
-            || RunId::parse(workflow_id).is_some_and(|run_id| book.offered.contains(&run_id))
+            || RunId::parse(workflow_id).is_some_and(|run_id| book.offered.contains_key(&run_id))
     }
 
     /// Forgets everything that has not begun: the engine it was meant for is gone.
@@ -136,12 +158,17 @@ pub(crate) struct Execution {
 }
 
 impl Execution {
-    /// Whether this process started the workflow just now, so that no execution came before this one.
-    ///
-    /// A start that finds the workflow's row written by somebody else never reaches a body here, so the room
-    /// that the start held proves that this body is the first.
-    pub(crate) fn is_fresh(&self) -> bool {
+    /// Whether the start that led here holds a handle and will report the end. A recovered body came through
+    /// the engine's queue, and nobody waits for it.
+    pub(crate) fn is_started_here(&self) -> bool {
         self.permit.is_some()
+    }
+
+    /// Waits for room, where the body came without.
+    pub(crate) async fn take_room(&mut self) {
+        if self.permit.is_none() {
+            self.permit = self.starter.room().await;
+        }
     }
 }
 
@@ -163,12 +190,12 @@ mod tests {
         let (first, second) = (RunId::generate(), RunId::generate());
         starter.offer(&first);
         starter.offer(&second);
-        assert_eq!(starter.next().await, first);
+        assert_eq!(starter.next().await, (first.clone(), false));
         let body = starter.enter(first.as_str());
-        assert!(body.is_fresh());
+        assert!(body.is_started_here());
         assert!(starter.take().is_none(), "no room");
         drop(body);
-        assert_eq!(starter.next().await, second);
+        assert_eq!(starter.next().await, (second, false));
     }
 
     #[test]
@@ -177,7 +204,7 @@ mod tests {
         let run = RunId::generate();
         starter.offer(&run);
         starter.offer(&run);
-        assert_eq!(starter.take().as_ref(), Some(&run));
+        assert_eq!(starter.take(), Some((run.clone(), false)));
         starter.offer(&run);
         assert!(starter.take().is_none(), "it is being started");
         let body = starter.enter(run.as_str());
@@ -187,13 +214,16 @@ mod tests {
         assert!(!starter.knows(run.as_str()));
     }
 
-    #[test]
-    fn a_recovered_body_is_not_fresh_and_takes_no_room() {
+    #[tokio::test]
+    async fn a_recovered_body_takes_room_too() {
         let starter = Arc::new(Starter::new(1));
-        let body = starter.enter("run_x");
-        assert!(!body.is_fresh());
+        let mut body = starter.enter("run_x");
+        assert!(!body.is_started_here());
+        body.take_room().await;
         let run = RunId::generate();
-        starter.offer(&run);
-        assert_eq!(starter.take(), Some(run));
+        starter.offer_swept(&run);
+        assert_eq!(starter.take(), None, "no room");
+        drop(body);
+        assert_eq!(starter.take(), Some((run, true)));
     }
 }

@@ -37,7 +37,7 @@ impl Stranded {
     ) -> Result<(), SweepError> {
         let idle: Vec<PendingRow> = shared
             .system
-            .pending_of(executor_id, BATCH)
+            .pending_of(executor_id, &shared.starter.executing(), BATCH)
             .await?
             .into_iter()
             .filter(|row| !shared.starter.knows(&row.workflow_uuid))

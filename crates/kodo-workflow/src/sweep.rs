@@ -9,9 +9,7 @@ use kodo_contract::RunId;
 use kodo_store::{Settlement, StoreError};
 
 use crate::engine::Shared;
-use crate::intent_run;
 use crate::settle;
-use crate::slot::LOCK_CLASS;
 use crate::system::SystemError;
 
 /// Pause between two sweeps, which bounds how long a crash's traces stay visible.
@@ -43,7 +41,7 @@ pub(crate) async fn sweep(shared: &Shared) -> Result<(), SweepError> {
     // Of the transaction, so that it goes however this ends.
     let mut lock = shared.system.pool.begin().await?;
     let alone: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1, $2)")
-        .bind(LOCK_CLASS)
+        .bind(shared.lock_class)
         .bind(SWEEP_LOCK)
         .fetch_one(&mut *lock)
         .await?;
@@ -51,7 +49,6 @@ pub(crate) async fn sweep(shared: &Shared) -> Result<(), SweepError> {
         return Ok(());
     }
     unfinished(shared).await?;
-    resumed(shared).await?;
     lock.rollback().await?;
     Ok(())
 }
@@ -79,41 +76,11 @@ async fn unfinished(shared: &Shared) -> Result<(), SweepError> {
                 .iter()
                 .any(|workflow| workflow.workflow_uuid == run.id.as_str());
             if !started && appetite > 0 && !shared.starter.knows(run.id.as_str()) {
-                tracing::info!(run.id = %run.id, "an accepted run had no workflow; starting it");
-                shared.starter.offer(&run.id);
+                tracing::debug!(run.id = %run.id, "an accepted run has no workflow");
+                shared.starter.offer_swept(&run.id);
                 appetite -= 1;
             }
         }
         after = Some(last.id.clone());
     }
-}
-
-/// Runs that say they are over while their workflow goes on: somebody resumed it through the engine.
-async fn resumed(shared: &Shared) -> Result<(), SweepError> {
-    let active = shared
-        .system
-        .active_runs(intent_run::WORKFLOW, BATCH)
-        .await?;
-    if active.is_empty() {
-        return Ok(());
-    }
-    let over = shared.shop.store.terminal_among(&active).await?;
-    if over.is_empty() {
-        return Ok(());
-    }
-    // A workflow that ended between the two looks is no resumed one. A run's row turns terminal after its
-    // workflow does, so one that is active *now* was made active after the row was written.
-    let ids: Vec<&str> = over.iter().map(RunId::as_str).collect();
-    let still: Vec<RunId> = shared
-        .system
-        .workflows(&ids)
-        .await?
-        .into_iter()
-        .filter(|workflow| settle::settlement(workflow).is_none())
-        .filter_map(|workflow| RunId::parse(&workflow.workflow_uuid))
-        .collect();
-    for run_id in shared.shop.store.reopen(&still).await? {
-        tracing::info!(run.id = %run_id, "the workflow was resumed; the run is open again");
-    }
-    Ok(())
 }

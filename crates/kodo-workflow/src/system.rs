@@ -4,7 +4,6 @@ use dbos::sysdb::postgres::{PostgresSystemDatabase, Settings};
 use dbos::sysdb::retry::RetryPolicy;
 use dbos::sysdb::types::Outcome;
 use dbos::sysdb::{INTERNAL_QUEUE, SystemDatabase};
-use kodo_contract::RunId;
 use kodo_store::{DatabaseConfig, StoreError};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
@@ -12,8 +11,11 @@ use std::time::Duration;
 
 use crate::failure::RunFailure;
 
-/// Names this application among those sharing the system database; part of every row's ownership.
-pub(crate) const APP_NAME: &str = "sisu-kodo";
+/// Names this application among those sharing the system database; part of every row's ownership. One product
+/// database is one application: another one's workflows would find no runs here.
+pub(crate) fn app_name(instance: &str) -> String {
+    format!("sisu-kodo-{instance}")
+}
 
 /// Names the *shape* of our workflows, not the build: a run started by yesterday's build goes on under today's
 /// unless the order of steps changed, and then the changed workflow gets a new name beside the old one.
@@ -23,6 +25,7 @@ pub(crate) const APP_VERSION: &str = "1";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct WorkflowRow {
     pub(crate) workflow_uuid: String,
+    pub(crate) name: Option<String>,
     pub(crate) status: String,
     pub(crate) error: Option<String>,
 }
@@ -40,6 +43,7 @@ pub(crate) struct PendingRow {
 /// A handle to the system database.
 pub(crate) struct System {
     pub(crate) pool: PgPool,
+    app_name: String,
     engine: PostgresSystemDatabase,
 }
 
@@ -50,7 +54,8 @@ pub(crate) struct SystemError(String);
 
 impl System {
     /// Connects lazily, with a small pool: sweeps and settlements, not the hot path of the engine.
-    pub(crate) fn new(config: &DatabaseConfig) -> Self {
+    pub(crate) fn new(config: &DatabaseConfig, instance: &str) -> Self {
+        let app_name = app_name(instance);
         let pool = PgPoolOptions::new()
             .max_connections(4)
             .acquire_timeout(Duration::from_secs(3))
@@ -67,7 +72,7 @@ impl System {
         let engine = PostgresSystemDatabase::from_pool(
             pool.clone(),
             &Settings {
-                application_name: Some(APP_NAME),
+                application_name: Some(&app_name),
                 // The sweep comes again; waiting inside one call would only hide an outage from it.
                 retry: RetryPolicy {
                     retry_connection_errors: false,
@@ -76,7 +81,11 @@ impl System {
                 ..Settings::default()
             },
         );
-        Self { pool, engine }
+        Self {
+            pool,
+            app_name,
+            engine,
+        }
     }
 
     /// Whether the server answers and the engine's schema is there.
@@ -87,54 +96,43 @@ impl System {
 
     /// The rows of the given workflows; those without a row are left out.
     pub(crate) async fn workflows(&self, ids: &[&str]) -> Result<Vec<WorkflowRow>, StoreError> {
-        let rows: Vec<(String, String, Option<String>)> = sqlx::query_as(
-            "SELECT workflow_uuid, status, error FROM dbos.workflow_status WHERE workflow_uuid = ANY($1)",
+        let rows: Vec<(String, Option<String>, String, Option<String>)> = sqlx::query_as(
+            "SELECT workflow_uuid, name, status, error FROM dbos.workflow_status
+             WHERE workflow_uuid = ANY($1)",
         )
         .bind(ids)
         .fetch_all(&self.pool)
         .await?;
         Ok(rows
             .into_iter()
-            .map(|(workflow_uuid, status, error)| WorkflowRow {
+            .map(|(workflow_uuid, name, status, error)| WorkflowRow {
                 workflow_uuid,
+                name,
                 status,
                 error,
             })
             .collect())
     }
 
-    /// Up to `limit` runs whose workflow is not over, newest first.
-    pub(crate) async fn active_runs(
-        &self,
-        name: &str,
-        limit: i64,
-    ) -> Result<Vec<RunId>, StoreError> {
-        let ids: Vec<String> = sqlx::query_scalar(
-            "SELECT workflow_uuid FROM dbos.workflow_status
-             WHERE status IN ('PENDING', 'ENQUEUED', 'DELAYED') AND name = $1
-             ORDER BY updated_at DESC LIMIT $2",
-        )
-        .bind(name)
-        .bind(limit)
-        .fetch_all(&self.pool)
-        .await?;
-        Ok(ids.iter().filter_map(|id| RunId::parse(id)).collect())
-    }
-
-    /// Up to `limit` workflows that the engine believes to be running under an executor id, the ones that it
-    /// touched longest ago first.
+    /// Up to `limit` workflows that the engine believes to be running under an executor id, without those
+    /// that are known to, the ones that it touched longest ago first.
     pub(crate) async fn pending_of(
         &self,
         executor_id: &str,
+        known: &[String],
         limit: i64,
     ) -> Result<Vec<PendingRow>, StoreError> {
         let rows: Vec<(String, Option<String>, Option<String>, i64)> = sqlx::query_as(
             "SELECT workflow_uuid, name, inputs,
                     (extract(epoch FROM now()) * 1000)::bigint - updated_at AS idle_ms
-             FROM dbos.workflow_status WHERE status = 'PENDING' AND executor_id = $1
-             ORDER BY updated_at LIMIT $2",
+             FROM dbos.workflow_status
+             WHERE status = 'PENDING' AND executor_id = $1 AND application_name = $2
+               AND workflow_uuid <> ALL($3)
+             ORDER BY updated_at LIMIT $4",
         )
         .bind(executor_id)
+        .bind(&self.app_name)
+        .bind(known)
         .bind(limit)
         .fetch_all(&self.pool)
         .await?;
@@ -149,12 +147,25 @@ impl System {
             .collect())
     }
 
+    /// Slots that some session holds.
+    pub(crate) async fn held_slots(&self, class: i32) -> Result<Vec<i64>, StoreError> {
+        Ok(sqlx::query_scalar(
+            "SELECT objid::bigint FROM pg_locks
+             WHERE locktype = 'advisory' AND granted AND classid = $1::oid AND objsubid = 2
+               AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+        )
+        .bind(i64::from(u32::from_ne_bytes(class.to_ne_bytes())))
+        .fetch_all(&self.pool)
+        .await?)
+    }
+
     /// Executor ids that have unfinished work.
     pub(crate) async fn busy_executors(&self) -> Result<Vec<String>, StoreError> {
         Ok(sqlx::query_scalar(
             "SELECT DISTINCT executor_id FROM dbos.workflow_status
-             WHERE status = 'PENDING' AND executor_id IS NOT NULL",
+             WHERE status = 'PENDING' AND executor_id IS NOT NULL AND application_name = $1",
         )
+        .bind(&self.app_name)
         .fetch_all(&self.pool)
         .await?)
     }
@@ -193,7 +204,7 @@ impl System {
 
     /// Closes every connection.
     pub(crate) async fn close(&self) {
-        self.pool.close().await;
+        kodo_store::close(&self.pool).await;
     }
 }
 

@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use sqlx::PgConnection;
-
 use crate::engine::Shared;
 use crate::holder;
 use crate::slot::{self, TAKEOVER_AFTER};
@@ -30,18 +28,19 @@ impl Takeover {
 
     async fn try_look(&mut self, shared: &Shared, mine: i32) -> Result<(), SweepError> {
         let busy = shared.system.busy_executors().await?;
-        let slots: Vec<i32> = busy
+        let held = shared.system.held_slots(shared.lock_class).await?;
+        let free: Vec<i32> = busy
             .iter()
             .filter_map(|id| slot::slot_of(id))
-            .filter(|slot| *slot != mine)
+            .filter(|slot| *slot != mine && !held.contains(&i64::from(*slot)))
             .collect();
-        self.free_since.retain(|slot, _| slots.contains(slot));
-        for slot in slots {
+        self.free_since.retain(|slot, _| free.contains(slot));
+        for slot in free {
             // Detached from the pool: a session lock must go with its connection, never back into a pool.
             let mut connection = shared.system.pool.acquire().await?.detach();
-            if slot::try_lock(&mut connection, slot).await? {
-                self.free(shared, slot, &mut connection).await?;
-                slot::unlock(&mut connection, slot).await?;
+            if slot::try_lock(&mut connection, shared.lock_class, slot).await? {
+                self.decide(shared, slot).await?;
+                slot::unlock(&mut connection, shared.lock_class, slot).await?;
             } else {
                 self.free_since.remove(&slot);
             }
@@ -51,12 +50,7 @@ impl Takeover {
     }
 
     /// Decides about a slot whose lock this process holds for the moment.
-    async fn free(
-        &mut self,
-        shared: &Shared,
-        slot: i32,
-        _locked: &mut PgConnection,
-    ) -> Result<(), SweepError> {
+    async fn decide(&mut self, shared: &Shared, slot: i32) -> Result<(), SweepError> {
         let holder = shared.shop.store.slot_holder(slot).await?;
         let gone = holder.as_deref().is_none_or(holder::is_dead);
         let since = *self.free_since.entry(slot).or_insert_with(Instant::now);

@@ -4,16 +4,19 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use kodo_planner::ReplayPlanner;
 use kodo_sandbox::MockSandbox;
 use kodo_server::Readiness;
 use kodo_store::{MigrationState, Store, StoreError};
 use kodo_workflow::{Engine, EngineConfig};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::runs::EngineRuns;
 use crate::settings::Settings;
+
+/// The oldest server that is supported, because it is the oldest that is tested.
+const OLDEST_POSTGRES: i32 = 15;
 
 /// Pause between two tries to reach Postgres.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
@@ -29,9 +32,12 @@ pub(crate) async fn boot(
     runs: &EngineRuns,
 ) -> anyhow::Result<()> {
     prepare(settings, store).await?;
+    let deadline = Instant::now() + settings.db_connect_timeout;
+    let instance = patiently(settings, deadline, || store.instance()).await?;
     readiness.set_migrated();
     let engine = Engine::start(
         EngineConfig {
+            instance,
             system: settings.system.clone(),
             engine_connections: settings.db_pool_size,
             max_concurrent_runs: settings.max_concurrent_runs,
@@ -53,6 +59,11 @@ pub(crate) async fn boot(
 pub(crate) async fn prepare(settings: &Settings, store: &Store) -> anyhow::Result<()> {
     let deadline = Instant::now() + settings.db_connect_timeout;
     patiently(settings, deadline, || settings.app.ensure_exists()).await?;
+    let major = patiently(settings, deadline, || store.server_major()).await?;
+    ensure!(
+        major >= OLDEST_POSTGRES,
+        "Postgres {major} is too old: {OLDEST_POSTGRES} or newer is needed"
+    );
     let state = patiently(settings, deadline, || store.migration_state()).await?;
     match state {
         MigrationState::AtHead => {}
@@ -81,23 +92,22 @@ where
 {
     let place = format!("Postgres at {}:{}", settings.app.host, settings.app.port);
     for attempt in 1.. {
-        let error = match call().await {
-            Ok(value) => return Ok(value),
-            Err(error) if !error.is_unavailable() => {
+        let error = match timeout_at(deadline, call()).await {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) if error.is_denied() || !error.is_unavailable() => {
                 return Err(error).with_context(|| format!("{place} answered, but"));
             }
-            Err(error) => error,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer".to_owned(),
         };
         if Instant::now() + TRY_AGAIN >= deadline {
-            return Err(error).with_context(|| {
-                format!(
-                    "{place} did not become available within {:?} (`bin/mise run db:up` starts one; \
-                     DB_HOST and DB_PORT say where it is)",
-                    settings.db_connect_timeout
-                )
-            });
+            bail!(
+                "{place} did not become available within {:?}: {error} (`bin/mise run db:up` starts one; \
+                 DB_HOST and DB_PORT say where it is)",
+                settings.db_connect_timeout
+            );
         }
-        tracing::warn!(attempt, %error, "{place} is not available yet; trying again");
+        tracing::warn!(attempt, error, "{place} is not available yet; trying again");
         tokio::time::sleep(TRY_AGAIN).await;
     }
     unreachable!("the attempts are not bounded by number")

@@ -50,6 +50,7 @@ keys! {
     db_port "db-port" "DB_PORT" "54329" "Postgres port";
     db_user "db-user" "DB_USER" "postgres" "Postgres role";
     db_password "db-password" "DB_PASSWORD" "postgres" "Its password";
+    db_sslmode "db-sslmode" "DB_SSLMODE" "prefer" "TLS to Postgres, as libpq's sslmode";
     app_db_name "app-db-name" "APP_DB_NAME" "app_local" "Product database (schema app)";
     sys_db_name "sys-db-name" "SYS_DB_NAME" "dbos_sys" "DBOS system database (schema dbos); may be the same one";
     db_connect_timeout_ms "db-connect-timeout-ms" "DB_CONNECT_TIMEOUT_MS" "60000" "How long the start waits for Postgres, in milliseconds";
@@ -129,7 +130,10 @@ impl Settings {
             port: flags.db_port().number(1, u16::MAX)?,
             user: flags.db_user().filled("the name of a role")?,
             password: flags.db_password().value,
-            database: flags.app_db_name().filled("the name of a database")?,
+            database: flags.app_db_name().database()?,
+            ssl_mode: flags
+                .db_sslmode()
+                .parse("one of disable, allow, prefer, require, verify-ca, verify-full")?,
         };
         let milliseconds = |raw: Raw| -> anyhow::Result<Duration> {
             Ok(Duration::from_millis(raw.number(0, u32::MAX)?.into()))
@@ -141,7 +145,7 @@ impl Settings {
             demo_port: flags.port().or_unset(0)?,
             demo_admin_port: flags.admin_port().or_unset(0)?,
             api_token,
-            system: server.with_database(flags.sys_db_name().filled("the name of a database")?),
+            system: server.with_database(flags.sys_db_name().database()?),
             app: server,
             db_connect_timeout: milliseconds(flags.db_connect_timeout_ms())?,
             db_pool_size: flags.db_pool_size().number(2, 1000)?,
@@ -158,18 +162,21 @@ impl Settings {
 /// The token, from the variable or the file.
 fn api_token(flags: &Flags) -> anyhow::Result<Option<String>> {
     let (token, file) = (flags.api_token(), flags.api_token_file());
-    let token = match (token.given, file.given) {
+    // The token itself is a secret and never shown; the name of its file is none.
+    let (token, place) = match (token.given, file.given) {
         (false, false) => return Ok(None),
         (true, true) => bail!("API_TOKEN and API_TOKEN_FILE are both set: set one of them"),
-        (true, false) => token.value,
-        (false, true) => std::fs::read_to_string(&file.value)
-            .with_context(|| format!("API_TOKEN_FILE={} cannot be read", file.value))?
-            .trim_end()
-            .to_owned(),
+        (true, false) => (token.value.clone(), token.name()),
+        (false, true) => {
+            let place = format!("{}={}", file.name(), file.value);
+            let text = std::fs::read_to_string(&file.value)
+                .with_context(|| format!("{place} cannot be read"))?;
+            (text.trim_end().to_owned(), place)
+        }
     };
     ensure!(
         !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()),
-        "the API token is empty or has characters other than visible ASCII: a header cannot carry it"
+        "{place} is not valid: a token of visible ASCII characters is accepted, since a header has to carry it"
     );
     Ok(Some(token))
 }
@@ -271,6 +278,20 @@ impl Raw {
     fn filled(self, accepted: &str) -> anyhow::Result<String> {
         if self.value.is_empty() || self.value.contains('\0') {
             return self.refuse(accepted);
+        }
+        Ok(self.value)
+    }
+
+    /// A name that needs no quoting in any of the places where one is written: URLs, SQL, shells.
+    fn database(self) -> anyhow::Result<String> {
+        // 63 bytes is the longest name that Postgres keeps whole.
+        let good = (1..=63).contains(&self.value.len())
+            && self
+                .value
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
+        if !good {
+            return self.refuse("a name of 1 to 63 letters, digits, '_', '-' and '.'");
         }
         Ok(self.value)
     }

@@ -81,6 +81,7 @@ pub(crate) fn booted(config: ServerConfig) -> Fixture {
 
 pub(crate) fn fixture(config: ServerConfig, readiness: Readiness) -> Fixture {
     let database = DatabaseConfig {
+        ssl_mode: kodo_store::SslMode::default(),
         host: "127.0.0.1".into(),
         // Nothing listens on the port of tcpmux.
         port: 1,

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use kodo_server::{
@@ -16,6 +17,9 @@ use crate::ports::Ports;
 use crate::runs::EngineRuns;
 use crate::settings::Settings;
 use crate::telemetry;
+
+/// Beyond the grace period for steps and requests, how long stopping everything else may take.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs the service until a signal ends it.
 pub(crate) async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
@@ -64,11 +68,13 @@ pub(crate) async fn run_on(settings: Settings, ports: Ports) -> anyhow::Result<E
                 executor = engine.executor_id(),
                 "ready: POST http://{address}/intents"
             );
+            engine.ended().await;
         }
-        std::future::pending::<anyhow::Result<()>>().await
+        // Not by a signal, so by a bug. Whoever restarts this process does more good than its going on.
+        anyhow::bail!("the workflow engine's supervisor ended")
     };
     let ended = tokio::select! {
-        // Only a failed boot comes to an end.
+        // Comes to an end only where something is wrong.
         failed = working => failed,
         name = signals.next() => {
             tracing::info!(signal = name, "draining: no new work; a second signal ends at once");
@@ -96,8 +102,13 @@ pub(crate) async fn run_on(settings: Settings, ports: Ports) -> anyhow::Result<E
         store.close().await;
         anyhow::Ok(())
     };
+    let drain = tokio::time::timeout(settings.drain_grace + STOP_TIMEOUT, drain);
     tokio::select! {
-        drained = drain => drained?,
+        drained = drain => match drained {
+            Ok(drained) => drained?,
+            // What is left is committed or will be done again; holding the exit helps nobody.
+            Err(_) => tracing::warn!("the drain did not finish in time"),
+        },
         name = signals.next() => {
             tracing::warn!(signal = name, "ending at once; what ran is recovered at the next start");
             return Ok(ExitCode::FAILURE);

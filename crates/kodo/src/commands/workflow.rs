@@ -4,6 +4,7 @@ mod get;
 mod list;
 mod steps;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use kodo_contract::Timestamp;
@@ -32,7 +33,8 @@ pub(crate) async fn run(settings: &Settings, command: WorkflowCommand) -> anyhow
     };
     match shown.await {
         Ok(text) => {
-            print!("{text}");
+            // A reader that has seen enough (`| head`) is no error.
+            let _ = std::io::stdout().write_all(text.as_bytes());
             Ok(ExitCode::SUCCESS)
         }
         Err(error @ InspectError::NotFound(_)) => {

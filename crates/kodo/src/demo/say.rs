@@ -1,6 +1,6 @@
 //! Telling a person what happens: plain words, colour where a terminal shows it.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 /// Writes to standard output, in colour on a terminal that wants it.
 #[derive(Debug, Clone, Copy)]
@@ -20,12 +20,13 @@ impl Say {
 
     /// A line.
     pub(crate) fn line(self, text: &str) {
-        println!("{text}");
+        // A reader that has seen enough (`| head`) must not end the story before it has cleaned up.
+        let _ = writeln!(std::io::stdout(), "{text}");
     }
 
     /// A heading.
     pub(crate) fn step(self, number: usize, text: &str) {
-        println!("\n{} {text}", self.bold(&format!("{number}.")));
+        self.line(&format!("\n{} {text}", self.bold(&format!("{number}."))));
     }
 
     /// Something that went as promised.

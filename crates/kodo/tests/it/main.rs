@@ -3,5 +3,42 @@
 // A test says that something cannot fail by failing.
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, dead_code)]
 
+mod api;
+mod crash_demo;
+mod crash_points;
+mod db_commands;
+mod demos;
+mod door;
+mod drain;
+mod environment;
+mod evidence;
+mod exact;
+mod failed_runs;
 mod flow;
+mod idempotency;
+mod intents;
+mod interrupted;
+mod invalid_json;
+mod limits;
+mod origin;
+mod outage;
+mod own_server;
+mod program;
+mod raw;
+mod readiness;
+mod recovery;
+mod routes;
+mod rows;
+mod run_requests;
+mod run_view;
+mod schema_errors;
+mod scratch;
+mod statements;
+mod storable;
 mod support;
+mod tap;
+mod tasks;
+mod token;
+mod verdicts;
+mod workers;
+mod workflow_commands;

@@ -27,6 +27,7 @@ pub fn server() -> DatabaseConfig {
         user: variable("DB_USER", "postgres"),
         password: variable("DB_PASSWORD", "postgres"),
         database: "postgres".to_owned(),
+        ssl_mode: kodo_store::SslMode::default(),
     }
 }
 

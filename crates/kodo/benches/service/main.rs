@@ -1,0 +1,131 @@
+//! `cargo bench -p kodo --bench service`: the service's figures against this machine's own ceiling.
+//!
+//! The real binary, a real Postgres (`DB_HOST`, `DB_PORT`, `DB_USER`, `DB_PASSWORD`), databases of its own
+//! that go when it ends, however it ends. One JSON line a figure on standard output and nothing else there,
+//! the unit in each key's name. `BENCH_SECONDS` says how long load is put on for one figure. An answer that is
+//! no success, or a run that does not succeed, fails the bench; a missed aim does not.
+//!
+//! `… --bench service -- runs` measures one part alone; the parts are [`PARTS`].
+
+mod ceiling;
+mod cost;
+mod figures;
+mod http;
+mod load;
+mod pending;
+mod process;
+mod proxy;
+mod runs;
+mod stage;
+mod wire;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use kodo_harness::Service;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::ceiling::Ceiling;
+use crate::figures::{Figures, say};
+use crate::stage::{Stage, last_words, stop};
+
+/// What can be asked for. Without a wish everything is measured, in this order.
+const PARTS: [&str; 5] = ["ready", "memory", "http", "runs", "pending"];
+
+/// One thread: the bench takes at most one core from the service and from Postgres, whatever it does.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    // Cargo says `--bench` when it benches. Test runners that run every target say something else.
+    let (flags, parts): (Vec<String>, Vec<String>) = std::env::args()
+        .skip(1)
+        .partition(|argument| argument.starts_with('-'));
+    if !flags.iter().any(|flag| flag == "--bench") {
+        say("nothing measured: run it with `cargo bench -p kodo --bench service`");
+        return ExitCode::SUCCESS;
+    }
+    match bench(&parts).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("failed: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn bench(parts: &[String]) -> anyhow::Result<()> {
+    if let Some(unknown) = parts.iter().find(|part| !PARTS.contains(&part.as_str())) {
+        bail!("no part {unknown:?}; there are {}", PARTS.join(", "));
+    }
+    let stage = Stage::from_environment()?;
+    stage.sweep().await.with_context(|| {
+        format!(
+            "Postgres at {}:{} (`bin/mise run db:up` starts one)",
+            stage.server.host, stage.server.port
+        )
+    })?;
+    let measured = unless_interrupted(measure(&stage, parts)).await;
+    // Whatever happened, nothing stays behind. The figures' failure matters more than the clean-up's.
+    let cleared = stage.clear().await;
+    measured?;
+    cleared.context("dropping the bench's databases")?;
+    Ok(())
+}
+
+async fn measure(stage: &Stage, parts: &[String]) -> anyhow::Result<()> {
+    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|wish| wish == part);
+    let mut figures = Figures::default();
+    figures.print(&stage.machine().await?)?;
+
+    // The first start makes and migrates the databases; it is nobody's figure.
+    stop(Service::start(&stage.service()).await?).await?;
+    if wanted("ready") {
+        process::measure_start(stage, &mut figures).await?;
+    }
+    // Before the load, since its services come and go.
+    let ceiling = if wanted("runs") {
+        let commits = cost::measure(stage, &figures).await?;
+        Some(Ceiling::new(stage, commits).await?)
+    } else {
+        None
+    };
+
+    let service = Service::start(&stage.service()).await?;
+    let loaded = async {
+        if wanted("memory") {
+            process::measure_idle_memory(&service, &mut figures).await?;
+        }
+        if wanted("http") {
+            http::measure(stage, &service, &figures).await?;
+        }
+        if let Some(ceiling) = &ceiling {
+            runs::measure(stage, &service, ceiling, &mut figures).await?;
+        }
+        if wanted("memory") {
+            process::measure_memory(&service, &figures, "after").await?;
+        }
+        anyhow::Ok(())
+    };
+    if let Err(error) = loaded.await {
+        return Err(error.context(last_words(&service)));
+    }
+    stop(service).await?;
+
+    if wanted("pending") {
+        pending::measure(stage, &mut figures).await?;
+    }
+    figures.summary();
+    Ok(())
+}
+
+/// Runs the bench, unless a signal comes first. Either way it is dropped, and with it what it has started.
+async fn unless_interrupted(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::select! {
+        done = work => done,
+        _ = interrupt.recv() => bail!("interrupted"),
+        _ = terminate.recv() => bail!("terminated"),
+        _ = hangup.recv() => bail!("the terminal is gone"),
+    }
+}

@@ -1,0 +1,153 @@
+//! SIGTERM: running steps finish, the rest waits, and nothing holds the exit.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::evidence::{recorded, step_versions, workflow};
+use crate::support::{OTHER_INTENT, World, until};
+
+/// Bound on an exit that is to come by itself.
+const EXIT: Duration = Duration::from_secs(15);
+
+/// Waits until the service has understood a signal: it says so in its log.
+async fn draining(world: &World) {
+    until("the drain", || async {
+        world.service.log().contains("draining: no new work")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_drain_lets_the_running_step_finish_and_leaves_the_rest_for_the_next_start() {
+    let mut world = World::with("drain_step", |options| {
+        options.env("SBX_MOCK_DELAY_MS", 2000)
+    })
+    .await;
+    let intent = world.intent(OTHER_INTENT).await;
+    let run = world.run(&intent).await;
+    recorded(&world, &run, "plan").await;
+    world.service.signal(Signal::TERM).expect("SIGTERM");
+    draining(&world).await;
+    let refused = world.client.post("/intents", OTHER_INTENT).await;
+    assert!(
+        refused.is_err() || refused.is_ok_and(|answer| answer.status == 503),
+        "a draining service takes no work"
+    );
+    let exit = world.service.wait(EXIT).await.expect("an exit");
+    assert_eq!(exit.code(), Some(0), "{}", world.service.log());
+    let steps: Vec<String> = step_versions(&world, &run).await.into_keys().collect();
+    assert_eq!(steps, ["plan", "tool-001"]);
+    let (executor, attempts, status) = workflow(&world, &run).await;
+    assert_eq!((attempts, status.as_str()), (1, "PENDING"), "{executor}");
+    let checkpoints: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM dbos.operation_outputs WHERE workflow_uuid = $1")
+            .bind(&run)
+            .fetch_one(&world.system)
+            .await
+            .expect("checkpoints");
+    assert_eq!(checkpoints, 2, "the step that finished is checkpointed too");
+
+    let quick = world.options.clone().env("SBX_MOCK_DELAY_MS", 0);
+    world.restart(&quick).await;
+    let view = world.ended(&run).await;
+    assert_eq!(view["status"], "succeeded");
+    assert_eq!(view["steps"].as_array().map(Vec::len), Some(4));
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_at_once() {
+    let mut world = World::with("drain_twice", |options| {
+        options
+            .env("SBX_MOCK_DELAY_MS", 60_000)
+            .env("DRAIN_GRACE_MS", 60_000)
+    })
+    .await;
+    let intent = world.intent(OTHER_INTENT).await;
+    let run = world.run(&intent).await;
+    recorded(&world, &run, "plan").await;
+    world.service.signal(Signal::TERM).expect("SIGTERM");
+    draining(&world).await;
+    let asked = Instant::now();
+    world.service.signal(Signal::INT).expect("SIGINT");
+    let exit = world.service.wait(EXIT).await.expect("an exit");
+    assert!(
+        asked.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        asked.elapsed()
+    );
+    assert_eq!(exit.code(), Some(1), "{}", world.service.log());
+    assert_eq!(workflow(&world, &run).await.2, "PENDING");
+}
+
+#[tokio::test]
+async fn a_step_that_outlasts_the_grace_period_does_not_hold_the_exit() {
+    let mut world = World::with("drain_grace", |options| {
+        options
+            .env("SBX_MOCK_DELAY_MS", 60_000)
+            .env("DRAIN_GRACE_MS", 300)
+    })
+    .await;
+    let intent = world.intent(OTHER_INTENT).await;
+    let run = world.run(&intent).await;
+    recorded(&world, &run, "plan").await;
+    let asked = Instant::now();
+    let exit = world.service.stop().await.expect("an exit");
+    assert!(
+        asked.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        asked.elapsed()
+    );
+    assert_eq!(exit.code(), Some(0), "{}", world.service.log());
+    assert!(world.service.log().contains("did not finish in time"));
+    let quick = world.options.clone().env("SBX_MOCK_DELAY_MS", 0);
+    world.restart(&quick).await;
+    assert_eq!(world.ended(&run).await["status"], "succeeded");
+}
+
+#[tokio::test]
+async fn an_idle_service_ends_in_well_under_a_second() {
+    let mut world = World::new("drain_idle").await;
+    // Kept alive by the client's pool: an idle connection is nothing to wait for.
+    assert_eq!(
+        world.client.get("/healthz").await.expect("health").status,
+        200
+    );
+    let asked = Instant::now();
+    let exit = world.service.stop().await.expect("an exit");
+    assert!(
+        asked.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        asked.elapsed()
+    );
+    assert_eq!(exit.code(), Some(0), "{}", world.service.log());
+    // It gave its slot back, so that whoever comes next need not wait.
+    let holders = world.count("SELECT count(*) FROM app.workers WHERE holder IS NOT NULL");
+    assert_eq!(holders.await, 0);
+}
+
+#[tokio::test]
+async fn a_half_sent_body_holds_the_exit_no_longer_than_the_grace_period() {
+    let mut world = World::with("drain_body", |options| options.env("DRAIN_GRACE_MS", 500)).await;
+    let mut slow = TcpStream::connect(("127.0.0.1", world.service.port))
+        .await
+        .expect("a connection");
+    slow.write_all(
+        b"POST /intents HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 100\r\n\r\n",
+    )
+    .await
+    .expect("a head");
+    // The server asks for the body: the request is being served from here on.
+    let mut line = [0_u8; 12];
+    slow.read_exact(&mut line).await.expect("100 continue");
+    assert_eq!(&line, b"HTTP/1.1 100");
+    slow.write_all(b"{\"goal\":").await.expect("half a body");
+    let asked = Instant::now();
+    let exit = world.service.stop().await.expect("an exit");
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert_eq!(exit.code(), Some(0), "{}", world.service.log());
+    assert_eq!(world.count("SELECT count(*) FROM app.intents").await, 0);
+}
