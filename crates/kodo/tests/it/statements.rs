@@ -46,9 +46,9 @@ impl Meter {
         })
         .await;
         // Whoever comes first pays for pools and first uses: not what a request costs.
-        let intent = world.intent(OTHER_INTENT).await;
-        let run = world.run(&intent).await;
         if tool_ms == 0 {
+            let intent = world.intent(OTHER_INTENT).await;
+            let run = world.run(&intent).await;
             world.ended(&run).await;
         }
         Self {
