@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use sqlx::{Connection, PgConnection};
+use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use crate::load::{Client, Load};
@@ -73,26 +74,29 @@ impl Ceiling {
         clients: usize,
         window: Duration,
     ) -> anyhow::Result<f64> {
-        let script = std::env::temp_dir().join(format!("kodo-bench-{}.sql", std::process::id()));
-        std::fs::write(&script, format!("{INSERT};\n").repeat(self.commits))?;
         let app = &stage.databases.app;
         // pgbench counts whole seconds, the time that it takes to connect among them.
         let seconds = window.as_secs_f64().ceil().max(2.0) as u64;
-        let output = Command::new(pgbench)
-            .args(["--no-vacuum", "--protocol", "prepared", "--file"])
-            .arg(&script)
+        let running = Command::new(pgbench)
+            .args(["--no-vacuum", "--protocol", "prepared", "--file", "-"])
             .args(["--client", &clients.to_string()])
             .args(["--jobs", &clients.min(2).to_string()])
             .args(["--time", &seconds.to_string()])
             .args(["--host", &app.host, "--port", &app.port.to_string()])
             .args(["--username", &app.user, &app.database])
             .env("PGPASSWORD", &app.password)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .kill_on_drop(true)
-            .output()
-            .await;
-        let _ = std::fs::remove_file(&script);
-        let output = output.with_context(|| format!("running {}", pgbench.display()))?;
+            .spawn();
+        let mut running = running.with_context(|| format!("running {}", pgbench.display()))?;
+        if let Some(mut script) = running.stdin.take() {
+            // Few enough bytes for a pipe to hold. Dropping its end is what ends the script.
+            let lines = format!("{INSERT};\n").repeat(self.commits);
+            script.write_all(lines.as_bytes()).await?;
+        }
+        let output = running.wait_with_output().await?;
         let (told, complained) = (
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr),

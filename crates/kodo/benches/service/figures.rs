@@ -37,7 +37,7 @@ impl Figures {
         say("aims:");
         for aim in &self.aims {
             let verdict = if aim.met { "met   " } else { "MISSED" };
-            say(&format!("  {verdict}  {:<52} {}", aim.what, aim.seen));
+            say(&format!("  {verdict}  {:<54} {}", aim.what, aim.seen));
         }
     }
 }

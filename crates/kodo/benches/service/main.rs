@@ -106,7 +106,7 @@ async fn measure(stage: &Stage, parts: &[String]) -> anyhow::Result<()> {
         anyhow::Ok(())
     };
     if let Err(error) = loaded.await {
-        return Err(error.context(last_words(&service)));
+        bail!("{error:#}; {}", last_words(&service));
     }
     stop(service).await?;
 

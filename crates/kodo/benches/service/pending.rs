@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use kodo_contract::RunId;
 use kodo_harness::Service;
 use serde_json::json;
@@ -107,7 +107,9 @@ async fn finish(
         failed = health.watch(service.port) => failed,
     };
     let took = started.elapsed();
-    over.with_context(|| last_words(&service))?;
+    if let Err(error) = over {
+        bail!("{error:#}; {}", last_words(&service));
+    }
     let succeeded: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM app.runs WHERE id = ANY($1) AND status = 'succeeded'",
     )
