@@ -18,7 +18,7 @@ use crate::slot::{self, Lease};
 use crate::step::weather;
 use crate::stranded::Stranded;
 use crate::sweep::{SWEEP_EVERY, sweep};
-use crate::system::{APP_VERSION, app_name};
+use crate::system::{app_name, app_version};
 use crate::takeover::Takeover;
 
 /// Pause between two tries to take a slot or to launch.
@@ -161,7 +161,7 @@ async fn launch(
 ) -> Result<Launched, LaunchError> {
     let executor_id = slot::executor_id(slot);
     let dbos = DBOS::new(Config {
-        app_version: Some(APP_VERSION.to_owned()),
+        app_version: Some(app_version(&config.instance)),
         executor_id: Some(executor_id.clone()),
         max_connections: config.engine_connections,
         ..Config::new(app_name(&config.instance), config.system.url())

@@ -19,7 +19,12 @@ pub(crate) fn app_name(instance: &str) -> String {
 
 /// Names the *shape* of our workflows, not the build: a run started by yesterday's build goes on under today's
 /// unless the order of steps changed, and then the changed workflow gets a new name beside the old one.
-pub(crate) const APP_VERSION: &str = "1";
+///
+/// With the instance, because the engine wants the names of versions to be unique across the applications of a
+/// system database.
+pub(crate) fn app_version(instance: &str) -> String {
+    format!("1-{instance}")
+}
 
 /// Status and recorded error of one workflow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +49,7 @@ pub(crate) struct PendingRow {
 pub(crate) struct System {
     pub(crate) pool: PgPool,
     app_name: String,
+    app_version: String,
     engine: PostgresSystemDatabase,
 }
 
@@ -56,6 +62,7 @@ impl System {
     /// Connects lazily, with a small pool: sweeps and settlements, not the hot path of the engine.
     pub(crate) fn new(config: &DatabaseConfig, instance: &str) -> Self {
         let app_name = app_name(instance);
+        let app_version = app_version(instance);
         let pool = PgPoolOptions::new()
             .max_connections(4)
             .acquire_timeout(Duration::from_secs(3))
@@ -84,6 +91,7 @@ impl System {
         Self {
             pool,
             app_name,
+            app_version,
             engine,
         }
     }
@@ -173,7 +181,7 @@ impl System {
     /// Puts the unfinished work of an executor back on the engine's queue, for whoever has room.
     pub(crate) async fn reenqueue(&self, executor_id: &str) -> Result<Vec<String>, SystemError> {
         self.engine
-            .reenqueue_for_recovery(&[executor_id], APP_VERSION, INTERNAL_QUEUE)
+            .reenqueue_for_recovery(&[executor_id], &self.app_version, INTERNAL_QUEUE)
             .await
             .map_err(|error| SystemError(error.to_string()))
     }

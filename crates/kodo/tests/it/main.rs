@@ -20,6 +20,7 @@ mod intents;
 mod interrupted;
 mod invalid_json;
 mod limits;
+mod neighbours;
 mod origin;
 mod outage;
 mod own_server;
