@@ -20,7 +20,7 @@ pub use error::StoreError;
 pub use idempotency::{Idempotency, Write};
 pub use marks::{Mark, Marks};
 pub use migrations::MigrationState;
-pub use pool::{DatabaseConfig, Store, close, connect};
+pub use pool::{BY_INDEX, DatabaseConfig, Store, close, connect};
 pub use runs::{RunToPlan, Settlement, UnfinishedRun};
 pub use ssl::{SslMode, UnknownSslMode};
 pub use steps::{NewStep, Recorded};

@@ -4,7 +4,7 @@ use dbos::sysdb::postgres::{PostgresSystemDatabase, Settings};
 use dbos::sysdb::retry::RetryPolicy;
 use dbos::sysdb::types::Outcome;
 use dbos::sysdb::{INTERNAL_QUEUE, SystemDatabase};
-use kodo_store::{DatabaseConfig, StoreError};
+use kodo_store::{BY_INDEX, DatabaseConfig, StoreError};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use std::time::Duration;
@@ -75,7 +75,7 @@ impl System {
                     Ok(true)
                 })
             })
-            .connect_lazy_with(config.connect_options("kodo-system"));
+            .connect_lazy_with(config.connect_options("kodo-system").options(BY_INDEX));
         let engine = PostgresSystemDatabase::from_pool(
             pool.clone(),
             &Settings {
