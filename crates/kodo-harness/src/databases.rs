@@ -1,10 +1,16 @@
 //! Databases of one's own on a server that is there.
 
+use std::time::Duration;
+
 use kodo_store::DatabaseConfig;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, Connection, PgPool};
 
 use crate::HarnessError;
+
+/// How often, and how far apart, to look whether the server still makes a database that is to be dropped.
+const MAKING_LOOKS: u32 = 100;
+const MAKING_PAUSE: Duration = Duration::from_millis(50);
 
 /// A product database and a system database, made for one purpose. Both may be the same one.
 #[derive(Debug, Clone)]
@@ -57,6 +63,22 @@ impl Databases {
     pub async fn drop(&self) -> Result<(), HarnessError> {
         let maintenance = self.app.with_database("postgres");
         let mut admin = maintenance.connect("kodo-harness").await?;
+        // A service that was killed while it made a database is gone, but the server goes on making it.
+        for _ in 0..MAKING_LOOKS {
+            let making: bool = sqlx::query_scalar(
+                "SELECT EXISTS (SELECT FROM pg_stat_activity
+                                WHERE state = 'active' AND pid <> pg_backend_pid()
+                                  AND query LIKE 'CREATE DATABASE%' AND (strpos(query, $1) > 0 OR strpos(query, $2) > 0))",
+            )
+            .bind(&self.app.database)
+            .bind(&self.system.database)
+            .fetch_one(&mut admin)
+            .await?;
+            if !making {
+                break;
+            }
+            tokio::time::sleep(MAKING_PAUSE).await;
+        }
         for database in [&self.app.database, &self.system.database] {
             let quoted = database.replace('"', "\"\"");
             sqlx::raw_sql(AssertSqlSafe(format!(

@@ -10,6 +10,7 @@ use kodo_server::{
 };
 use kodo_store::Store;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::boot::boot;
@@ -109,7 +110,7 @@ pub(crate) async fn run_on(settings: Settings, ports: Ports) -> anyhow::Result<E
             // What is left is committed or will be done again; holding the exit helps nobody.
             Err(_) => tracing::warn!("the drain did not finish in time"),
         },
-        name = signals.next() => {
+        name = signals.another() => {
             tracing::warn!(signal = name, "ending at once; what ran is recovered at the next start");
             return Ok(ExitCode::FAILURE);
         }
@@ -123,20 +124,42 @@ pub(crate) async fn run_on(settings: Settings, ports: Ports) -> anyhow::Result<E
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// The one that came first, and when.
+    first: Option<(&'static str, Instant)>,
 }
+
+/// The same signal again within this time is the same request: Ctrl-C reaches a process from its terminal, and
+/// once more from whoever started it and passes signals on.
+const ECHO: Duration = Duration::from_millis(500);
 
 impl Signals {
     fn new() -> anyhow::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate()).context("SIGTERM")?,
             interrupt: signal(SignalKind::interrupt()).context("SIGINT")?,
+            first: None,
         })
     }
 
     async fn next(&mut self) -> &'static str {
-        tokio::select! {
+        let name = tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+        };
+        self.first.get_or_insert_with(|| (name, Instant::now()));
+        name
+    }
+
+    /// A signal that is not the first one's echo.
+    async fn another(&mut self) -> &'static str {
+        loop {
+            let name = self.next().await;
+            let echo = self
+                .first
+                .is_some_and(|(first, at)| first == name && at.elapsed() < ECHO);
+            if !echo {
+                return name;
+            }
         }
     }
 }

@@ -22,6 +22,9 @@ const TOOL_MS: u64 = 400;
 /// Bound on every wait.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Between the end of the service and the clean-up: a kill takes a moment to be carried out.
+const SETTLE: Duration = Duration::from_millis(100);
+
 /// What the demonstration asks for. No fixture has its key, so the default one answers: three tool calls.
 const INTENT: &str = r#"{"goal":"make the failing test pass","inputs":{"repo":"sisu-kodo"},"constraints":{"determinism":true}}"#;
 
@@ -32,6 +35,8 @@ const STEPS: [&str; 4] = ["plan", "tool-001", "tool-002", "tool-003"];
 pub(crate) async fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
     let databases = Databases::named(&settings.app, "kodo_demo");
     let told = unless_interrupted(story(settings, &databases)).await;
+    // A service that an interruption has left is killed by now, and what it asked of the server has arrived.
+    tokio::time::sleep(SETTLE).await;
     // Whatever happened, nothing stays behind. The story's failure matters more than the clean-up's.
     let dropped = databases.drop().await;
     told?;

@@ -83,6 +83,25 @@ async fn a_second_signal_ends_at_once() {
 }
 
 #[tokio::test]
+async fn the_same_signal_twice_at_once_is_one_request_as_a_terminal_and_a_task_runner_send_it() {
+    let mut world = World::with("drain_echo", |options| {
+        options.env("SBX_MOCK_DELAY_MS", 1_500)
+    })
+    .await;
+    let intent = world.intent(OTHER_INTENT).await;
+    let run = world.run(&intent).await;
+    recorded(&world, &run, "plan").await;
+    world.service.signal(Signal::INT).expect("SIGINT");
+    world.service.signal(Signal::INT).expect("SIGINT");
+    draining(&world).await;
+    world.service.signal(Signal::INT).expect("SIGINT");
+    let exit = world.service.wait(EXIT).await.expect("an exit");
+    assert_eq!(exit.code(), Some(0), "{}", world.service.log());
+    // The step under way was let finish.
+    recorded(&world, &run, "tool-001").await;
+}
+
+#[tokio::test]
 async fn a_step_that_outlasts_the_grace_period_does_not_hold_the_exit() {
     let mut world = World::with("drain_grace", |options| {
         options
