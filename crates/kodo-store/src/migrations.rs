@@ -6,11 +6,18 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use crate::{Store, StoreError};
 
 /// Every migration, in order: version, description, SQL. Append only; an applied one never changes.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(
-    1,
-    "product tables",
-    include_str!("../../../db/migrations/0001_product_tables.sql"),
-)];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (
+        1,
+        "product tables",
+        include_str!("../../../db/migrations/0001_product_tables.sql"),
+    ),
+    (
+        2,
+        "invariants",
+        include_str!("../../../db/migrations/0002_invariants.sql"),
+    ),
+];
 
 /// What `db:seed` inserts. Each statement can run again without effect.
 const SEEDS: &[&str] = &[include_str!("../../../db/seed/0001_demo_intent.sql")];
@@ -24,6 +31,18 @@ pub enum MigrationState {
     Pending(usize),
     /// The database has a migration that this binary does not know: a newer version wrote it.
     Newer(i64),
+}
+
+/// Version and SHA-384, as 96 hexadecimal digits, of every migration of this version.
+pub(crate) fn known() -> Vec<(i64, String)> {
+    migrator()
+        .iter()
+        .map(|migration| {
+            let checksum = migration.checksum.iter();
+            let hex = checksum.map(|byte| format!("{byte:02x}")).collect();
+            (migration.version, hex)
+        })
+        .collect()
 }
 
 fn migrator() -> Migrator {

@@ -7,6 +7,7 @@
 
 mod crash_demo;
 mod engine;
+mod evidence;
 mod failpoint;
 mod failure;
 mod gate;
@@ -25,6 +26,7 @@ mod system;
 mod takeover;
 
 pub use engine::{Engine, EngineConfig, StartError};
+pub use evidence::{EngineCopy, EngineRows, EngineTable, SETTLED_WITHIN, TAKEN_OVER_WITHIN};
 pub use failpoint::failpoint;
 pub use failure::RunFailure;
 pub use inspect::{InspectError, Inspector, StepSummary, WorkflowSummary};

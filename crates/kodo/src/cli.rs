@@ -36,6 +36,8 @@ pub(crate) enum Command {
     /// Look at workflows in the DBOS system database
     #[command(subcommand)]
     Workflow(WorkflowCommand),
+    /// Hold the rows of both databases against every invariant, also while the service runs
+    Prove(ProveArgs),
     /// See runs survive kill -9, shown from the database
     Demo(DemoArgs),
 }
@@ -114,6 +116,22 @@ pub(crate) enum Format {
     Table,
     /// One JSON document
     Json,
+}
+
+/// `kodo prove`
+#[derive(Debug, Clone, Copy, Args)]
+#[command(
+    after_help = "Writes nothing but temporary tables of its own session. What could be in passing is looked at \
+                  again until it is gone, or has lasted longer than a working service takes to mend it.\n\n\
+                  Exit codes: 0 every invariant holds; 1 one is violated; 2 nothing is proven, because a database \
+                  cannot be reached or is not migrated, or a setting is wrong."
+)]
+pub(crate) struct ProveArgs {
+    #[command(flatten)]
+    pub(crate) output: Output,
+    /// The same as `-o json`
+    #[arg(long, conflicts_with = "format")]
+    pub(crate) json: bool,
 }
 
 /// `kodo demo …`

@@ -2,7 +2,7 @@
 
 mod crash;
 mod main_job;
-mod say;
+pub(crate) mod say;
 mod signal;
 
 use std::process::ExitCode;

@@ -19,6 +19,7 @@ async fn the_short_help_shows_every_command() {
       dev       Run the service with a database of its own: finds or starts Postgres, migrates, serves
       db        The product database and the development server that holds it
       workflow  Look at workflows in the DBOS system database
+      prove     Hold the rows of both databases against every invariant, also while the service runs
       demo      See runs survive kill -9, shown from the database
       help      Print this message or the help of the given subcommand(s)
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, dead_code)]
 
 mod api;
+mod canonical_sql;
 mod crash_demo;
 mod crash_points;
 mod db_commands;
@@ -25,6 +26,9 @@ mod origin;
 mod outage;
 mod own_server;
 mod program;
+mod proof;
+mod prove;
+mod prove_red;
 mod raw;
 mod readiness;
 mod recovery;

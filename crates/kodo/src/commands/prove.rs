@@ -1,0 +1,97 @@
+//! `kodo prove`: every invariant, held against the rows of both databases.
+
+mod look;
+mod report;
+mod suspects;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use kodo_store::Invariant;
+
+use crate::cli::{Format, ProveArgs};
+use crate::settings::Settings;
+use look::Prover;
+use suspects::Suspects;
+
+/// Exit code where nothing is proven, so that a script never takes that for an answer.
+const UNPROVEN: u8 = 2;
+
+/// Beyond what a row may last on a service that works, how much longer it is waited for: a machine may be busy.
+const MARGIN: Duration = Duration::from_secs(3);
+
+/// Pause between two looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// What was found.
+struct Proof {
+    instance: String,
+    product: String,
+    system: String,
+    place: String,
+    /// Executor ids of the workers that live.
+    workers: Vec<String>,
+    runs: BTreeMap<String, i64>,
+    found: Vec<(Invariant, Suspects)>,
+}
+
+impl Proof {
+    fn violated(&self) -> usize {
+        let violated = self.found.iter().filter(|(_, rows)| !rows.holds());
+        violated.count()
+    }
+
+    /// Runs that are not over.
+    fn unfinished(&self) -> i64 {
+        ["queued", "running", "waiting_input"]
+            .iter()
+            .filter_map(|status| self.runs.get(*status))
+            .sum()
+    }
+}
+
+/// Proves and prints. Exit code 0 where every invariant holds, 1 where one is violated, 2 where that cannot be said.
+pub(crate) async fn run(settings: &Settings, args: ProveArgs) -> ExitCode {
+    let proof = match prove(settings).await {
+        Ok(proof) => proof,
+        Err(error) => return unproven(&error),
+    };
+    let text = if args.json || args.output.format == Format::Json {
+        report::json(&proof)
+    } else {
+        report::text(&proof)
+    };
+    // A reader that has seen enough (`| head`) is no error.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    match proof.violated() {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// Says why nothing is proven.
+pub(crate) fn unproven(error: &anyhow::Error) -> ExitCode {
+    eprintln!("kodo: nothing is proven: {error:#}");
+    ExitCode::from(UNPROVEN)
+}
+
+async fn prove(settings: &Settings) -> anyhow::Result<Proof> {
+    let mut prover = Prover::connect(settings).await?;
+    let mut proof = prover.first().await?;
+    loop {
+        let dead = proof.workers.is_empty();
+        for (_, rows) in &mut proof.found {
+            rows.judge(dead, MARGIN);
+        }
+        if proof.found.iter().all(|(_, rows)| rows.judged()) {
+            break;
+        }
+        // Not for something to happen, but for it to have had the time that it is allowed.
+        tokio::time::sleep(LOOK_AGAIN).await;
+        prover.again(&mut proof).await?;
+    }
+    prover.close().await?;
+    Ok(proof)
+}

@@ -1,0 +1,115 @@
+//! Looking: the rows of the product database as of one moment, the engine's as of a moment later.
+//!
+//! In this order because the engine's outcome is committed before the run's status: a run that says here that it is
+//! over has a workflow there that is, however busy the service. What the other order would want is looked at again.
+
+use anyhow::{Context, bail};
+use kodo_store::{Evidence, StoreError};
+use kodo_workflow::{EngineRows, EngineTable};
+
+use super::Proof;
+use super::suspects::Suspects;
+use crate::settings::Settings;
+
+/// Looks at both databases.
+pub(super) struct Prover<'a> {
+    settings: &'a Settings,
+    evidence: Evidence,
+    instance: String,
+}
+
+impl<'a> Prover<'a> {
+    /// Connects to the product database and sees that it can be asked.
+    pub(super) async fn connect(settings: &'a Settings) -> anyhow::Result<Self> {
+        let mut evidence = Evidence::connect(&settings.app)
+            .await
+            .with_context(|| place("product", settings))?;
+        if let Some(name) = evidence.lacks().await? {
+            bail!(
+                "database {:?} has no view app.invariant_{name}: it is not migrated to this version \
+                 (`kodo db migrate` does that, and every start of the service)",
+                settings.app.database
+            );
+        }
+        let instance = evidence.instance().await?;
+        Ok(Self {
+            settings,
+            evidence,
+            instance,
+        })
+    }
+
+    /// The first look.
+    pub(super) async fn first(&mut self) -> anyhow::Result<Proof> {
+        let workers = self.begin().await?;
+        let runs = self.evidence.runs_by_status().await?;
+        let mut found = Vec::new();
+        for invariant in self.evidence.invariants().await? {
+            let mut suspects = Suspects::new();
+            self.look(&invariant.name, &mut suspects).await?;
+            found.push((invariant, suspects));
+        }
+        self.evidence.end().await?;
+        Ok(Proof {
+            instance: self.instance.clone(),
+            product: self.settings.app.database.clone(),
+            system: self.settings.system.database.clone(),
+            place: format!("{}:{}", self.settings.app.host, self.settings.app.port),
+            workers,
+            runs: runs.into_iter().collect(),
+            found,
+        })
+    }
+
+    /// Another look, at what is not decided.
+    pub(super) async fn again(&mut self, proof: &mut Proof) -> anyhow::Result<()> {
+        proof.workers = self.begin().await?;
+        let open = proof.found.iter_mut().filter(|(_, rows)| !rows.judged());
+        for (invariant, suspects) in open {
+            self.look(&invariant.name, suspects).await?;
+        }
+        Ok(self.evidence.end().await?)
+    }
+
+    /// Closes the session.
+    pub(super) async fn close(self) -> anyhow::Result<()> {
+        Ok(self.evidence.close().await?)
+    }
+
+    /// Fixes the moment and carries the engine's rows over. Returns the workers that live.
+    async fn begin(&mut self) -> anyhow::Result<Vec<String>> {
+        self.evidence.begin().await?;
+        let mut engine = EngineRows::connect(&self.settings.system, &self.instance)
+            .await
+            .with_context(|| place("system", self.settings))?;
+        for table in EngineTable::ALL {
+            let mut rows = engine.read(table).await?;
+            let mut load = self.evidence.load(table.table()).await?;
+            while let Some(some) = rows.next().await? {
+                load.send(&some).await?;
+            }
+            load.finish().await?;
+        }
+        let workers = engine.workers().await?;
+        engine.close().await?;
+        Ok(workers)
+    }
+
+    async fn look(&mut self, name: &str, suspects: &mut Suspects) -> Result<(), StoreError> {
+        let mut look = suspects.look();
+        self.evidence.offenders(name, |row| look.sees(row)).await?;
+        look.end();
+        Ok(())
+    }
+}
+
+fn place(which: &str, settings: &Settings) -> String {
+    let database = match which {
+        "system" => &settings.system,
+        _ => &settings.app,
+    };
+    format!(
+        "the {which} database {:?} at {}:{}",
+        database.database, database.host, database.port
+    )
+}
