@@ -46,14 +46,15 @@ struct Column {
     default: Option<String>,
 }
 
-/// Everything in a database but the catalogs of Postgres. Rows come by their primary key, texts in byte order.
+/// Everything in a database but the catalogs of Postgres. Rows come by their primary key, texts in byte order. Without
+/// a normaliser each value is as it is.
 ///
 /// # Errors
 /// [`HarnessError::Store`] or [`HarnessError::Database`] where the server does not answer.
 pub async fn dump(
     database: &DatabaseConfig,
     rules: &Rules<'_>,
-    normaliser: &mut Normaliser,
+    mut normaliser: Option<&mut Normaliser>,
 ) -> Result<Dump, HarnessError> {
     let options = database.connect_options("kodo-harness").options(SESSION);
     let mut connection = kodo_store::connect(options).await?;
@@ -87,13 +88,12 @@ pub async fn dump(
                     dump.ruled.insert(path);
                 }
                 let value: Option<String> = row.try_get(index)?;
+                let rule = rule.map(|(_, volatile)| *volatile);
                 let value = value.map(|value| {
-                    shown(
-                        &value,
-                        column,
-                        rule.map(|(_, volatile)| *volatile),
-                        normaliser,
-                    )
+                    on_one_line(&match &mut normaliser {
+                        Some(normaliser) => shown(&value, column, rule, normaliser),
+                        None => value,
+                    })
                 });
                 dump.text.push_str(&format!(
                     "{name}[{}].{} = {}\n",
@@ -200,30 +200,31 @@ async fn rows(
         .await?)
 }
 
-/// A value on one line, with its placeholders.
+/// A value with its placeholders.
 fn shown(
     value: &str,
     column: &Column,
     rule: Option<Volatile>,
     normaliser: &mut Normaliser,
 ) -> String {
-    let value = match rule {
+    match rule {
         Some(Volatile::EpochMs) => normaliser.epoch_ms(value),
         // UUIDs first: they have numbers in them.
         Some(Volatile::Numbers) => without_numbers_outside_placeholders(&normaliser.text(value)),
         None if column.data_type.starts_with("timestamp") => normaliser.time_of_postgres(value),
         None => normaliser.text(value),
-    };
-    value
-        .chars()
-        .map(|c| {
-            if c.is_control() {
-                c.escape_default().to_string()
-            } else {
-                c.to_string()
-            }
-        })
-        .collect()
+    }
+}
+
+fn on_one_line(value: &str) -> String {
+    let escaped = value.chars().map(|c| {
+        if c.is_control() {
+            c.escape_default().to_string()
+        } else {
+            c.to_string()
+        }
+    });
+    escaped.collect()
 }
 
 fn without_numbers_outside_placeholders(text: &str) -> String {

@@ -2,10 +2,13 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 
 use kodo_store::DatabaseConfig;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::process::Command;
+use tokio::sync::oneshot;
 
 use crate::{Databases, HarnessError};
 
@@ -14,6 +17,9 @@ const LOCK: i64 = 0x746d_706c;
 
 /// Prefix of every database that a test makes.
 const PREFIX: &str = "kodo_it";
+
+/// How many [`TestDatabases`] this process has. Those of others it knows by their names.
+static MINE: AtomicUsize = AtomicUsize::new(0);
 
 /// Databases of one test.
 ///
@@ -38,13 +44,13 @@ impl TestDatabases {
     ) -> Result<Self, HarnessError> {
         let name = unique(test);
         let one = server.with_database(format!("{name}_one"));
-        clone(program, server, &[(&one, Kind::Both)]).await?;
-        Ok(Self {
-            databases: Databases {
-                app: one.clone(),
-                system: one,
-            },
-        })
+        // Counted before they are there: nobody may take what is being made for left behind.
+        let new = Self::counted(Databases {
+            app: one.clone(),
+            system: one.clone(),
+        });
+        clone(program, server, vec![(one, Kind::Both)]).await?;
+        Ok(new)
     }
 
     /// A product and a system database apart, migrated: as in production.
@@ -59,44 +65,60 @@ impl TestDatabases {
         let name = unique(test);
         let app = server.with_database(format!("{name}_app"));
         let system = server.with_database(format!("{name}_sys"));
+        let new = Self::counted(Databases {
+            app: app.clone(),
+            system: system.clone(),
+        });
         clone(
             program,
             server,
-            &[(&app, Kind::App), (&system, Kind::System)],
+            vec![(app, Kind::App), (system, Kind::System)],
         )
         .await?;
-        Ok(Self {
-            databases: Databases { app, system },
-        })
+        Ok(new)
     }
 
     /// Names of two databases that do not exist: what a service finds on a fresh server.
     pub fn none(server: &DatabaseConfig, test: &str) -> Self {
         let name = unique(test);
-        Self {
-            databases: Databases {
-                app: server.with_database(format!("{name}_app")),
-                system: server.with_database(format!("{name}_sys")),
-            },
-        }
+        Self::counted(Databases {
+            app: server.with_database(format!("{name}_app")),
+            system: server.with_database(format!("{name}_sys")),
+        })
+    }
+
+    fn counted(databases: Databases) -> Self {
+        MINE.fetch_add(1, Ordering::SeqCst);
+        Self { databases }
     }
 }
 
 impl Drop for TestDatabases {
     fn drop(&mut self) {
+        if MINE.fetch_sub(1, Ordering::SeqCst) > 1 {
+            return;
+        }
         let maintenance = self.databases.app.with_database("postgres");
-        // A runtime of its own on a thread of its own: this may run inside another one.
-        let dropped = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .map_err(HarnessError::from)?;
-            runtime.block_on(clean_up(&maintenance))
-        });
+        let dropped = apart(async move { clean_up(&maintenance).await });
         if let Ok(Err(error)) = dropped.join() {
             eprintln!("test databases stay behind: {error}");
         }
     }
+}
+
+/// Carries something out in a runtime of its own on a thread of its own: the caller may be inside of one, and block it
+/// with what it does next.
+fn apart<F>(what: F) -> JoinHandle<Result<(), HarnessError>>
+where
+    F: Future<Output = Result<(), HarnessError>> + Send + 'static,
+{
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(HarnessError::from)?;
+        runtime.block_on(what)
+    })
 }
 
 /// Drops the databases of every test, if this is the last test that runs.
@@ -113,7 +135,9 @@ async fn clean_up(maintenance: &DatabaseConfig) -> Result<(), HarnessError> {
         .iter()
         .filter_map(|name| owner(name))
         .any(|pid| pid != me && is_alive(pid));
-    if !others {
+    // Of this process too: one that was counted meanwhile has yet to wait for the lock.
+    let mine = MINE.load(Ordering::SeqCst) > 0;
+    if !others && !mine {
         for name in there.iter().filter(|name| owner(name).is_some()) {
             run(
                 &mut admin,
@@ -154,10 +178,29 @@ fn unique(test: &str) -> String {
     format!("{PREFIX}_{}_{}", std::process::id(), test.to_lowercase())
 }
 
+/// Makes the databases, on a thread of its own: whoever holds the lock must get on, also while the caller's runtime is
+/// blocked by a drop that waits for it.
 async fn clone(
     program: &Path,
     server: &DatabaseConfig,
-    wanted: &[(&DatabaseConfig, Kind)],
+    wanted: Vec<(DatabaseConfig, Kind)>,
+) -> Result<(), HarnessError> {
+    let (program, server) = (program.to_owned(), server.clone());
+    let (sender, receiver) = oneshot::channel();
+    apart(async move {
+        // Nobody listens any more where the test was given up.
+        let _ = sender.send(clone_here(&program, &server, &wanted).await);
+        Ok(())
+    });
+    receiver
+        .await
+        .map_err(|_| std::io::Error::other("the making of databases panicked"))?
+}
+
+async fn clone_here(
+    program: &Path,
+    server: &DatabaseConfig,
+    wanted: &[(DatabaseConfig, Kind)],
 ) -> Result<(), HarnessError> {
     let maintenance = server.with_database("postgres");
     let mut admin = maintenance.connect("kodo-harness").await?;

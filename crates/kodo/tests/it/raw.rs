@@ -17,7 +17,7 @@ pub struct Raw(BufReader<TcpStream>);
 #[derive(Debug)]
 pub struct RawAnswer {
     pub status: u16,
-    headers: Vec<(String, String)>,
+    pub headers: Vec<(String, String)>,
     pub body: String,
 }
 
