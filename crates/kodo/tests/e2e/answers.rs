@@ -281,9 +281,7 @@ async fn guarded() -> Exchanges {
 
     let right = |line| ask(line).header("Authorization", "Bearer right");
     let asks = vec![
-        right("POST /intents")
-            .header("Origin", "https://elsewhere.example")
-            .body(DEMO_INTENT),
+        right("POST /intents").header("Origin", "https://elsewhere.example"),
         right("GET /runs/x").header("Origin", "null"),
         right("POST /crashdemo?wf=x").header("Sec-Fetch-Site", "cross-site"),
         // Before anything is said about the token.
