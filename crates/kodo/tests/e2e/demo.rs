@@ -4,9 +4,10 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use kodo_harness::{Normaliser, ServiceOptions, TestDatabases, Volatile, diff, dump, laid_out};
+use kodo_harness::{Normaliser, TestDatabases, Volatile, diff, dump, laid_out};
 use kodo_store::DatabaseConfig;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tokio::task::JoinSet;
 
 use crate::api::{committed_fixtures, got};
 use crate::goldens::{Shown, colour};
@@ -102,20 +103,21 @@ struct Demo {
 }
 
 impl Demo {
-    async fn at(place: &Place, test: &str) -> Self {
+    /// A service in that place, ready, and when its making began.
+    async fn prepare(place: &Place) -> (SystemTime, World) {
         let began = SystemTime::now();
-        let test = format!("{test}_{}", place.name);
-        let change = |options: ServiceOptions| {
+        let databases = place.databases(&format!("golden_{}", place.name)).await;
+        let world = World::on(databases, |options| {
             let environment = place.environment.iter();
             environment.fold(committed_fixtures(options), |options, (name, value)| {
                 options.env(name, value)
             })
-        };
-        let world = if place.settings.is_empty() {
-            World::apart(&test, change).await
-        } else {
-            World::on(place.databases(&test).await, change).await
-        };
+        })
+        .await;
+        (began, world)
+    }
+
+    async fn run(began: SystemTime, world: World) -> Self {
         let intent = world.intent(DEMO_INTENT).await;
         let path = format!("/intents/{intent}/run");
         let started = world.client.post(&path, DEMO_RUN).await.unwrap();
@@ -169,9 +171,13 @@ impl Demo {
 }
 
 impl Place {
-    /// Two databases with this place's settings.
+    /// Two databases with this place's settings, empty; where there is nothing to set, the service makes them itself.
+    /// No clones of a template: what its migrations left in there is from another time.
     async fn databases(&self, test: &str) -> TestDatabases {
         let databases = TestDatabases::none(&server(), test);
+        if self.settings.is_empty() {
+            return databases;
+        }
         let mut admin = connect(&server()).await;
         // Servers may be built without ICU; then the settings alone have to do.
         let icu: bool =
@@ -238,44 +244,38 @@ async fn connect(database: &DatabaseConfig) -> PgConnection {
     PgConnection::connect_with(&options).await.unwrap()
 }
 
-/// The golden of the view: what every place shows.
-pub async fn view() -> Shown {
-    let [here, there, elsewhere] = PLACES.each_ref().map(|place| async move {
-        let demo = Demo::at(place, "golden_view").await;
-        demo.view().await
-    });
-    let shown: [String; 3] = tokio::join!(here, there, elsewhere).into();
-    Shown::File(alike(shown))
-}
-
-/// The goldens of the databases: what every place's have in them.
-pub async fn rows() -> Shown {
-    let [here, there, elsewhere] = PLACES.each_ref().map(|place| async move {
-        let demo = Demo::at(place, "golden_rows").await;
-        demo.rows().await
-    });
-    let shown: [[String; 2]; 3] = tokio::join!(here, there, elsewhere).into();
-    let texts = ["product.txt", "system.txt"].into_iter().enumerate();
-    Shown::Folder(
-        texts
-            .map(|(number, name)| {
-                (
-                    name.to_owned(),
-                    alike(shown.each_ref().map(|texts| texts[number].clone())),
-                )
-            })
-            .collect(),
-    )
+/// The goldens of the view and of both databases: what every place shows and has.
+pub async fn all() -> Vec<Shown> {
+    // Started one after the other, since migrating takes a machine's breath; then they work at once.
+    let mut worlds = Vec::new();
+    for place in &PLACES {
+        worlds.push(Demo::prepare(place).await);
+    }
+    let mut demos = JoinSet::new();
+    for (number, (began, world)) in worlds.into_iter().enumerate() {
+        demos.spawn(async move {
+            let demo = Demo::run(began, world).await;
+            (number, demo.view().await, demo.rows().await, demo)
+        });
+    }
+    let mut ended = demos.join_all().await;
+    ended.sort_by_key(|(number, ..)| *number);
+    let view = alike(ended.iter().map(|(_, view, ..)| view).collect());
+    let product = alike(ended.iter().map(|(_, _, rows, _)| &rows[0]).collect());
+    let system = alike(ended.iter().map(|(_, _, rows, _)| &rows[1]).collect());
+    let rows = [("product.txt", product), ("system.txt", system)];
+    let rows = rows.map(|(name, text)| (name.to_owned(), text));
+    vec![Shown::File(view), Shown::Folder(rows.into())]
 }
 
 /// The text that all have in common. Whatever differs between places is a mistake, and no golden.
-fn alike([here, others @ ..]: [String; 3]) -> String {
-    for (other, place) in others.iter().zip(&PLACES[1..]) {
+fn alike(shown: Vec<&String>) -> String {
+    for (other, place) in shown.iter().zip(&PLACES) {
         assert!(
-            *other == here,
+            *other == shown[0],
             "it depends on where it is\n{}",
-            diff((PLACES[0].name, &here), (place.name, other), colour())
+            diff((PLACES[0].name, shown[0]), (place.name, other), colour())
         );
     }
-    here
+    shown[0].clone()
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use kodo_harness::{GoldenError, Goldens, Mode};
+use kodo_harness::{Goldens, Mode};
 
 use crate::{answers, demo, help};
 
@@ -14,35 +14,48 @@ pub enum Shown {
     Folder(BTreeMap<String, String>),
 }
 
-/// Declares the goldens: test, name below `tests/golden`, what makes the text. A golden that is not declared here is
+/// Declares the goldens: test, names below `tests/golden`, what makes their texts. A golden that is not declared here is
 /// one that no test claims.
 macro_rules! goldens {
-    ($($test:ident: $name:literal = $shown:path;)*) => {
-        const CLAIMED: &[&str] = &[$($name),*];
+    ($($test:ident: $($name:literal),+ = $shown:path;)*) => {
+        const CLAIMED: &[&str] = &[$($($name),+),*];
 
         $(
             #[tokio::test]
             async fn $test() {
-                let shown = $shown().await;
-                fits(match &shown {
-                    Shown::File(text) => goldens().file($name, text),
-                    Shown::Folder(texts) => goldens().folder($name, texts),
-                });
+                check(&[$($name),+], $shown().await);
             }
         )*
     };
 }
 
 goldens! {
-    the_view_of_the_demo_run_is_its_golden_wherever_it_runs: "run-view.json" = demo::view;
-    both_databases_after_the_demo_intent_are_their_goldens_wherever_they_are: "database" = demo::rows;
+    the_demo_run_and_what_it_leaves_are_their_goldens_wherever_it_runs:
+        "run-view.json", "database" = demo::all;
     every_answer_of_the_api_is_its_golden: "http" = answers::all;
     the_help_of_every_command_is_its_golden: "cli" = help::all;
 }
 
+/// Each golden is looked at, also where an earlier one does not fit.
+fn check(names: &[&str], shown: Vec<Shown>) {
+    assert_eq!(names.len(), shown.len());
+    let goldens = goldens();
+    let compared = names.iter().zip(&shown).map(|(name, shown)| match shown {
+        Shown::File(text) => goldens.file(name, text),
+        Shown::Folder(texts) => goldens.folder(name, texts),
+    });
+    let wrong = compared
+        .filter_map(Result::err)
+        .map(|error| error.to_string());
+    let wrong: Vec<String> = wrong.collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn no_golden_is_there_that_no_test_claims() {
-    fits(goldens().nothing_but(CLAIMED));
+    if let Err(error) = goldens().nothing_but(CLAIMED) {
+        panic!("{error}");
+    }
 }
 
 /// Whether diffs are for a terminal. A test runner that captures a test's output hides the terminal; whoever started
@@ -63,10 +76,4 @@ fn goldens() -> Goldens {
         mode,
         colour(),
     )
-}
-
-fn fits(compared: Result<(), GoldenError>) {
-    if let Err(error) = compared {
-        panic!("{error}");
-    }
 }

@@ -9,7 +9,7 @@ use crate::program::kodo;
 const COLUMNS: &str = "100";
 
 /// The help of every command, short and long, a file a command.
-pub async fn all() -> Shown {
+pub async fn all() -> Vec<Shown> {
     let mut texts = BTreeMap::new();
     let mut to_ask = vec![Vec::<String>::new()];
     while let Some(command) = to_ask.pop() {
@@ -35,7 +35,7 @@ pub async fn all() -> Shown {
     ] {
         assert!(texts.contains_key(known), "{known} in {:?}", texts.keys());
     }
-    Shown::Folder(texts)
+    vec![Shown::Folder(texts)]
 }
 
 /// The command line and what it prints. It must succeed, and say nothing on stderr.
