@@ -153,19 +153,19 @@ impl Service {
                 log.followers().clear();
             }));
         }
-        let found = tokio::time::timeout(READY_TIMEOUT, bound.wait_for(Option::is_some)).await;
-        match found {
-            Ok(Ok(ports)) => {
-                let (port, admin_port) = ports.unwrap_or_default();
-                drop(ports);
-                Ok(Self {
-                    child,
-                    log,
-                    reader,
-                    port,
-                    admin_port,
-                })
-            }
+        // What is waited for is copied out of the channel's lock, which must not be held across a wait.
+        let found = tokio::time::timeout(READY_TIMEOUT, async {
+            let found = bound.wait_for(Option::is_some).await;
+            found.map(|ports| ports.unwrap_or_default())
+        });
+        match found.await {
+            Ok(Ok((port, admin_port))) => Ok(Self {
+                child,
+                log,
+                reader,
+                port,
+                admin_port,
+            }),
             // The log ended without the line: so did the process.
             Ok(Err(_)) => Err(HarnessError::Ended {
                 status: child.wait().await?.to_string(),

@@ -29,8 +29,10 @@ pub(crate) async fn start(State(app): State<App>, request: Request) -> Result<Re
     // No body is wanted. One that was sent is read all the same, within the limits of every body, so that the
     // connection stays usable.
     body::read(body, app.config().body_timeout).await?;
+    app.runs().failpoint("demo:before");
     app.in_time(async { Ok(app.runs().start_crash_demo(&id).await?) })
         .await?;
+    app.runs().failpoint("demo:answer");
     let answer = serde_json::to_string(&Started {
         accepted: true,
         workflow_id: &id,

@@ -27,8 +27,8 @@ pub trait Runs: Send + Sync + 'static {
     /// Whether the engine's own database answers. The caller bounds the wait.
     async fn system_database(&self) -> bool;
 
-    /// A place where a test can make the process die: `accept:before` and `accept:committed`, around the commit of a
-    /// run.
+    /// A place where a test can make the process die: `before` its handler commits anything, `committed` where that
+    /// is not the end of its work, and before its `answer`.
     fn failpoint(&self, _name: &str) {}
 }
 

@@ -43,6 +43,7 @@ pub(crate) async fn create(State(app): State<App>, request: Request) -> Result<R
         status: status.as_u16(),
         body: &answer,
     });
+    app.runs().failpoint("intent:before");
     let write = app
         .in_time(async {
             Ok(app
@@ -55,5 +56,6 @@ pub(crate) async fn create(State(app): State<App>, request: Request) -> Result<R
         intent: Some(id),
         ..Subject::default()
     };
+    app.runs().failpoint("intent:answer");
     idempotency::answer(write, status, answer, subject)
 }

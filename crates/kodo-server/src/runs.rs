@@ -93,6 +93,7 @@ async fn accept(
         app.runs().accepted(&run_id);
         subject.run = Some(run_id);
     }
+    app.runs().failpoint("accept:answer");
     idempotency::answer(write, status, answer, subject)
 }
 

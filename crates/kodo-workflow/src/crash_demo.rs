@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::RunFailure;
 use crate::intent_run::Workshop;
-use crate::step::{durable, weather};
+use crate::step::{durable, durable_sleep, weather};
 
 /// Name of the workflow in `dbos.workflow_status`.
 pub(crate) const WORKFLOW: &str = "crash_demo";
@@ -29,7 +29,7 @@ pub(crate) async fn run(
 ) -> dbos::Result<(), RunFailure> {
     let (store, gate) = (&shop.store, &shop.gate);
     durable(gate, "s1", || weather(|| store.mark(workflow_id, Mark::S1))).await?;
-    dbos::sleep(Duration::from_millis(input.sleep_ms)).await?;
+    durable_sleep(Duration::from_millis(input.sleep_ms)).await?;
     durable(gate, "s2", || weather(|| store.mark(workflow_id, Mark::S2))).await?;
     Ok(())
 }

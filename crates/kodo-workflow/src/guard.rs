@@ -7,6 +7,7 @@ use dbos::Error;
 use dbos::sysdb::Error as SystemError;
 use futures_util::FutureExt;
 
+use crate::failpoint;
 use crate::failure::RunFailure;
 
 /// Runs a workflow body. A panic and a history that the code no longer matches end it as failures: the engine
@@ -14,6 +15,12 @@ use crate::failure::RunFailure;
 pub(crate) async fn guard<T>(
     body: impl Future<Output = dbos::Result<T, RunFailure>>,
 ) -> dbos::Result<T, RunFailure> {
+    let body = async {
+        failpoint("start:committed");
+        let outcome = body.await;
+        failpoint("end:before");
+        outcome
+    };
     // Unwind safety: what the body shares with the process is the store, the gate and the ports, none of
     // which holds an invariant across an await that a panic could break.
     match AssertUnwindSafe(body).catch_unwind().await {

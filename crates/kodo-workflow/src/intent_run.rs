@@ -16,7 +16,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use crate::failpoint;
 use crate::failure::RunFailure;
 use crate::gate::Gate;
 use crate::step::{durable, weather};
@@ -68,7 +67,6 @@ pub(crate) struct Workshop {
 
 /// The body.
 pub(crate) async fn run(shop: &Workshop, run_id: &RunId) -> dbos::Result<RunOutput, RunFailure> {
-    failpoint("start:committed");
     let history = History::default();
     let plan_id = StepId::plan();
     let planned: Planned = durable(&shop.gate, plan_id.as_str(), || {
@@ -103,7 +101,6 @@ pub(crate) async fn run(shop: &Workshop, run_id: &RunId) -> dbos::Result<RunOutp
                 .into());
         }
     }
-    failpoint("end:before");
     Ok(RunOutput {
         tool_calls: plan.tool_calls.len(),
     })

@@ -49,6 +49,14 @@ where
     outcome.map_err(last_attempt)
 }
 
+/// Sleeps durably: the wake-up time is a checkpoint, so a restart sleeps what is left and no more.
+pub(crate) async fn durable_sleep(length: Duration) -> dbos::Result<(), RunFailure> {
+    failpoint("DBOS.sleep:before");
+    dbos::sleep(length).await?;
+    failpoint("DBOS.sleep:checkpointed");
+    Ok(())
+}
+
 /// What the last of several attempts said, instead of the list of all: the run shows one reason.
 fn last_attempt(error: Error<RunFailure>) -> Error<RunFailure> {
     match error {

@@ -6,11 +6,14 @@ use std::time::Duration;
 use dbos::{Config, DBOS, StartOptions, WorkflowRef};
 use kodo_contract::RunId;
 use kodo_store::StoreError;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::crash_demo::{self, DemoInput};
 use crate::engine::{EngineConfig, Shared};
+use crate::failpoint;
 use crate::failure::RunFailure;
 use crate::guard::guard;
 use crate::intent_run::{self, RunInput, RunOutput};
@@ -169,12 +172,12 @@ async fn launch(
     // The list of workflows. They share what this process works with, and never the engine itself: that
     // would keep it alive for ever.
     let with = Arc::clone(shared);
-    let intent_run = dbos.register_workflow(intent_run::WORKFLOW, move |input: RunInput| {
+    let intent_run = register(&dbos, intent_run::WORKFLOW, move |input: RunInput| {
         let shared = Arc::clone(&with);
         async move { run_intent(&shared, &input.run_id).await }
     })?;
     let with = Arc::clone(shared);
-    let crash_demo = dbos.register_workflow(crash_demo::WORKFLOW, move |input: DemoInput| {
+    let crash_demo = register(&dbos, crash_demo::WORKFLOW, move |input: DemoInput| {
         let shared = Arc::clone(&with);
         async move { run_crash_demo(&shared, &input).await }
     })?;
@@ -186,7 +189,9 @@ async fn launch(
         .bind(LAUNCH_LOCK)
         .execute(&mut alone)
         .await?;
+    failpoint("launch:before");
     dbos.launch().await?;
+    failpoint("launch:committed");
     sqlx::Connection::close(alone).await?;
     Ok(Launched {
         dbos,
@@ -197,6 +202,22 @@ async fn launch(
     })
 }
 
+/// Registers a workflow with the engine, and its name with the tests: one that they do not know fails them.
+fn register<P, R, F, Fut>(
+    dbos: &DBOS,
+    name: &str,
+    body: F,
+) -> dbos::Result<WorkflowRef<P, R, RunFailure>>
+where
+    F: Fn(P) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = dbos::Result<R, RunFailure>> + Send + 'static,
+    P: Serialize + DeserializeOwned + Send + 'static,
+    R: Serialize + DeserializeOwned + Send + 'static,
+{
+    failpoint(&format!("register:{name}"));
+    dbos.register_workflow(name, body)
+}
+
 async fn run_intent(shared: &Shared, run_id: &RunId) -> dbos::Result<RunOutput, RunFailure> {
     let mut execution = shared.starter.enter(run_id.as_str());
     let recovered = !execution.is_started_here();
@@ -204,11 +225,13 @@ async fn run_intent(shared: &Shared, run_id: &RunId) -> dbos::Result<RunOutput, 
         execution.take_room().await;
         // A recovered run is usually one that was interrupted, and sometimes one that was over and was resumed
         // through the engine. A refusal is no reason to end it: its status is settled at its end.
+        failpoint("recover:before");
         match weather(|| shared.shop.store.reopen(run_id)).await {
             Ok(true) => tracing::info!(run.id = %run_id, "the run is open again"),
             Ok(false) => {}
             Err(error) => tracing::warn!(run.id = %run_id, %error, "could not open the run again"),
         }
+        failpoint("recover:committed");
     }
     tracing::info!(run.id = %run_id, recovered, "run started");
     let outcome = guard(intent_run::run(&shared.shop, run_id)).await;
@@ -281,6 +304,7 @@ async fn start(shared: Arc<Shared>, engine: Arc<Launched>, run_id: RunId, swept:
     };
     // A start waits for the server as long as it takes. One that outlived its launch would write a row that says
     // it runs here, after the next launch has looked for such rows.
+    failpoint("start:before");
     let started = until(&engine.over, engine.intent_run.start_with(input, options)).await;
     let handle = match started {
         Some(Ok(handle)) => handle,

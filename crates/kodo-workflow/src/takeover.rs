@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use crate::engine::Shared;
+use crate::failpoint;
 use crate::holder;
 use crate::slot::{self, TAKEOVER_AFTER};
 use crate::sweep::SweepError;
@@ -58,7 +59,9 @@ impl Takeover {
             return Ok(());
         }
         let executor_id = slot::executor_id(slot);
+        failpoint("takeover:before");
         let moved = shared.system.reenqueue(&executor_id).await?;
+        failpoint("takeover:committed");
         shared.shop.store.set_slot_holder(slot, None).await?;
         self.free_since.remove(&slot);
         tracing::info!(

@@ -1,226 +1,143 @@
-//! A run of three tool calls is killed at every single point of its life, by SIGKILL, exactly there.
-//!
-//! Whatever the point, the run ends as if nothing had happened: the same rows, each once.
+//! Which fail points there are: found by watching, never listed by hand.
 
-use hyper::Method;
-use kodo_harness::{Answer, HarnessError};
-use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use crate::evidence::{evidence, killed, step_versions, workflow};
-use crate::support::{OTHER_INTENT, World, text, until};
+use serde_json::{Value, json};
 
-/// The failpoint variable of debug builds; see `kodo_workflow::failpoint`.
-const FAILPOINT: &str = "KODO_FAILPOINT";
+use crate::crash_lane::{Lane, Undisturbed, same};
+use crate::crash_scenes::{Fixtures, Life, Scene};
+use crate::support::World;
 
-/// A world with an intent and the evidence of a run that nobody disturbed.
-struct Scene {
-    world: World,
-    intent: String,
-    undisturbed: Value,
+/// The lives that are watched, and then disturbed at every point that they pass.
+pub fn lives() -> Vec<Life> {
+    let mut lives: Vec<Life> = Scene::ALL.into_iter().map(Life::new).collect();
+    lives.extend([
+        // Stored, and nobody told the engine: the sweep starts it.
+        Life::after(Scene::Run, &["accept:committed"]),
+        // In its middle, from its checkpoints.
+        Life::after(Scene::Run, &["tool-001:committed"]),
+        Life::after(Scene::FailingRun, &["tool-002:committed"]),
+        Life::after(Scene::CrashDemo, &["s1:committed"]),
+    ]);
+    lives.push(Life {
+        beside: true,
+        ..Life::after(Scene::Run, &["tool-001:committed"])
+    });
+    lives
 }
 
-impl Scene {
-    async fn new(test: &str) -> Self {
-        let world = World::apart(test, |options| options).await;
-        let intent = world.intent(OTHER_INTENT).await;
-        let run = world.run(&intent).await;
-        assert_eq!(world.ended(&run).await["status"], "succeeded");
-        let undisturbed = evidence(&world, &run).await;
-        let checkpoints = &undisturbed["system"]["checkpoints"];
-        assert_eq!(
-            checkpoints.as_array().map(Vec::len),
-            Some(4),
-            "{checkpoints}"
-        );
-        Self {
-            world,
-            intent,
-            undisturbed,
-        }
-    }
+/// What is known of the lives of one test.
+pub type Watched = BTreeMap<Life, Undisturbed>;
 
-    /// Starts a service that dies at `point`.
-    async fn arm(&mut self, point: &str) {
-        let armed = self.world.options.clone().env(FAILPOINT, point);
-        self.world.restart(&armed).await;
-    }
-
-    /// Starts one that does not.
-    async fn disarm(&mut self) {
-        let options = self.world.options.clone();
-        self.world.restart(&options).await;
-    }
-
-    /// `POST …/run` with an idempotency key that is the point's own.
-    async fn post(&self, point: &str) -> Result<Answer, HarnessError> {
-        let path = format!("/intents/{}/run", self.intent);
-        let headers = [("Idempotency-Key", point)];
-        self.world
-            .client
-            .send(Method::POST, &path, &headers, "{}")
-            .await
-    }
-
-    /// Kills a run at `point`, restarts, and sees the run end as the undisturbed one did. The answer of the
-    /// client's second try says whether the run had been stored before the kill.
-    async fn dies_and_recovers(&mut self, point: &str) -> bool {
-        let runs_before = self.runs().await;
-        self.arm(point).await;
-        // The process may be gone before it could answer: that is the client's every-day.
-        let _ = self.post(point).await;
-        killed(&mut self.world.service, point).await;
-        let stored = self.runs().await - runs_before;
-        let before = match self.newest_run().await {
-            Some(run) if stored == 1 => step_versions(&self.world, &run).await,
-            _ => Default::default(),
-        };
-
-        self.disarm().await;
-        let again = self.post(point).await.expect("an answer after the restart");
-        assert_eq!(again.status, 202, "{point}: {}", again.text());
-        let replayed = again.header("Idempotency-Replayed") == Some("true");
-        let run = text(&again, "runId");
-        assert_eq!(
-            self.runs().await,
-            runs_before + 1,
-            "{point}: exactly one run"
-        );
-
-        let view = self.world.ended(&run).await;
-        assert_eq!(view["status"], "succeeded", "{point}: {view}");
-        let found = evidence(&self.world, &run).await;
-        assert_eq!(found, self.undisturbed, "{point}");
-        let after = step_versions(&self.world, &run).await;
-        for (step, version) in &before {
-            assert_eq!(
-                after.get(step),
-                Some(version),
-                "{point}: {step} was written again"
+/// Plays each life undisturbed. Whatever happened to it before, it ends like a case of its scene to which nothing
+/// ever did.
+pub async fn watch(lane: &mut Lane, lives: &[Life]) -> Watched {
+    let mut watched = Watched::new();
+    for life in lives {
+        let undisturbed = lane.undisturbed(life).await;
+        let whole = Life::new(life.scene);
+        if *life != whole {
+            if !watched.contains_key(&whole) {
+                let undisturbed = lane.undisturbed(&whole).await;
+                watched.insert(whole.clone(), undisturbed);
+            }
+            same(
+                &life.to_string(),
+                &watched[&whole].state,
+                &undisturbed.state,
             );
         }
-        replayed
+        watched.insert(life.clone(), undisturbed);
     }
+    watched
+}
 
-    async fn runs(&self) -> i64 {
-        self.world.count("SELECT count(*) FROM app.runs").await
+/// A lane on two databases of the shared server, as in production.
+pub async fn lane(test: &str, fixtures: &Arc<Fixtures>) -> Lane {
+    let world = World::apart(test, |options| options).await;
+    Lane::new(world, test, fixtures)
+}
+
+/// The points of a life, in order, as a golden file has them.
+fn golden(watched: &Watched) -> Value {
+    let lives = watched
+        .iter()
+        .map(|(life, undisturbed)| (life.to_string(), json!(undisturbed.points)));
+    Value::Object(lives.collect())
+}
+
+const GOLDEN: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../tests/golden/fail-points.json"
+);
+
+#[tokio::test]
+async fn the_fail_points_of_every_workflow_are_those_of_the_golden_file() {
+    let fixtures = Arc::new(Fixtures::new("crash_golden"));
+    let mut lane = lane("crash_golden", &fixtures).await;
+    let watched = watch(&mut lane, &lives()).await;
+    for (life, undisturbed) in &watched {
+        every_checkpoint_has_its_points(life, undisturbed);
     }
+    every_workflow_has_a_scene(&watched);
 
-    async fn newest_run(&self) -> Option<String> {
-        sqlx::query_scalar("SELECT id FROM app.runs ORDER BY id DESC LIMIT 1")
-            .fetch_optional(&self.world.app)
-            .await
-            .expect("runs")
+    let found = golden(&watched);
+    if std::env::var_os("KODO_GOLDEN_REFRESH").is_some() {
+        std::fs::write(GOLDEN, format!("{found:#}\n")).expect("the golden file");
+        return;
     }
+    let expected = std::fs::read_to_string(GOLDEN)
+        .unwrap_or_else(|error| panic!("{GOLDEN}: {error}; refresh the golden files"));
+    let expected: Value = serde_json::from_str(&expected).expect("JSON");
+    same("tests/golden/fail-points.json", &expected, &found);
+}
 
-    async fn all(mut self, points: &[&str]) {
-        for point in points {
-            assert!(
-                self.dies_and_recovers(point).await,
-                "{point}: it was stored"
-            );
+/// Whatever the engine wrote down of a workflow went through the one function that has the fail points: a step that
+/// bypasses it, or a point that is gone, shows here.
+fn every_checkpoint_has_its_points(life: &Life, undisturbed: &Undisturbed) {
+    let checkpoints = undisturbed.state["system"]["checkpoints"].as_array();
+    let passed = |point: &str| undisturbed.points.iter().any(|passed| passed == point);
+    // What a life did before it was watched, it passed before.
+    if life.is_asked_for() && life.scene != Scene::ReplayedRun {
+        for checkpoint in checkpoints.into_iter().flatten() {
+            let name = checkpoint["function_name"].as_str().expect("a name");
+            // What the engine calls its own, a sleep, has no effect but its checkpoint.
+            let moments = if name.starts_with("DBOS.") {
+                &["before", "checkpointed"][..]
+            } else {
+                &["before", "committed", "checkpointed"]
+            };
+            for moment in moments {
+                let point = format!("{name}:{moment}");
+                assert!(passed(&point), "{life}: there is no fail point {point}");
+            }
+        }
+        let request = undisturbed.points.first().and_then(|p| p.split_once(':'));
+        let (request, moment) = request.expect("a request's point");
+        assert_eq!(moment, "before", "{life}");
+        assert!(passed(&format!("{request}:answer")), "{life}");
+    }
+    if life.scene.workflow().is_some() && life.scene != Scene::ReplayedRun {
+        assert!(checkpoints.is_some_and(|all| all.len() >= 3), "{life}");
+        for point in ["start:committed", "end:before"] {
+            assert!(passed(point), "{life}: there is no fail point {point}");
         }
     }
 }
 
-#[tokio::test]
-async fn a_run_killed_before_it_is_stored_leaves_nothing_and_the_clients_retry_makes_exactly_one() {
-    let mut scene = Scene::new("crash_before").await;
-    assert!(!scene.dies_and_recovers("accept:before").await);
-    assert!(scene.dies_and_recovers("accept:committed").await);
-    assert!(scene.dies_and_recovers("start:committed").await);
-}
-
-#[tokio::test]
-async fn a_run_killed_around_its_plan_goes_on() {
-    let points = ["plan:before", "plan:committed", "plan:checkpointed"];
-    Scene::new("crash_plan").await.all(&points).await;
-}
-
-#[tokio::test]
-async fn a_run_killed_around_its_first_tool_call_goes_on() {
-    let points = [
-        "tool-001:before",
-        "tool-001:committed",
-        "tool-001:checkpointed",
-    ];
-    Scene::new("crash_tool1").await.all(&points).await;
-}
-
-#[tokio::test]
-async fn a_run_killed_around_its_second_tool_call_goes_on() {
-    let points = [
-        "tool-002:before",
-        "tool-002:committed",
-        "tool-002:checkpointed",
-    ];
-    Scene::new("crash_tool2").await.all(&points).await;
-}
-
-#[tokio::test]
-async fn a_run_killed_around_its_third_tool_call_goes_on() {
-    let points = [
-        "tool-003:before",
-        "tool-003:committed",
-        "tool-003:checkpointed",
-    ];
-    Scene::new("crash_tool3").await.all(&points).await;
-}
-
-#[tokio::test]
-async fn a_run_killed_at_its_end_is_settled() {
-    let points = ["end:before", "settle:before", "settle:committed"];
-    Scene::new("crash_end").await.all(&points).await;
-}
-
-/// Kills a crash demo at each point; both effects are there once, and asking again adds none.
-async fn demo(test: &str, points: &[&str]) {
-    let mut world = World::apart(test, |options| options.env("WF_SLEEP_MS", 50)).await;
-    for point in points {
-        let id = format!("demo {point}");
-        let path = format!("/crashdemo?wf={}", id.replace(' ', "%20"));
-        let armed = world.options.clone().env(FAILPOINT, point);
-        world.restart(&armed).await;
-        let _ = world.client.post(&path, "").await;
-        killed(&mut world.service, point).await;
-        let options = world.options.clone();
-        world.restart(&options).await;
-        until(&format!("the end of {id}"), || async {
-            workflow(&world, &id).await.2 == "SUCCESS"
-        })
-        .await;
-        let again = world.client.post(&path, "").await.expect("an answer");
-        assert_eq!(again.status, 202, "{}", again.text());
-        let marks = world.client.get(&path.replace("crashdemo", "marks")).await;
-        assert_eq!(
-            marks.expect("marks").text(),
-            r#"{"s1":1,"s2":1}"#,
-            "{point}"
-        );
-        let checkpoints: Vec<String> = sqlx::query_scalar(
-            "SELECT function_name FROM dbos.operation_outputs WHERE workflow_uuid = $1 ORDER BY function_id",
-        )
-        .bind(&id)
-        .fetch_all(&world.system)
-        .await
-        .expect("checkpoints");
-        assert_eq!(checkpoints, ["s1", "DBOS.sleep", "s2"], "{point}");
+/// A workflow that the service registers and that nobody plays here would be one that nobody kills.
+fn every_workflow_has_a_scene(watched: &Watched) {
+    let played: Vec<&str> = Scene::ALL.into_iter().filter_map(Scene::workflow).collect();
+    let mut registered: Vec<&str> = watched
+        .values()
+        .flat_map(|undisturbed| &undisturbed.points)
+        .filter_map(|point| point.strip_prefix("register:"))
+        .collect();
+    registered.sort_unstable();
+    registered.dedup();
+    assert!(!registered.is_empty());
+    for workflow in registered {
+        assert!(played.contains(&workflow), "{workflow} has no scene");
     }
-}
-
-#[tokio::test]
-async fn a_crash_demo_killed_around_its_first_effect_has_it_once() {
-    demo(
-        "crash_s1",
-        &["s1:before", "s1:committed", "s1:checkpointed"],
-    )
-    .await;
-}
-
-#[tokio::test]
-async fn a_crash_demo_killed_around_its_second_effect_has_it_once() {
-    demo(
-        "crash_s2",
-        &["s2:before", "s2:committed", "s2:checkpointed"],
-    )
-    .await;
 }

@@ -15,42 +15,70 @@ pub fn fixtures() -> String {
     concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/oc").to_owned()
 }
 
-/// Everything recorded of a run in both databases, but for what differs between any two runs: its ids, the
-/// times, and how often and by whom it was recovered.
+/// Everything recorded of a run, or of a crash demo by its workflow's id, in both databases: whole rows, so that a
+/// column or a row that nobody expected shows. Left out is what differs between any two runs: ids, times, and how
+/// often and by whom it was recovered.
 pub async fn evidence(world: &World, run: &str) -> Value {
+    evidence_but_for(world, run, &[]).await
+}
+
+/// The same, with further texts that only this run has replaced by a word.
+pub async fn evidence_but_for(world: &World, run: &str, own: &[(&str, &str)]) -> Value {
     let app = column(
         &world.app,
         "SELECT jsonb_build_object(
-             'run', (SELECT jsonb_build_object('status', status, 'workflow', workflow_id,
-                                               'trace', trace_id, 'error', error)
-                     FROM app.runs WHERE id = $1),
-             'steps', (SELECT jsonb_agg(jsonb_build_object('step', step_id, 'phase', phase, 'output', output,
-                                                           'trace', trace_id,
-                                                           'in order', started_at <= finished_at)
+             'instance', (SELECT id FROM app.instance),
+             'run', (SELECT to_jsonb(r) - '{created_at,updated_at}'::text[] FROM app.runs r WHERE id = $1),
+             'intent', (SELECT to_jsonb(i) - 'created_at' FROM app.intents i JOIN app.runs r ON r.intent_id = i.id
+                        WHERE r.id = $1),
+             'steps', (SELECT jsonb_agg(to_jsonb(s) - '{started_at,finished_at}'::text[]
+                                        || jsonb_build_object('in order', started_at <= finished_at)
                                         ORDER BY started_at, step_id)
-                       FROM app.run_steps WHERE run_id = $1),
-             'artifacts', (SELECT jsonb_agg(jsonb_build_object('step', step_id, 'idx', idx, 'kind', kind, 'uri', uri,
-                                                               'inline', inline, 'sha256', sha256)
-                                            ORDER BY step_id, idx)
-                           FROM app.artifacts WHERE run_id = $1))::text",
+                       FROM app.run_steps s WHERE run_id = $1),
+             'artifacts', (SELECT jsonb_agg(to_jsonb(a) - 'created_at' ORDER BY step_id, idx)
+                           FROM app.artifacts a WHERE run_id = $1),
+             'marks', (SELECT jsonb_agg(to_jsonb(m) - 'created_at' ORDER BY step)
+                       FROM app.marks m WHERE run_id = $1),
+             'idempotency', (SELECT jsonb_agg(to_jsonb(k) - '{created_at,fingerprint}'::text[] ORDER BY scope, key)
+                             FROM app.idempotency_keys k WHERE strpos(body, $1) > 0))::text",
         run,
     )
     .await;
     let system = column(
         &world.system,
         "SELECT jsonb_build_object(
-             'workflow', (SELECT jsonb_build_object('name', name, 'status', status, 'input', inputs,
-                                                    'output', output, 'error', error,
-                                                    'version', application_version)
-                          FROM dbos.workflow_status WHERE workflow_uuid = $1),
-             'checkpoints', (SELECT jsonb_agg(jsonb_build_array(function_id, function_name, output, error)
+             'workflow', (SELECT to_jsonb(w) - '{executor_id,recovery_attempts,queue_name,created_at,updated_at,
+                                                 started_at_epoch_ms,completed_at,owner_xid}'::text[]
+                                 || jsonb_build_object('completed', completed_at IS NOT NULL)
+                          FROM dbos.workflow_status w WHERE workflow_uuid = $1),
+             'checkpoints', (SELECT jsonb_agg(to_jsonb(o) - '{started_at_epoch_ms,completed_at_epoch_ms}'::text[]
+                                              -- When a sleeper wakes up is a time, too.
+                                              || CASE function_name WHEN 'DBOS.sleep'
+                                                 THEN jsonb_build_object('output', 'wake-up time') ELSE '{}' END
                                               ORDER BY function_id)
-                             FROM dbos.operation_outputs WHERE workflow_uuid = $1))::text",
+                             FROM dbos.operation_outputs o WHERE workflow_uuid = $1),
+             'notifications', (SELECT count(*) FROM dbos.notifications WHERE destination_uuid = $1),
+             'streams', (SELECT count(*) FROM dbos.streams WHERE workflow_uuid = $1),
+             'events', (SELECT count(*) FROM dbos.workflow_events WHERE workflow_uuid = $1),
+             'event history', (SELECT count(*) FROM dbos.workflow_events_history WHERE workflow_uuid = $1))::text",
         run,
     )
     .await;
-    let parse = |text: String| -> Value { serde_json::from_str(&text).expect("JSON of Postgres") };
-    json!({ "app": parse(app.replace(run, "RUN")), "system": parse(system.replace(run, "RUN")) })
+    let parse = |text: &str| -> Value { serde_json::from_str(text).expect("JSON of Postgres") };
+    let found = parse(&app);
+    let mut text = json!({ "app": found, "system": parse(&system) }).to_string();
+    let words = [
+        (run, "RUN"),
+        (found["run"]["intent_id"].as_str().unwrap_or(run), "INTENT"),
+        (
+            found["instance"].as_str().expect("the instance"),
+            "INSTANCE",
+        ),
+    ];
+    for (own, word) in words.iter().chain(own) {
+        text = text.replace(own, word);
+    }
+    parse(&text)
 }
 
 async fn column(pool: &PgPool, query: &'static str, run: &str) -> String {
@@ -69,6 +97,25 @@ pub async fn step_versions(world: &World, run: &str) -> BTreeMap<String, String>
             .fetch_all(&world.app)
             .await
             .expect("steps");
+    rows.into_iter().collect()
+}
+
+/// Every row that records an effect of a run or of a crash demo, in both databases, each with the transaction that
+/// wrote it: what must be neither written again nor lost.
+pub async fn effects(world: &World, run: &str) -> BTreeMap<String, String> {
+    let read = async |pool: &PgPool, query: &'static str| -> Vec<(String, String)> {
+        let rows = sqlx::query_as(query).bind(run).fetch_all(pool).await;
+        rows.expect("effects")
+    };
+    let app = "SELECT 'step ' || step_id, xmin::text FROM app.run_steps WHERE run_id = $1
+               UNION ALL SELECT 'artifact ' || step_id || '/' || idx, xmin::text FROM app.artifacts WHERE run_id = $1
+               UNION ALL SELECT 'mark ' || step, xmin::text FROM app.marks WHERE run_id = $1
+               UNION ALL SELECT 'key ' || scope || ' ' || key, xmin::text FROM app.idempotency_keys
+                         WHERE strpos(body, $1) > 0";
+    let system = "SELECT 'checkpoint ' || function_id || ' ' || function_name, xmin::text
+                  FROM dbos.operation_outputs WHERE workflow_uuid = $1";
+    let mut rows = read(&world.app, app).await;
+    rows.extend(read(&world.system, system).await);
     rows.into_iter().collect()
 }
 

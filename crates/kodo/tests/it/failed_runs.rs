@@ -9,7 +9,7 @@ use crate::scratch::Scratch;
 use crate::support::{DEMO_INTENT, World};
 
 /// A fixture whose plan makes these tool calls.
-fn fixture(key: &str, tool_calls: &Value) -> String {
+pub fn fixture(key: &str, tool_calls: &Value) -> String {
     let response = json!({"prompt": "p", "toolCalls": tool_calls, "responses": [], "diffs": []});
     json!({"key": key, "schemaVersion": 1, "response": response}).to_string()
 }

@@ -6,7 +6,12 @@
 mod api;
 mod canonical_sql;
 mod crash_demo;
+mod crash_lane;
+mod crash_matrix;
+mod crash_outage;
 mod crash_points;
+mod crash_scenes;
+mod crash_seed;
 mod db_commands;
 mod demos;
 mod door;
