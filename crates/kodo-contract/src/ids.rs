@@ -8,6 +8,21 @@ use uuid::Uuid;
 /// The longest id a client may send, in bytes: far above any id of ours, and small enough to index.
 pub const MAX_ID_BYTES: usize = 256;
 
+/// What makes every id unique: the time to the millisecond, and randomness.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where ids get their time and randomness from"
+)]
+fn fresh() -> Uuid {
+    Uuid::now_v7()
+}
+
+/// An id for a request that came without one. Like every other id, a later one sorts later.
+#[must_use]
+pub fn request_id() -> String {
+    fresh().hyphenated().to_string()
+}
+
 /// Declares an id made of a prefix and a UUIDv7 as 32 lower-case hex digits.
 ///
 /// UUIDv7 because ids must be unique across processes and restarts and sort by the time of their
@@ -23,7 +38,7 @@ macro_rules! prefixed_id {
             /// Makes a new id. Within one process, a later call gives an id that sorts later.
             #[must_use]
             pub fn generate() -> Self {
-                Self(format!(concat!($prefix, "{}"), Uuid::now_v7().simple()))
+                Self(format!(concat!($prefix, "{}"), fresh().simple()))
             }
 
             /// Reads an id; `None` unless it is exactly the prefix and 32 lower-case hex digits.

@@ -7,6 +7,7 @@
 
 mod boundary;
 mod canonical;
+mod clock;
 mod decimal;
 mod ids;
 mod intent;
@@ -23,7 +24,8 @@ mod wording;
 
 pub use boundary::{Boundary, decode, encode};
 pub use canonical::{canonical_json, sha256_hex};
-pub use ids::{IntentId, MAX_ID_BYTES, RunId, StepId, WorkflowId};
+pub use clock::now;
+pub use ids::{IntentId, MAX_ID_BYTES, RunId, StepId, WorkflowId, request_id};
 pub use intent::{Intent, RunRequest};
 pub use invalid::{Invalid, Violation};
 pub use json::{JsonError, MAX_DEPTH, MAX_STORED_DEPTH, parse_json, parse_stored_json};

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -51,7 +52,7 @@ impl Binaries {
 /// All usable ones on the machine, best first: `$PG_BIN`, then by version, then `initdb` on the path.
 pub(crate) async fn on_machine(identity: Identity) -> Vec<Binaries> {
     let mut found = Vec::new();
-    if let Some(given) = env::var_os("PG_BIN").filter(|value| !value.is_empty()) {
+    if let Some(given) = variable("PG_BIN").filter(|value| !value.is_empty()) {
         found.extend(Binaries::examine(&absolute(Path::new(&given)), identity).await);
     }
     let mut packaged = Vec::new();
@@ -118,9 +119,17 @@ fn folders_like(folder: &Path, prefix: &str, rest: &str) -> Vec<PathBuf> {
         .collect()
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place of this crate that reads the environment"
+)]
+fn variable(name: &str) -> Option<OsString> {
+    env::var_os(name)
+}
+
 /// The folder of the `initdb` on `PATH`, links resolved: its neighbours need not be linked, too.
 fn on_path() -> Option<PathBuf> {
-    let path = env::var_os("PATH")?;
+    let path = variable("PATH")?;
     let initdb = env::split_paths(&path)
         .map(|folder| folder.join("initdb"))
         .find(|file| file.is_file())?;

@@ -312,6 +312,10 @@ async fn a_data_folder_that_cannot_be_made_is_named() {
 }
 
 #[tokio::test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "asks whoever runs it whether the registries may be used"
+)]
 async fn each_registry_gives_a_server_that_starts() {
     if std::env::var_os("KODO_DEVDB_NETWORK").is_none() {
         return;

@@ -34,6 +34,10 @@ pub fn failpoint(point: &str) {
 }
 
 #[cfg(debug_assertions)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test hook of debug builds, in no configuration table"
+)]
 mod armed {
     use std::fs::File;
     use std::io::Write as _;

@@ -14,7 +14,6 @@ use kodo_sandbox::{Job, Sandbox};
 use kodo_store::{NewArtifact, NewStep, Recorded, Store};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use time::OffsetDateTime;
 
 use crate::failure::RunFailure;
 use crate::gate::Gate;
@@ -131,7 +130,7 @@ async fn plan(
     step_id: &StepId,
     history: &History,
 ) -> Result<Planned, RunFailure> {
-    let started_at = OffsetDateTime::now_utc();
+    let started_at = kodo_contract::now();
     let run = weather(|| shop.store.run_to_plan(run_id))
         .await?
         .ok_or_else(|| {
@@ -178,7 +177,7 @@ async fn plan(
                 output: &output,
                 trace_id: trace_id.as_deref(),
                 started_at,
-                finished_at: OffsetDateTime::now_utc(),
+                finished_at: kodo_contract::now(),
                 artifacts: &artifacts,
             })
             .await
@@ -207,7 +206,7 @@ async fn execute(
     if look && let Some(output) = weather(|| shop.store.step_output(run_id, step_id)).await? {
         return recorded_exit(&output);
     }
-    let started_at = OffsetDateTime::now_utc();
+    let started_at = kodo_contract::now();
     let result = shop
         .sandbox
         .execute(&Job {
@@ -227,7 +226,7 @@ async fn execute(
                 output: &output,
                 trace_id,
                 started_at,
-                finished_at: OffsetDateTime::now_utc(),
+                finished_at: kodo_contract::now(),
                 artifacts: &artifacts,
             })
             .await

@@ -8,6 +8,8 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use kodo_store::DatabaseConfig;
 
+use crate::environment;
+
 /// Declares every key once: field, flag, variable, default, what it is for.
 macro_rules! keys {
     ($($field:ident $flag:literal $variable:literal $default:literal $help:literal;)*) => {
@@ -221,7 +223,9 @@ impl Raw {
         default: &str,
     ) -> Self {
         let by_environment = || {
-            let value = std::env::var_os(variable)?.to_string_lossy().into_owned();
+            let value = environment::variable(variable)?
+                .to_string_lossy()
+                .into_owned();
             // `PORT= kodo serve` is how shells and compose files say "not set"; a password may be empty.
             (!value.is_empty() || variable == "DB_PASSWORD").then_some(value)
         };

@@ -4,6 +4,8 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
+use crate::environment;
+
 /// What is logged where `RUST_LOG` says nothing: our own lines, and warnings of everybody else. The engine
 /// tells of each retry and each recovered batch at `warn` and `info`; the latter repeats ours.
 const DEFAULT_FILTER: &str = "info,dbos=warn,sqlx=error,hyper=warn";
@@ -15,9 +17,9 @@ pub(crate) fn init() {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
-    let json = match std::env::var("LOG_FORMAT").as_deref() {
-        Ok("json") => true,
-        Ok("text") => false,
+    let json = match environment::text("LOG_FORMAT").as_deref() {
+        Some("json") => true,
+        Some("text") => false,
         _ => !std::io::stderr().is_terminal(),
     };
     if json {

@@ -142,6 +142,10 @@ impl Client for Committing {
 
 /// pgbench, where `db:up` finds a server's programs or has put some. Debian's wrapper on the path works as
 /// well as the program itself.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "looks for a program where the shell would"
+)]
 async fn find_pgbench() -> Option<PathBuf> {
     let mut folders: Vec<PathBuf> = std::env::var_os("PG_BIN")
         .map(PathBuf::from)

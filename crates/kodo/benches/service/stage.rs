@@ -37,6 +37,10 @@ pub(crate) struct Stage {
 
 impl Stage {
     /// The stage that the environment describes. Nothing is made yet.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "where the benchmark learns of its server"
+    )]
     pub(crate) fn from_environment() -> anyhow::Result<Self> {
         let variable =
             |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());

@@ -9,6 +9,7 @@ use kodo_store::Store;
 
 use crate::boot;
 use crate::cli::{DataDir, DbCommand};
+use crate::environment;
 use crate::settings::Settings;
 use crate::telemetry;
 
@@ -69,15 +70,15 @@ pub(crate) async fn run(settings: &Settings, command: DbCommand) -> anyhow::Resu
 /// # Errors
 /// Where `DB_PROVIDER` names no provider.
 pub(crate) fn devdb_config(settings: &Settings, place: DataDir) -> anyhow::Result<DevDbConfig> {
-    let provider = match std::env::var("DB_PROVIDER") {
-        Ok(name) if !name.is_empty() => name
+    let provider = match environment::text("DB_PROVIDER") {
+        Some(name) if !name.is_empty() => name
             .parse::<Provider>()
             .with_context(|| format!("DB_PROVIDER={name} is not valid"))?,
         _ => Provider::Auto,
     };
     let data_dir = place
         .data_dir
-        .or_else(|| std::env::var_os("KODO_DATA_DIR").map(PathBuf::from))
+        .or_else(|| environment::variable("KODO_DATA_DIR").map(PathBuf::from))
         .unwrap_or_else(|| PathBuf::from(".data"));
     let compose_file = Path::new("compose.yaml");
     Ok(DevDbConfig {

@@ -2,6 +2,8 @@
 
 use std::io::{IsTerminal, Write};
 
+use crate::environment;
+
 /// Writes to standard output, in colour on a terminal that wants it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Say {
@@ -11,8 +13,8 @@ pub(crate) struct Say {
 impl Say {
     /// Colour on a terminal, unless `NO_COLOR` is set (no-color.org) or the terminal is dumb.
     pub(crate) fn new() -> Self {
-        let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-            && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let wanted = environment::variable("NO_COLOR").is_none_or(|value| value.is_empty())
+            && environment::variable("TERM").is_none_or(|term| term != "dumb");
         Self {
             colour: wanted && std::io::stdout().is_terminal(),
         }

@@ -18,6 +18,10 @@ pub fn program() -> PathBuf {
 }
 
 /// The server under test: `DB_HOST`, `DB_PORT`, `DB_USER`, `DB_PASSWORD`, with the contract's defaults.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "where the tests learn of their server"
+)]
 pub fn server() -> DatabaseConfig {
     let variable =
         |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
