@@ -33,5 +33,5 @@ pub use body::MAX_BODY_BYTES;
 pub use config::{ApiToken, ServerConfig, origins_of};
 pub use engine::{CrashDemoError, Runs};
 pub use readiness::Readiness;
-pub use routes::{admin_router, product_router};
+pub use routes::{Route, admin_router, admin_routes, product_router, product_routes};
 pub use serve::serve;

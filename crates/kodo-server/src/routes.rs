@@ -4,9 +4,10 @@ use std::any::Any;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::handler::Handler;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::app::App;
@@ -15,28 +16,78 @@ use crate::guard::{Gate, guard};
 use crate::observe::observe;
 use crate::{crash_demo, health, intents, runs};
 
+/// A route, as whoever checks all of them sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Route {
+    /// `GET` (which answers `HEAD` as well) or `POST`.
+    pub method: &'static str,
+    /// The path, with its parameters in braces.
+    pub path: &'static str,
+}
+
+/// Routes under construction. There is no way to add one without its being listed.
+#[derive(Default)]
+struct Routes {
+    router: Router<App>,
+    listed: Vec<Route>,
+}
+
+impl Routes {
+    fn get<T: 'static>(self, path: &'static str, handler: impl Handler<T, App>) -> Self {
+        self.add("GET", path, get(handler))
+    }
+
+    fn post<T: 'static>(self, path: &'static str, handler: impl Handler<T, App>) -> Self {
+        self.add("POST", path, post(handler))
+    }
+
+    fn add(mut self, method: &'static str, path: &'static str, handler: MethodRouter<App>) -> Self {
+        self.listed.push(Route { method, path });
+        self.router = self.router.route(path, handler);
+        self
+    }
+}
+
+fn product() -> Routes {
+    Routes::default()
+        // Probes
+        .get("/healthz", health::healthz)
+        .get("/readyz", health::readyz)
+        // Intents and their runs
+        .post("/intents", intents::create)
+        .post("/intents/{id}/run", runs::create)
+        .get("/runs/{id}", runs::read)
+        // The crash demo
+        .post("/crashdemo", crash_demo::start)
+        .get("/marks", crash_demo::marks)
+}
+
+fn admin() -> Routes {
+    Routes::default()
+        .get("/dbos-healthz", health::dbos_healthz)
+        .get("/readyz", health::readyz)
+}
+
 /// The product API. `GET` routes answer `HEAD` as well.
 pub fn product_router(app: &App) -> Router {
-    let routes = Router::new()
-        // Probes
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
-        // Intents and their runs
-        .route("/intents", post(intents::create))
-        .route("/intents/{id}/run", post(runs::create))
-        .route("/runs/{id}", get(runs::read))
-        // The crash demo
-        .route("/crashdemo", post(crash_demo::start))
-        .route("/marks", get(crash_demo::marks));
-    finish(routes, app, &["/healthz", "/readyz"])
+    finish(product().router, app, &["/healthz", "/readyz"])
+}
+
+/// Every route of the product API.
+#[must_use]
+pub fn product_routes() -> Vec<Route> {
+    product().listed
 }
 
 /// The admin API, for loopback only.
 pub fn admin_router(app: &App) -> Router {
-    let routes = Router::new()
-        .route("/dbos-healthz", get(health::dbos_healthz))
-        .route("/readyz", get(health::readyz));
-    finish(routes, app, &["/readyz"])
+    finish(admin().router, app, &["/readyz"])
+}
+
+/// Every route of the admin API.
+#[must_use]
+pub fn admin_routes() -> Vec<Route> {
+    admin().listed
 }
 
 /// The stack around the routes, innermost first: the last layer sees the request first.

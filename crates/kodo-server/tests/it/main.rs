@@ -11,5 +11,7 @@
 mod availability;
 mod connections;
 mod drain;
+mod gates;
+mod nodding;
 mod routes;
 mod support;

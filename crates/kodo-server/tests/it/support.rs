@@ -74,17 +74,26 @@ pub(crate) fn config() -> ServerConfig {
 }
 
 pub(crate) fn booted(config: ServerConfig) -> Fixture {
+    // Nothing listens on the port of tcpmux.
+    booted_on(config, 1)
+}
+
+/// A booted app whose database is at this port of the loopback interface.
+pub(crate) fn booted_on(config: ServerConfig, database_port: u16) -> Fixture {
     let readiness = Readiness::new();
     readiness.set_migrated();
-    fixture(config, readiness)
+    fixture_on(config, readiness, database_port)
 }
 
 pub(crate) fn fixture(config: ServerConfig, readiness: Readiness) -> Fixture {
+    fixture_on(config, readiness, 1)
+}
+
+fn fixture_on(config: ServerConfig, readiness: Readiness, database_port: u16) -> Fixture {
     let database = DatabaseConfig {
         ssl_mode: kodo_store::SslMode::default(),
         host: "127.0.0.1".into(),
-        // Nothing listens on the port of tcpmux.
-        port: 1,
+        port: database_port,
         user: "nobody".into(),
         password: String::new(),
         database: "nothing".into(),
