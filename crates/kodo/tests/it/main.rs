@@ -5,6 +5,7 @@
 
 mod api;
 mod canonical_sql;
+mod catalogue;
 mod crash_demo;
 mod crash_lane;
 mod crash_matrix;
