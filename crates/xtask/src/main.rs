@@ -1,0 +1,38 @@
+//! `xtask`: the repository's own tools, each behind a `mise` task.
+
+mod policy;
+mod repository;
+mod soak;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The repository's own tools; `mise` tasks run them.
+#[derive(Debug, Parser)]
+#[command(name = "xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Which tool.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check the rules of this repository that no compiler knows
+    Policy(policy::Arguments),
+    /// Run the same thing many times over
+    Soak(soak::Arguments),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::Policy(arguments) => policy::run(&arguments),
+        Command::Soak(arguments) => soak::run(&arguments),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::from(2)
+    })
+}
