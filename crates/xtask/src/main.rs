@@ -1,5 +1,6 @@
 //! `xtask`: the repository's own tools, each behind a `mise` task.
 
+mod chaos;
 mod policy;
 mod repository;
 mod soak;
@@ -19,6 +20,8 @@ struct Cli {
 /// Which tool.
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Start runs while services and the database are killed, and count afterwards
+    Chaos(chaos::Options),
     /// Check the rules of this repository that no compiler knows
     Policy(policy::Arguments),
     /// Run the same thing many times over
@@ -28,6 +31,7 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
+        Command::Chaos(options) => chaos::run(&options),
         Command::Policy(arguments) => policy::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
     };
