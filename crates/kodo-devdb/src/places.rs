@@ -62,6 +62,11 @@ impl Places {
             .collect()
     }
 
+    /// The folders that clusters lie in, whether they exist or not.
+    pub(crate) fn cluster_folders(&self) -> [PathBuf; 2] {
+        [self.data_dir.join("pg"), self.elsewhere().join("pg")]
+    }
+
     /// A folder that every user can pass, for a server that cannot get into the data folder.
     ///
     /// `/var/tmp` outlives a reboot; the name tells checkouts apart.

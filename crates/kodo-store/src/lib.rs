@@ -4,6 +4,7 @@
 //! key (`run_id, step_id`), in one statement, so that recording it a second time changes nothing.
 
 mod artifacts;
+mod diagnosis;
 mod error;
 mod idempotency;
 mod intents;
@@ -17,11 +18,12 @@ mod steps;
 mod workers;
 
 pub use artifacts::NewArtifact;
+pub use diagnosis::{AppliedMigration, ServerFacts};
 pub use error::StoreError;
 pub use idempotency::{Idempotency, Write};
 pub use invariants::{Evidence, INVARIANTS, Invariant, Load, Offender};
 pub use marks::{Mark, Marks};
-pub use migrations::MigrationState;
+pub use migrations::{MigrationState, known_migrations};
 pub use pool::{BY_INDEX, DatabaseConfig, Store, close, connect};
 pub use runs::{RunToPlan, Settlement, UnfinishedRun};
 pub use ssl::{SslMode, UnknownSslMode};

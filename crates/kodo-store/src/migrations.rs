@@ -45,6 +45,20 @@ pub(crate) fn known() -> Vec<(i64, String)> {
         .collect()
 }
 
+/// The checksum of a migration as this version has it; `None` where it does not know it.
+pub(crate) fn known_checksum(version: i64) -> Option<Vec<u8>> {
+    let migrator = migrator();
+    let known = migrator
+        .iter()
+        .find(|migration| migration.version == version)?;
+    Some(known.checksum.to_vec())
+}
+
+/// How many migrations this version has.
+pub fn known_migrations() -> usize {
+    MIGRATIONS.len()
+}
+
 fn migrator() -> Migrator {
     let mut migrator = Migrator::with_migrations(
         MIGRATIONS

@@ -47,6 +47,15 @@ pub(crate) fn is_dead(holder: &str) -> bool {
     start_ticks(pid).as_deref() != Some(started)
 }
 
+/// The process id in a holder's name, where it lives on this machine and can be seen from here.
+pub(crate) fn pid_here(holder: &str) -> Option<u32> {
+    let mut parts = holder.split('/');
+    let (boot, namespace, pid) = (parts.next()?, parts.next()?, parts.next()?);
+    (!boot.is_empty() && boot == boot_id() && namespace == pid_namespace())
+        .then(|| pid.parse().ok())
+        .flatten()
+}
+
 fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map(|id| id.trim().to_owned())

@@ -97,7 +97,7 @@ pub struct StepSummary {
 }
 
 /// A connection to the system database, for reading.
-pub struct Inspector(PgConnection);
+pub struct Inspector(pub(crate) PgConnection);
 
 /// `WORKFLOW_COLUMNS`, in order.
 type WorkflowRow = (

@@ -16,7 +16,7 @@ use crate::runs::EngineRuns;
 use crate::settings::Settings;
 
 /// The oldest server that is supported, because it is the oldest that is tested.
-const OLDEST_POSTGRES: i32 = 15;
+pub(crate) const OLDEST_POSTGRES: i32 = 15;
 
 /// Pause between two tries to reach Postgres.
 const TRY_AGAIN: Duration = Duration::from_millis(500);

@@ -38,6 +38,8 @@ pub(crate) enum Command {
     Workflow(WorkflowCommand),
     /// Hold the rows of both databases against every invariant, also while the service runs
     Prove(ProveArgs),
+    /// Say what is wrong here and what to do about it; works when nothing else does
+    Doctor(DoctorArgs),
     /// See runs survive kill -9, shown from the database
     Demo(DemoArgs),
 }
@@ -132,6 +134,15 @@ pub(crate) struct ProveArgs {
     /// The same as `-o json`
     #[arg(long, conflicts_with = "format")]
     pub(crate) json: bool,
+}
+
+/// `kodo doctor`
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub(crate) place: DataDir,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 /// `kodo demo …`

@@ -1,7 +1,8 @@
 //! One file a verb.
 
-mod db;
+pub(crate) mod db;
 mod dev;
+mod doctor;
 mod prove;
 mod serve;
 mod workflow;
@@ -17,20 +18,20 @@ pub(crate) const NOT_FOUND: u8 = 3;
 
 /// Runs the command. An error is printed by the caller and ends with exit code 1.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let settings = match Settings::load(&cli.flags) {
-        // Its exit code 1 says that an invariant is violated.
-        Err(error) if matches!(cli.command, Command::Prove(_)) => {
-            return Ok(prove::unproven(&error));
-        }
-        settings => settings?,
-    };
+    let settings = Settings::load(&cli.flags);
     match cli.command {
-        Command::Serve => serve::run(settings).await,
-        Command::Dev(place) => dev::run(settings, place).await,
-        Command::Db(command) => db::run(&settings, command).await,
-        Command::Workflow(command) => workflow::run(&settings, command).await,
-        Command::Prove(args) => Ok(prove::run(&settings, args).await),
-        Command::Demo(args) => demo::run(&settings, args).await,
+        // A setting that cannot be read is one of its findings.
+        Command::Doctor(args) => doctor::run(&cli.flags, args).await,
+        // Its exit code 1 says that an invariant is violated.
+        Command::Prove(args) => Ok(match settings {
+            Ok(settings) => prove::run(&settings, args).await,
+            Err(error) => prove::unproven(&error),
+        }),
+        Command::Serve => serve::run(settings?).await,
+        Command::Dev(place) => dev::run(settings?, place).await,
+        Command::Db(command) => db::run(&settings?, command).await,
+        Command::Workflow(command) => workflow::run(&settings?, command).await,
+        Command::Demo(args) => demo::run(&settings?, args).await,
     }
 }
 

@@ -4,6 +4,7 @@ mod boot;
 mod cli;
 mod commands;
 mod demo;
+mod doctor;
 mod environment;
 mod ports;
 mod runs;

@@ -27,17 +27,31 @@ macro_rules! keys {
                 )]
                 $field: Option<String>,
             )*
+            /// Variables that count as not set, whatever flag and environment say: see [`Settings::diagnose`].
+            #[arg(skip)]
+            ignored: Vec<&'static str>,
         }
 
-        #[cfg(test)]
+        /// Flag, variable and default of every key.
         pub(crate) const KEYS: &[(&str, &str, &str)] = &[$(($flag, $variable, $default),)*];
 
         impl Flags {
             $(
                 fn $field(&self) -> Raw {
+                    if self.ignored.contains(&$variable) {
+                        return Raw::unset($flag, $variable, $default);
+                    }
                     Raw::new($flag, $variable, self.$field.as_deref(), $default)
                 }
             )*
+
+            /// The variables that were given as flags, with their values.
+            pub(crate) fn given(&self) -> Vec<(&'static str, &str)> {
+                [$(($variable, self.$field.as_deref()),)*]
+                    .into_iter()
+                    .filter_map(|(variable, value)| Some((variable, value?)))
+                    .collect()
+            }
         }
     };
 }
@@ -161,6 +175,53 @@ impl Settings {
     }
 }
 
+/// A setting that cannot be used.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// The variable whose value is at fault.
+    pub(crate) variable: &'static str,
+    /// What [`Settings::load`] says of it.
+    pub(crate) reason: String,
+}
+
+impl Settings {
+    /// What can be used of the configuration, and every setting that cannot, with the defaults in their place.
+    ///
+    /// [`Settings::load`] ends at the first mistake. Here each one is looked for by leaving variables out: the one
+    /// without which the complaint changes is the one that is complained of.
+    pub(crate) fn diagnose(flags: &Flags) -> (Option<Self>, Vec<Refusal>) {
+        let mut flags = flags.clone();
+        let mut refused = Vec::new();
+        loop {
+            let reason = match Self::load(&flags) {
+                Ok(settings) => return (Some(settings), refused),
+                Err(error) => format!("{error:#}"),
+            };
+            let guilty = KEYS
+                .iter()
+                .map(|(_, variable, _)| *variable)
+                .find(|variable| {
+                    let mut without = flags.clone();
+                    without.ignored.push(variable);
+                    !flags.ignored.contains(variable)
+                        && match Self::load(&without) {
+                            Ok(_) => true,
+                            Err(other) => format!("{other:#}") != reason,
+                        }
+                });
+            let Some(variable) = guilty else {
+                refused.push(Refusal {
+                    variable: "configuration",
+                    reason,
+                });
+                return (None, refused);
+            };
+            flags.ignored.push(variable);
+            refused.push(Refusal { variable, reason });
+        }
+    }
+}
+
 /// The token, from the variable or the file.
 fn api_token(flags: &Flags) -> anyhow::Result<Option<String>> {
     let (token, file) = (flags.api_token(), flags.api_token_file());
@@ -236,6 +297,17 @@ impl Raw {
             given: given.is_some(),
             by_flag: by_flag.is_some(),
             value: given.unwrap_or_else(|| default.to_owned()),
+        }
+    }
+
+    /// The default, as if nothing had been given.
+    fn unset(flag: &'static str, variable: &'static str, default: &str) -> Self {
+        Self {
+            variable,
+            flag,
+            value: default.to_owned(),
+            given: false,
+            by_flag: false,
         }
     }
 
@@ -337,6 +409,32 @@ mod tests {
         );
         assert!(refused(flags("65536")).contains("65535"));
         assert!(refused(flags("-1")).contains("65535"));
+    }
+
+    #[test]
+    fn every_unusable_setting_is_found_and_the_others_are_kept() {
+        let flags = Flags {
+            port: Some("x".to_owned()),
+            db_port: Some("70000".to_owned()),
+            host: Some("0.0.0.0".to_owned()),
+            app_db_name: Some("kept".to_owned()),
+            ..Flags::default()
+        };
+        let (settings, refused) = Settings::diagnose(&flags);
+        let settings = settings.unwrap();
+        assert_eq!((settings.port, settings.app.port), (3001, 54329));
+        assert_eq!(settings.app.database, "kept");
+        let mut variables: Vec<&str> = refused.iter().map(|refusal| refusal.variable).collect();
+        variables.sort_unstable();
+        assert_eq!(variables, ["DB_PORT", "HOST", "PORT"]);
+        let port = refused.iter().find(|refusal| refusal.variable == "PORT");
+        assert!(port.unwrap().reason.starts_with("--port=x is not valid"));
+    }
+
+    #[test]
+    fn a_usable_configuration_has_nothing_to_diagnose() {
+        let (settings, refused) = Settings::diagnose(&Flags::default());
+        assert!(settings.is_some() && refused.is_empty(), "{refused:?}");
     }
 
     #[test]

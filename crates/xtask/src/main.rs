@@ -1,6 +1,7 @@
 //! `xtask`: the repository's own tools, each behind a `mise` task.
 
 mod chaos;
+mod environment;
 mod policy;
 mod repository;
 mod soak;

@@ -65,23 +65,39 @@ pub(crate) async fn run(settings: &Settings, command: DbCommand) -> anyhow::Resu
     Ok(ExitCode::SUCCESS)
 }
 
+/// Where a server may come from, from the environment.
+///
+/// # Errors
+/// Where `DB_PROVIDER` names no provider.
+pub(crate) fn provider() -> anyhow::Result<Provider> {
+    match environment::text("DB_PROVIDER") {
+        Some(name) if !name.is_empty() => name
+            .parse::<Provider>()
+            .with_context(|| format!("DB_PROVIDER={name} is not valid")),
+        _ => Ok(Provider::Auto),
+    }
+}
+
 /// What the development server needs to know, from the settings and the environment.
 ///
 /// # Errors
 /// Where `DB_PROVIDER` names no provider.
 pub(crate) fn devdb_config(settings: &Settings, place: DataDir) -> anyhow::Result<DevDbConfig> {
-    let provider = match environment::text("DB_PROVIDER") {
-        Some(name) if !name.is_empty() => name
-            .parse::<Provider>()
-            .with_context(|| format!("DB_PROVIDER={name} is not valid"))?,
-        _ => Provider::Auto,
-    };
+    Ok(devdb_config_with(settings, place, provider()?))
+}
+
+/// The same with a provider that is known.
+pub(crate) fn devdb_config_with(
+    settings: &Settings,
+    place: DataDir,
+    provider: Provider,
+) -> DevDbConfig {
     let data_dir = place
         .data_dir
         .or_else(|| environment::variable("KODO_DATA_DIR").map(PathBuf::from))
         .unwrap_or_else(|| PathBuf::from(".data"));
     let compose_file = Path::new("compose.yaml");
-    Ok(DevDbConfig {
+    DevDbConfig {
         host: settings.app.host.clone(),
         port: settings.app.port,
         user: settings.app.user.clone(),
@@ -89,5 +105,5 @@ pub(crate) fn devdb_config(settings: &Settings, place: DataDir) -> anyhow::Resul
         data_dir,
         compose_file: compose_file.is_file().then(|| compose_file.to_owned()),
         provider,
-    })
+    }
 }

@@ -20,6 +20,7 @@ async fn the_short_help_shows_every_command() {
       db        The product database and the development server that holds it
       workflow  Look at workflows in the DBOS system database
       prove     Hold the rows of both databases against every invariant, also while the service runs
+      doctor    Say what is wrong here and what to do about it; works when nothing else does
       demo      See runs survive kill -9, shown from the database
       help      Print this message or the help of the given subcommand(s)
 

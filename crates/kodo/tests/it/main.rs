@@ -15,6 +15,7 @@ mod crash_scenes;
 mod crash_seed;
 mod db_commands;
 mod demos;
+mod doctor;
 mod door;
 mod drain;
 mod environment;

@@ -177,8 +177,7 @@ fn free_port() -> anyhow::Result<u16> {
 /// `postmaster.opts`. Saves a search, or a fetch where `db:up` has fetched them.
 async fn binaries_of_shared_server() -> Option<PathBuf> {
     let variable = |name: &str, default: &str| {
-        let value = std::env::var(name).ok().filter(|value| !value.is_empty());
-        value.unwrap_or_else(|| default.to_owned())
+        crate::environment::text(name).unwrap_or_else(|| default.to_owned())
     };
     let shared = DatabaseConfig {
         host: variable("DB_HOST", "127.0.0.1"),

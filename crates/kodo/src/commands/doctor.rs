@@ -1,0 +1,37 @@
+//! `kodo doctor`: every check, and what it found.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use crate::cli::{DoctorArgs, Format};
+use crate::doctor::{Report, examine};
+use crate::settings::Flags;
+
+/// Prints the findings. Exit code 1 where one of them is a problem.
+pub(crate) async fn run(flags: &Flags, args: DoctorArgs) -> anyhow::Result<ExitCode> {
+    let report = examine(flags, args.place).await;
+    let text = match args.output.format {
+        Format::Json => serde_json::to_string_pretty(&report)? + "\n",
+        Format::Table => table(&report),
+    };
+    // A reader that has seen enough (`| head`) is no error.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(if report.healthy {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// A line a finding, its next command below it, and a line that sums up.
+fn table(report: &Report) -> String {
+    let mut text = String::new();
+    for finding in &report.findings {
+        let level = finding.level.name();
+        text += &format!("{level:<8} {:<14} {}\n", finding.check, finding.what);
+        if let Some(next) = &finding.next {
+            text += &format!("{:24}next: {next}\n", "");
+        }
+    }
+    text + &report.summary() + "\n"
+}

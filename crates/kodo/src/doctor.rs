@@ -1,0 +1,167 @@
+//! The triage matrix of the operator's course as code: what can be wrong, how it is seen, what to do next.
+//!
+//! Works when nothing else does: no check needs another one's success unless it says so, none waits for ever, and
+//! nothing is written or started.
+
+mod clock;
+mod configuration;
+mod database;
+mod disk;
+mod engine;
+mod finding;
+mod leftovers;
+mod listeners;
+mod modes;
+mod next;
+mod ports;
+mod schema;
+mod tools;
+
+use std::future::Future;
+use std::time::Duration;
+
+use kodo_store::Store;
+
+use crate::cli::DataDir;
+use crate::commands::db::{devdb_config_with, provider};
+use crate::settings::{Flags, Settings};
+
+use database::Reached;
+pub(crate) use finding::{Finding, Report};
+use next::Next;
+
+/// Deadline of a check that asks this machine, or a database that answers.
+const SOON: Duration = Duration::from_millis(1500);
+
+/// Deadline for reaching the database. With [`SOON`] after it the whole takes less than five seconds.
+const REACH: Duration = Duration::from_millis(2500);
+
+/// What the checks look at.
+pub(crate) struct Patient {
+    settings: Settings,
+    devdb: kodo_devdb::DevDbConfig,
+    next: Next,
+}
+
+/// Makes every check.
+pub(crate) async fn examine(flags: &Flags, place: DataDir) -> Report {
+    let (settings, refused) = Settings::diagnose(flags);
+    let next = Next::new(flags);
+    let mut findings = configuration::check(settings.as_ref(), &refused, &next);
+    let Some(settings) = settings else {
+        findings.push(Finding::skipped(
+            "everything else",
+            "there are no settings to go by",
+        ));
+        return Report::new(findings);
+    };
+    let patient = Patient {
+        // One that is not valid is a finding of `configuration`.
+        devdb: devdb_config_with(&settings, place, provider().unwrap_or_default()),
+        settings,
+        next,
+    };
+    let patient = &patient;
+    // Beside each other. A new check is a file here and a line in the list; a sandbox's own goes after `modes`.
+    let (ports, database, disk, leftovers, modes, tools) = tokio::join!(
+        within("ports", SOON, ports::check(patient)),
+        with_database(patient),
+        within("disk", SOON, aside("disk", disk::check(patient))),
+        within(
+            "leftovers",
+            SOON,
+            aside("leftovers", leftovers::folders(patient))
+        ),
+        within("modes", SOON, aside("modes", modes::check(patient))),
+        within("tools", SOON, aside("tools", tools::check(patient))),
+    );
+    for found in [ports, database, disk, leftovers, modes, tools] {
+        findings.extend(found);
+    }
+    Report::new(findings)
+}
+
+/// The checks that need the database, once it is known whether it answers.
+async fn with_database(patient: &Patient) -> Vec<Finding> {
+    let reached = tokio::time::timeout(REACH, database::reach(patient)).await;
+    let (mut findings, reached) =
+        reached.unwrap_or_else(|_| (vec![database::silent(patient)], Reached::Nothing));
+    let app = &patient.settings.app;
+    let (product, server) = match reached {
+        Reached::Product => (Some(Store::new(app, 2)), Some(Store::new(app, 2))),
+        Reached::Server => (None, Some(Store::new(&app.with_database("postgres"), 2))),
+        Reached::Nothing => (None, None),
+    };
+    let of_product = async {
+        let Some(store) = &product else {
+            return skipped(
+                &["schema", "migrations", "engine", "workers", "runs"],
+                "the product database is not reachable",
+            );
+        };
+        let (mut schema, engine) = tokio::join!(
+            within("schema", SOON, schema::check(patient, store)),
+            within("engine", SOON, engine::check(patient, store)),
+        );
+        schema.extend(engine);
+        schema
+    };
+    let of_server = async {
+        let Some(store) = &server else {
+            return skipped(
+                &["clock", "left databases"],
+                "the database is not reachable",
+            );
+        };
+        let (mut clock, left) = tokio::join!(
+            within("clock", SOON, clock::check(patient, store)),
+            within("left databases", SOON, leftovers::databases(patient, store)),
+        );
+        clock.extend(left);
+        clock
+    };
+    let (of_product, of_server) = tokio::join!(of_product, of_server);
+    findings.extend(of_product);
+    findings.extend(of_server);
+    findings
+}
+
+fn skipped(checks: &[&'static str], why: &str) -> Vec<Finding> {
+    checks
+        .iter()
+        .map(|check| Finding::skipped(check, why))
+        .collect()
+}
+
+/// A check with its deadline.
+async fn within(
+    check: &'static str,
+    limit: Duration,
+    found: impl Future<Output = Vec<Finding>>,
+) -> Vec<Finding> {
+    tokio::time::timeout(limit, found)
+        .await
+        .unwrap_or_else(|_| {
+            vec![Finding::warn(
+                check,
+                format!("could not be looked at within {limit:?}"),
+                None,
+            )]
+        })
+}
+
+/// A check that blocks (a hanging file system, a large `/proc`), on a thread that may be left behind.
+async fn aside(
+    check: &'static str,
+    work: impl FnOnce() -> Vec<Finding> + Send + 'static,
+) -> Vec<Finding> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| {
+            vec![Finding::warn(
+                check,
+                format!("could not be looked at: {error}"),
+                None,
+            )]
+        })
+}

@@ -1,0 +1,158 @@
+//! The engine's rows: what is unfinished, and whether anybody works on it.
+
+use kodo_store::{Store, StoreError};
+use kodo_workflow::{InspectError, Inspector, WorkerSlot};
+
+use super::Patient;
+use super::finding::Finding;
+
+/// Looks at workflows, workers and runs.
+pub(crate) async fn check(patient: &Patient, store: &Store) -> Vec<Finding> {
+    let instance = match store.instance().await {
+        Ok(instance) => instance,
+        Err(error) => {
+            let why = match error {
+                StoreError::Unavailable(_) => "the product schema is not migrated".to_owned(),
+                other => other.to_string(),
+            };
+            return super::skipped(&["engine", "workers", "runs"], &why);
+        }
+    };
+    match look(patient, store, &instance).await {
+        Ok(findings) => findings,
+        Err(InspectError::NotInitialised) => vec![
+            Finding::warn(
+                "engine",
+                format!(
+                    "database {} has no schema dbos, and workflow list shows nothing: the service was not started once",
+                    patient.settings.system.database
+                ),
+                Some(patient.next.task("start")),
+            ),
+            Finding::skipped("workers", "there is no system database to work on"),
+            Finding::skipped("runs", "there is no system database to compare them with"),
+        ],
+        Err(error) => vec![
+            Finding::problem(
+                "engine",
+                format!(
+                    "the system database {} cannot be read: {error}",
+                    patient.settings.system.database
+                ),
+                patient.next.kodo("workflow list"),
+            ),
+            Finding::skipped("workers", "the system database cannot be read"),
+            Finding::skipped("runs", "the system database cannot be read"),
+        ],
+    }
+}
+
+async fn look(
+    patient: &Patient,
+    store: &Store,
+    instance: &str,
+) -> Result<Vec<Finding>, InspectError> {
+    let mut inspector = Inspector::connect(&patient.settings.system).await?;
+    let counts = inspector.counts(instance).await?;
+    let unfinished = inspector.unfinished(instance).await?;
+    let workers = inspector.workers(store, instance).await?;
+    let runs = store.unfinished_counts().await?;
+    let next = &patient.next;
+    let mut findings = Vec::new();
+
+    findings.push(match inspector.workflows(1).await?.first() {
+        None => Finding::warn(
+            "engine",
+            "no workflow yet: the engine's tables are there, and nothing was started",
+            Some(next.task("start")),
+        ),
+        Some(newest) => {
+            let counts: Vec<String> = counts
+                .iter()
+                .map(|(status, count)| format!("{count} {status}"))
+                .collect();
+            let counts = match counts.is_empty() {
+                true => "none of this product database".to_owned(),
+                false => counts.join(", "),
+            };
+            Finding::ok(
+                "engine",
+                format!(
+                    "workflows: {counts}; the newest is {}, {}, of {}",
+                    newest.workflow_id, newest.status, newest.created_at
+                ),
+            )
+        }
+    });
+
+    let live: Vec<&WorkerSlot> = workers.iter().filter(|worker| worker.held).collect();
+    let named: Vec<String> = live.iter().map(|worker| named(worker)).collect();
+    findings.push(Finding::ok(
+        "workers",
+        match live.len() {
+            0 => "none runs".to_owned(),
+            count => format!("{count} live: {}", named.join(", ")),
+        },
+    ));
+    let gone: Vec<&str> = workers
+        .iter()
+        .filter(|worker| worker.dead && !worker.held)
+        .map(|worker| worker.executor_id.as_str())
+        .collect();
+    if !gone.is_empty() && live.is_empty() {
+        findings.push(Finding::warn(
+            "workers",
+            format!(
+                "{} ended without giving its slot back (killed); the next start takes it again",
+                gone.join(", ")
+            ),
+            Some(next.task("start")),
+        ));
+    }
+
+    for work in unfinished.iter().filter(|work| work.is_abandoned(&workers)) {
+        findings.push(Finding::warn(
+            "abandoned",
+            format!(
+                "{} workflows are PENDING for {}, which does not run; untouched for {} s. {}",
+                work.workflows,
+                work.executor_id.as_deref().unwrap_or_default(),
+                work.idle_seconds,
+                match live.is_empty() {
+                    true => "The next service goes on with them",
+                    false => "A live worker takes them over within seconds",
+                }
+            ),
+            Some(match live.is_empty() {
+                true => next.task("start"),
+                false => next.kodo("workflow list"),
+            }),
+        ));
+    }
+    let waiting: i64 = runs.iter().map(|(_, count, _)| count).sum();
+    let listed: Vec<String> = runs
+        .iter()
+        .map(|(status, count, oldest)| format!("{count} {status}, the oldest for {oldest} s"))
+        .collect();
+    if waiting > 0 && live.is_empty() {
+        findings.push(Finding::warn(
+            "runs",
+            format!("unfinished, and no worker runs: {}", listed.join("; ")),
+            Some(next.task("start")),
+        ));
+    } else {
+        let what = match waiting {
+            0 => "none is unfinished".to_owned(),
+            _ => listed.join("; "),
+        };
+        findings.push(Finding::ok("runs", what));
+    }
+    Ok(findings)
+}
+
+fn named(worker: &WorkerSlot) -> String {
+    match worker.pid {
+        Some(pid) => format!("{} (process {pid})", worker.executor_id),
+        None => format!("{} (not on this machine)", worker.executor_id),
+    }
+}

@@ -1,0 +1,117 @@
+//! The two ports of a service: free, a service's, or somebody else's.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::time::Duration;
+
+use kodo_harness::Client;
+
+use super::Patient;
+use super::finding::Finding;
+use super::listeners::listeners;
+
+/// How long whoever has a port may take to say who it is.
+const ANSWER: Duration = Duration::from_millis(700);
+
+/// The ports that the course moves to; the next ones where they are taken, too.
+const INSTEAD: [(&str, u16); 2] = [("PORT", 3003), ("ADMIN_PORT", 3005)];
+
+/// Looks at both.
+pub(crate) async fn check(patient: &Patient) -> Vec<Finding> {
+    let settings = &patient.settings;
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let (product, admin) = tokio::join!(
+        port(patient, "port", "PORT", settings.host, settings.port),
+        port(
+            patient,
+            "admin port",
+            "ADMIN_PORT",
+            loopback,
+            settings.admin_port
+        ),
+    );
+    vec![product, admin]
+}
+
+async fn port(
+    patient: &Patient,
+    check: &'static str,
+    variable: &'static str,
+    host: IpAddr,
+    port: u16,
+) -> Finding {
+    if port == 0 {
+        return Finding::ok(
+            check,
+            format!("{variable}=0: the system chooses a free one"),
+        );
+    }
+    match TcpListener::bind((host, port)) {
+        Ok(_) => Finding::ok(
+            check,
+            format!("{host}:{port} is free: no service runs there"),
+        ),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => busy(patient, check, port).await,
+        Err(error) => Finding::problem(
+            check,
+            format!("{variable}={port}: a service cannot listen on {host}:{port}: {error}"),
+            elsewhere(patient),
+        ),
+    }
+}
+
+/// Somebody has the port: who, and is it a service of ours?
+async fn busy(patient: &Patient, check: &'static str, port: u16) -> Finding {
+    let found = tokio::task::spawn_blocking(move || listeners(port))
+        .await
+        .unwrap_or_default();
+    let who: Vec<String> = found
+        .iter()
+        .map(|it| format!("process {} ({})", it.pid, it.command))
+        .collect();
+    let who = match who.is_empty() {
+        true => "a process of another user or container".to_owned(),
+        false => who.join(", "),
+    };
+    let client = Client::new(port);
+    let ask = client.get("/readyz");
+    let answer = tokio::time::timeout(ANSWER, ask)
+        .await
+        .ok()
+        .and_then(Result::ok);
+    let said = answer.as_ref().map(|answer| (answer.status, answer.json()));
+    match said {
+        Some((200, said)) if said["ready"] == true => Finding::ok(
+            check,
+            format!("a kodo service has port {port} and is ready: {who}"),
+        ),
+        Some((503, said)) if said["checks"].is_object() => Finding::warn(
+            check,
+            format!(
+                "a kodo service has port {port} and is not ready: {}: {who}",
+                said["checks"]
+            ),
+            Some(format!("curl -sS http://127.0.0.1:{port}/readyz")),
+        ),
+        _ => Finding::problem(
+            check,
+            format!("EADDRINUSE: port {port} is taken by {who}, which is no kodo service"),
+            elsewhere(patient),
+        ),
+    }
+}
+
+/// A start on ports that are free.
+fn elsewhere(patient: &Patient) -> String {
+    let taken = [patient.settings.port, patient.settings.admin_port];
+    let mut chosen: Vec<(&str, String)> = Vec::new();
+    let mut last = 0;
+    for (variable, wanted) in INSTEAD {
+        let free = (wanted.max(last + 1)..u16::MAX).find(|port| {
+            !taken.contains(port) && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()
+        });
+        last = free.unwrap_or(wanted);
+        chosen.push((variable, last.to_string()));
+    }
+    patient.next.task_with(&chosen, "start")
+}

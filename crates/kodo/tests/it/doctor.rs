@@ -1,0 +1,602 @@
+//! `kodo doctor`: each kind of trouble made for real, and found.
+
+use std::fs;
+use std::time::Duration;
+
+use kodo_harness::{Databases, Service, ServiceOptions, TestDatabases};
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use crate::evidence::recorded;
+use crate::interrupted::FOR_EVER;
+use crate::own_server::free_port;
+use crate::program::{Ended, in_repository, kodo};
+use crate::scratch::Scratch;
+use crate::support::{DEMO_INTENT, OTHER_INTENT, World, program, server};
+
+/// The doctor is not to keep anybody waiting, whatever else does.
+const PROMPT: Duration = Duration::from_secs(5);
+
+/// Beyond any process id.
+const NOBODY: u32 = 4_194_305;
+
+/// What a doctor said.
+struct Said {
+    code: Option<i32>,
+    json: Value,
+}
+
+impl Said {
+    fn of(ended: &Ended) -> Self {
+        let json = serde_json::from_str(&ended.stdout);
+        let json = json.unwrap_or_else(|error| panic!("{error}: {ended:?}"));
+        assert_eq!(ended.stderr, "", "{ended:?}");
+        assert!(ended.took < PROMPT, "{ended:?}");
+        Self {
+            code: ended.code,
+            json,
+        }
+    }
+
+    /// Level, text and next command of every finding of a check.
+    fn all(&self, check: &str) -> Vec<(String, String, String)> {
+        let findings = self.json["findings"].as_array().expect("findings");
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        findings
+            .iter()
+            .filter(|finding| finding["check"] == check)
+            .map(|it| (text(&it["level"]), text(&it["what"]), text(&it["next"])))
+            .collect()
+    }
+
+    /// The only finding of a check.
+    fn one(&self, check: &str) -> (String, String, String) {
+        let mut found = self.all(check);
+        assert_eq!(found.len(), 1, "{check} in {:#}", self.json);
+        found.remove(0)
+    }
+
+    /// The only finding of a check, which is a problem; so the whole is not healthy.
+    fn problem(&self, check: &str) -> (String, String) {
+        let (level, what, next) = self.one(check);
+        assert_eq!(level, "problem", "{check} in {:#}", self.json);
+        assert_eq!(self.code, Some(1));
+        assert_eq!(self.json["healthy"], false);
+        assert_ne!(next, "", "a problem has a next command: {what}");
+        (what, next)
+    }
+}
+
+/// The doctor in an environment that has nothing but these variables.
+async fn doctor(environment: &[(&str, &str)]) -> Said {
+    Said::of(&kodo(&["doctor", "-o", "json"], environment).await)
+}
+
+/// The doctor on these databases, with no data folder to speak of and no ports, and with these variables.
+async fn doctor_on(databases: &Databases, more: &[(&str, &str)]) -> Said {
+    let environment = databases.environment();
+    let environment: Vec<(&str, &str)> = environment
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .chain([
+            ("PORT", "0"),
+            ("ADMIN_PORT", "0"),
+            ("KODO_DATA_DIR", "/nonexistent/kodo"),
+        ])
+        .chain(more.iter().copied())
+        .collect();
+    doctor(&environment).await
+}
+
+#[tokio::test]
+async fn a_healthy_live_deployment_is_ok_all_over() {
+    let world = World::apart("doctor_ok", |options| options).await;
+    let intent = world.intent(DEMO_INTENT).await;
+    let run = world.run(&intent).await;
+    world.ended(&run).await;
+    let port = world.service.port.to_string();
+    let admin = world.service.admin_port.to_string();
+    let said = doctor_on(
+        world.databases(),
+        &[
+            ("PORT", &port),
+            ("ADMIN_PORT", &admin),
+            ("KODO_DATA_DIR", "/tmp"),
+        ],
+    )
+    .await;
+    assert_eq!(
+        (said.code, &said.json["healthy"]),
+        (Some(0), &Value::Bool(true)),
+        "{:#}",
+        said.json
+    );
+    for finding in said.json["findings"].as_array().expect("findings") {
+        // What other tests left and how full the disk is are not this deployment's.
+        let elsewhere = [
+            "left databases",
+            "data folder",
+            "temp folder",
+            "connections",
+        ];
+        if !elsewhere.iter().any(|check| finding["check"] == *check) {
+            assert_eq!(finding["level"], "ok", "{finding}");
+        }
+    }
+    let pid = format!("process {} (", world.service.pid().expect("a pid"));
+    for check in ["port", "admin port"] {
+        let (_, what, _) = said.one(check);
+        assert!(
+            what.starts_with("a kodo service has port ") && what.contains(&pid),
+            "{what}"
+        );
+    }
+    let (_, what, _) = said.one("engine");
+    assert!(what.contains("1 SUCCESS") && what.contains(&run), "{what}");
+    let (_, what, _) = said.one("workers");
+    assert!(what.starts_with("1 live: kodo-0 (process "), "{what}");
+    let (_, what, _) = said.one("database");
+    assert!(
+        what.starts_with("Postgres ") && what.contains(" answers at "),
+        "{what}"
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_looked_at_says_why_and_the_shape_for_programs_stays() {
+    let port = free_port().to_string();
+    let said = doctor(&[
+        ("DB_PORT", &port),
+        ("PORT", "0"),
+        ("ADMIN_PORT", "0"),
+        ("KODO_DATA_DIR", "/nonexistent"),
+    ])
+    .await;
+    let findings = said.json["findings"].as_array().expect("findings");
+    let keys: Vec<&String> = findings[0].as_object().expect("a finding").keys().collect();
+    assert_eq!(keys, ["check", "level", "what", "next"]);
+    let shape: Vec<String> = findings
+        .iter()
+        // How full and how writable this machine's folders are is its own business.
+        .filter(|it| it["check"] != "data folder" && it["check"] != "temp folder")
+        .map(|it| {
+            format!(
+                "{}: {}",
+                it["check"].as_str().unwrap(),
+                it["level"].as_str().unwrap()
+            )
+        })
+        .collect();
+    insta::assert_snapshot!(shape.join("\n"), @r"
+    configuration: ok
+    port: ok
+    admin port: ok
+    database: problem
+    schema: skipped
+    migrations: skipped
+    engine: skipped
+    workers: skipped
+    runs: skipped
+    clock: skipped
+    left databases: skipped
+    leftovers: ok
+    planner: ok
+    sandbox: ok
+    tools: ok
+    tools: ok
+    tools: ok
+    ");
+    let (what, next) = said.problem("database");
+    assert_eq!(what, format!("nothing answers at 127.0.0.1:{port}"));
+    assert_eq!(next, "kodo db up");
+    assert_eq!(said.one("clock").1, "the database is not reachable");
+}
+
+#[tokio::test]
+async fn in_the_repository_the_next_commands_are_its_tasks_with_the_flags_that_were_given() {
+    let port = free_port().to_string();
+    let binary = program();
+    let arguments = [
+        "doctor",
+        "-o",
+        "json",
+        "--db-port",
+        &port,
+        "--port",
+        "0",
+        "--admin-port",
+        "0",
+    ];
+    let ended = in_repository(
+        binary.to_str().unwrap(),
+        &arguments,
+        &[("KODO_DATA_DIR", "/nonexistent")],
+    )
+    .await;
+    let (_, next) = Said::of(&ended).problem("database");
+    assert_eq!(
+        next,
+        format!("PORT=0 ADMIN_PORT=0 DB_PORT={port} bin/mise run db:up")
+    );
+}
+
+#[tokio::test]
+async fn a_port_of_another_program_is_named_with_its_process_and_a_way_around() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    let said = doctor(&[("PORT", &port.to_string()), ("ADMIN_PORT", "0")]).await;
+    let (what, next) = said.problem("port");
+    assert!(
+        what.starts_with(&format!(
+            "EADDRINUSE: port {port} is taken by process {} (",
+            std::process::id()
+        )),
+        "{what}"
+    );
+    let ports: Vec<u16> = next
+        .split(' ')
+        .filter_map(|word| word.split_once("PORT=")?.1.parse().ok())
+        .collect();
+    assert_eq!(ports.len(), 2, "{next}");
+    assert!(
+        next.ends_with(" kodo serve") && !ports.contains(&port) && ports[0] != ports[1],
+        "{next}"
+    );
+    assert_eq!(said.one("admin port").0, "ok");
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_ready_is_told_from_a_stranger() {
+    let nowhere = free_port();
+    let options = ServiceOptions::new(program())
+        .env("DB_PORT", nowhere)
+        .env("DB_CONNECT_TIMEOUT_MS", 60_000);
+    let service = Service::spawn(&options)
+        .await
+        .expect("a service without a database");
+    let said = doctor(&[
+        ("PORT", &service.port.to_string()),
+        ("ADMIN_PORT", "0"),
+        ("DB_PORT", &nowhere.to_string()),
+    ])
+    .await;
+    let (level, what, next) = said.one("port");
+    assert_eq!(level, "warn", "{what}");
+    assert!(
+        what.contains("is not ready")
+            && what.contains(&format!("process {}", service.pid().unwrap())),
+        "{what}"
+    );
+    assert_eq!(
+        next,
+        format!("curl -sS http://127.0.0.1:{}/readyz", service.port)
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_is_no_postgres_is_called_so() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 64]).await;
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        }
+    });
+    let said = doctor(&[("DB_PORT", &port.to_string())]).await;
+    let (what, next) = said.problem("database");
+    assert!(
+        what.starts_with(&format!(
+            "something that is not Postgres listens at 127.0.0.1:{port}, process {}",
+            std::process::id()
+        )),
+        "{what}"
+    );
+    assert!(
+        next.starts_with("DB_PORT=") && next.ends_with(" kodo db up"),
+        "{next}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_accepts_and_says_nothing_costs_less_than_five_seconds() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    // That it was prompt is checked with every doctor here.
+    let said = doctor(&[("DB_PORT", &port.to_string())]).await;
+    let (what, _) = said.problem("database");
+    assert!(
+        what.starts_with(&format!("no answer from 127.0.0.1:{port} within ")),
+        "{what}"
+    );
+    assert_eq!(said.one("engine").0, "skipped");
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_told_from_a_server_that_is_away() {
+    let mut config = server();
+    config.password = "wrong".to_owned();
+    let databases = Databases::named(&config, "kodo_doctor");
+    let (what, _) = doctor_on(&databases, &[]).await.problem("database");
+    assert!(
+        what.contains("does not let") && what.contains("DB_PASSWORD"),
+        "{what}"
+    );
+    assert!(!what.contains("wrong"), "the password is not shown: {what}");
+}
+
+#[tokio::test]
+async fn a_server_without_the_product_database_is_to_be_migrated_and_its_clock_is_read_all_the_same()
+ {
+    let databases = TestDatabases::none(&server(), "doctor_none");
+    let said = doctor_on(&databases.databases, &[]).await;
+    let (what, next) = said.problem("database");
+    assert!(
+        what.ends_with(&format!(
+            "has no database {}",
+            databases.databases.app.database
+        )),
+        "{what}"
+    );
+    assert_eq!(next, "kodo db migrate");
+    assert_eq!(said.one("clock").0, "ok");
+    assert_eq!(said.one("schema").0, "skipped");
+}
+
+/// A statement on a database, by an administrator's hand.
+async fn by_hand(config: &kodo_store::DatabaseConfig, statement: &str) {
+    let mut connection = PgConnection::connect_with(&config.connect_options("kodo-it"))
+        .await
+        .expect("a connection");
+    sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
+        .execute(&mut connection)
+        .await
+        .expect(statement);
+    connection.close().await.expect("closed");
+}
+
+#[tokio::test]
+async fn migrations_that_are_missing_unfinished_changed_or_newer_are_told_apart() {
+    let databases = TestDatabases::two(&program(), &server(), "doctor_migrations")
+        .await
+        .expect("databases");
+    let databases = &databases.databases;
+    let said = doctor_on(databases, &[]).await;
+    assert_eq!(said.one("migrations").0, "ok", "{:#}", said.json);
+    let last = "(SELECT max(version) FROM app.schema_migrations)";
+    let table = [
+        (
+            format!("INSERT INTO app.schema_migrations VALUES (999, 'later', now(), true, '', 0)"),
+            "migration 999 is newer",
+            "kodo db migrate",
+        ),
+        (
+            format!(
+                "DELETE FROM app.schema_migrations WHERE version = 999; UPDATE app.schema_migrations SET success = false WHERE version = {last}"
+            ),
+            "did not come to its end",
+            "kodo db reset",
+        ),
+        (
+            format!(
+                "UPDATE app.schema_migrations SET success = true, checksum = 'x' WHERE version = {last}"
+            ),
+            "was changed after it was applied",
+            "kodo db reset",
+        ),
+        (
+            format!("DELETE FROM app.schema_migrations WHERE version = {last}"),
+            "are not applied",
+            "kodo db migrate",
+        ),
+        (
+            "DROP TABLE app.schema_migrations".to_owned(),
+            "was not made by migrations",
+            "kodo db reset",
+        ),
+    ];
+    for (damage, expected, command) in table {
+        by_hand(&databases.app, &damage).await;
+        let (what, next) = doctor_on(databases, &[]).await.problem("migrations");
+        assert!(what.contains(expected), "{what}");
+        assert!(next.ends_with(command), "{next}");
+    }
+    by_hand(&databases.app, "DROP SCHEMA app CASCADE").await;
+    let said = doctor_on(databases, &[]).await;
+    let (what, next) = said.problem("schema");
+    assert!(what.ends_with("was never migrated"), "{what}");
+    assert_eq!(next, "kodo db migrate");
+    assert_eq!(said.one("engine").1, "the product schema is not migrated");
+}
+
+#[tokio::test]
+async fn a_system_database_that_no_service_has_seen_says_that_the_service_was_not_started() {
+    let databases = TestDatabases::two(&program(), &server(), "doctor_sys")
+        .await
+        .expect("databases");
+    by_hand(&databases.databases.system, "DROP SCHEMA dbos CASCADE").await;
+    let said = doctor_on(&databases.databases, &[]).await;
+    let (level, what, next) = said.one("engine");
+    assert_eq!(
+        (level.as_str(), next.as_str()),
+        ("warn", "kodo serve"),
+        "{what}"
+    );
+    assert!(what.ends_with("the service was not started once"), "{what}");
+    assert_eq!(said.code, Some(0), "not started is no fault");
+}
+
+#[tokio::test]
+async fn work_of_a_killed_worker_is_shown_with_who_had_it() {
+    let mut world = World::with("doctor_killed", |options| {
+        options.env("SBX_MOCK_DELAY_MS", FOR_EVER)
+    })
+    .await;
+    let intent = world.intent(OTHER_INTENT).await;
+    let run = world.run(&intent).await;
+    recorded(&world, &run, "plan").await;
+    world.service.kill9().await.expect("kill");
+    let said = doctor_on(world.databases(), &[]).await;
+    let (level, what, next) = said.one("abandoned");
+    assert_eq!(
+        (level.as_str(), next.as_str()),
+        ("warn", "kodo serve"),
+        "{what}"
+    );
+    assert!(
+        what.starts_with("1 workflows are PENDING for kodo-0, which does not run"),
+        "{what}"
+    );
+    let (level, what, _) = said.one("runs");
+    assert_eq!(level, "warn");
+    assert!(
+        what.starts_with("unfinished, and no worker runs: 1 running"),
+        "{what}"
+    );
+    let workers = said.all("workers");
+    assert_eq!(workers[0].1, "none runs");
+    assert!(
+        workers[1]
+            .1
+            .starts_with("kodo-0 ended without giving its slot back"),
+        "{workers:?}"
+    );
+    assert_eq!(said.code, Some(0), "the next start mends it");
+}
+
+#[tokio::test]
+async fn pid_files_of_dead_servers_and_half_made_clusters_are_found() {
+    let folder = Scratch::new("doctor_leftovers");
+    let whole = folder.path().join("pg/15");
+    fs::create_dir_all(whole.join("global")).expect("a folder");
+    fs::write(whole.join("PG_VERSION"), "15\n").expect("a file");
+    fs::write(whole.join("global/pg_control"), "").expect("a file");
+    fs::write(
+        whole.join("postmaster.pid"),
+        format!("{NOBODY}\n{}\n0\n5\n", whole.display()),
+    )
+    .expect("a file");
+    fs::create_dir_all(folder.path().join(format!("pg/18.init-{NOBODY}"))).expect("a folder");
+    let said = doctor(&[("KODO_DATA_DIR", folder.path().to_str().unwrap())]).await;
+    let found = said.all("leftovers");
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(
+        found
+            .iter()
+            .all(|(level, _, next)| level == "warn" && next == "kodo db up"),
+        "{found:?}"
+    );
+    assert!(found.iter().any(|(_, what, _)| what.contains("postmaster.pid names a process that is no Postgres")), "{found:?}");
+    assert!(
+        found.iter().any(|(_, what, _)| what.contains(&format!(
+            "18.init-{NOBODY} is a cluster that was not finished"
+        ))),
+        "{found:?}"
+    );
+}
+
+#[tokio::test]
+async fn databases_of_killed_demonstrations_are_found_and_the_next_command_removes_them() {
+    let name = format!("kodo_demo_{NOBODY}_app");
+    let maintenance = server().with_database("postgres");
+    by_hand(&maintenance, &format!("DROP DATABASE IF EXISTS {name}")).await;
+    by_hand(&maintenance, &format!("CREATE DATABASE {name}")).await;
+    let config = server();
+    let port = config.port.to_string();
+    let environment = [
+        ("DB_HOST", config.host.as_str()),
+        ("DB_PORT", &port),
+        ("DB_USER", &config.user),
+        ("DB_PASSWORD", &config.password),
+        ("APP_DB_NAME", "postgres"),
+    ];
+    let binary = program();
+    let ended = in_repository(
+        binary.to_str().unwrap(),
+        &["doctor", "-o", "json"],
+        &environment,
+    )
+    .await;
+    let (level, what, next) = Said::of(&ended).one("left databases");
+    assert_eq!(level, "warn");
+    assert!(what.contains(&name), "{what}");
+    // Only ours: other tests may have been killed, too, and what is theirs is not for this one to drop.
+    let ours =
+        format!("scripts/db/psql-app.sh -d postgres -c 'DROP DATABASE \"{name}\" WITH (FORCE)'");
+    assert!(
+        next.starts_with("scripts/db/psql-app.sh -d postgres -c ")
+            && next.contains(&format!("'DROP DATABASE \"{name}\" WITH (FORCE)'")),
+        "{next}"
+    );
+    let dropped = in_repository("/bin/sh", &["-c", &ours], &environment).await;
+    assert_eq!(dropped.code, Some(0), "{dropped:?}");
+    let ended = in_repository(
+        binary.to_str().unwrap(),
+        &["doctor", "-o", "json"],
+        &environment,
+    )
+    .await;
+    assert!(!Said::of(&ended).one("left databases").1.contains(&name));
+}
+
+#[tokio::test]
+async fn every_setting_that_cannot_be_used_is_a_finding_and_the_rest_is_looked_at_all_the_same() {
+    let said = doctor(&[
+        ("PORT", "x"),
+        ("DB_PORT", "70000"),
+        ("HOST", "0.0.0.0"),
+        ("DB_PROVIDER", "podman"),
+        ("ADMIN_PORT", "0"),
+    ])
+    .await;
+    assert_eq!(said.code, Some(1));
+    let found = said.all("configuration");
+    for (variable, text) in [
+        (
+            "PORT",
+            "PORT=x is not valid: a whole number from 0 to 65535 is accepted",
+        ),
+        ("DB_PORT", "DB_PORT=70000 is not valid"),
+        ("HOST", "set API_TOKEN or API_TOKEN_FILE"),
+        ("DB_PROVIDER", "DB_PROVIDER=podman is not valid"),
+    ] {
+        let next = format!("unset {variable}");
+        assert!(
+            found.iter().any(|(level, what, then)| level == "problem"
+                && what.contains(text)
+                && *then == next),
+            "{variable} in {found:?}"
+        );
+    }
+    assert_eq!(found.len(), 4, "{found:?}");
+    assert_eq!(said.one("admin port").0, "ok");
+    assert_eq!(said.all("database").len(), 1);
+    let same = doctor(&[("PORT", "4001"), ("ADMIN_PORT", "4001")]).await;
+    let (what, next) = same.problem("configuration");
+    assert!(what.contains("both 4001"), "{what}");
+    assert_eq!(next, "ADMIN_PORT=4002 kodo serve");
+}
+
+#[tokio::test]
+async fn for_people_every_finding_is_a_line_with_its_next_command_below() {
+    let port = free_port().to_string();
+    let ended = kodo(
+        &["doctor"],
+        &[
+            ("DB_PORT", &port),
+            ("PORT", "0"),
+            ("ADMIN_PORT", "0"),
+            ("KODO_DATA_DIR", "/nonexistent"),
+        ],
+    )
+    .await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let expected = format!(
+        "problem  database       nothing answers at 127.0.0.1:{port}\n                        next: kodo db up\n"
+    );
+    assert!(ended.stdout.contains(&expected), "{}", ended.stdout);
+    let last = ended.stdout.lines().next_back().unwrap_or_default();
+    assert!(last.starts_with("doctor: problems 1, warnings "), "{last}");
+}
