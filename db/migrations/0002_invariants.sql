@@ -113,7 +113,8 @@ BEGIN
 END $$;
 
 -- Sorts as UTF-16 code units do when compared by code point: there the characters beyond U+FFFF come before U+E000.
-CREATE FUNCTION app.utf16_order(key text) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+-- Neither this nor content_sha256 is STRICT, and the latter no more than STABLE, or Postgres would not inline them.
+CREATE FUNCTION app.utf16_order(key text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT CASE WHEN octet_length(key) = length(key) THEN key
            -- U+E000 to U+FFFF go behind U+10FFFF, and U+10FFFF itself before them.
            ELSE regexp_replace(replace(key, chr(1114111), chr(1114111) || chr(1)),
@@ -122,19 +123,26 @@ CREATE FUNCTION app.utf16_order(key text) RETURNS text LANGUAGE sql IMMUTABLE ST
 $$;
 
 -- Canonical JSON (RFC 8785, numbers exact), the same text as kodo-contract's canonical.rs: what every sha256 is taken of.
+-- Members and items that are no containers are written without a call: most values are, and a call costs more than they.
 CREATE FUNCTION app.canonical_json(value jsonb) RETURNS text LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
     kind text := jsonb_typeof(value);
 BEGIN
     IF kind = 'object' THEN
-        RETURN '{' || coalesce((
-            SELECT string_agg(to_json(key)::text || ':' || app.canonical_json(member), ','
-                              ORDER BY app.utf16_order(key) COLLATE "C")
-            FROM jsonb_each(value) AS e (key, member)), '') || '}';
+        RETURN (
+            SELECT '{' || coalesce(string_agg(
+                       to_json(key)::text || ':' ||
+                       CASE WHEN jsonb_typeof(member) IN ('object', 'array', 'number') THEN app.canonical_json(member)
+                            ELSE member::text END,
+                       ',' ORDER BY app.utf16_order(key) COLLATE "C"), '') || '}'
+            FROM jsonb_each(value) AS e (key, member));
     ELSIF kind = 'array' THEN
-        RETURN '[' || coalesce((
-            SELECT string_agg(app.canonical_json(item), ',' ORDER BY place)
-            FROM jsonb_array_elements(value) WITH ORDINALITY AS a (item, place)), '') || ']';
+        RETURN (
+            SELECT '[' || coalesce(string_agg(
+                       CASE WHEN jsonb_typeof(item) IN ('object', 'array', 'number') THEN app.canonical_json(item)
+                            ELSE item::text END,
+                       ',' ORDER BY place), '') || ']'
+            FROM jsonb_array_elements(value) WITH ORDINALITY AS a (item, place));
     ELSIF kind = 'number' THEN
         RETURN app.canonical_number((value #>> '{}')::numeric);
     END IF;
@@ -142,7 +150,7 @@ BEGIN
     RETURN value::text;
 END $$;
 
-CREATE FUNCTION app.content_sha256(content jsonb) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+CREATE FUNCTION app.content_sha256(content jsonb) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT encode(sha256(convert_to(
         CASE WHEN jsonb_typeof(content) = 'string' THEN content::text ELSE app.canonical_json(content) END, 'UTF8')), 'hex')
 $$;

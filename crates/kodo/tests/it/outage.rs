@@ -194,6 +194,7 @@ async fn postgres_stopped_for_ten_seconds_and_then_killed_under_load_costs_no_ac
 
     let accepted = load.stop().await;
     all_succeeded(&world, &accepted).await;
+    crate::proof::assert_invariants_hold(&world).await;
     assert_eq!(world.service.pid(), pid, "the process stayed");
     // Nothing was left lying about until somebody wondered.
     assert!(!world.service.log().contains("did not run; resuming it"));

@@ -25,14 +25,13 @@ fn borrowed(environment: &[(String, String)]) -> Vec<(&str, &str)> {
         .collect()
 }
 
-/// Starts runs one after another until told to stop, and returns how many.
-async fn load(world: &World, intent: &str, stop: Arc<AtomicBool>) -> usize {
-    let mut runs = 0;
+/// Starts runs one after another until told to stop.
+async fn load(world: &World, intent: &str, stop: Arc<AtomicBool>) {
+    let path = format!("/intents/{intent}/run");
     while !stop.load(Ordering::Relaxed) {
-        world.run(intent).await;
-        runs += 1;
+        // A 503 of a busy machine is as good a load; the rows say what was accepted.
+        world.client.post(&path, "").await.expect("an answer");
     }
-    runs
 }
 
 /// Proves a few times while runs are started, and once more when all of them are over and the service is down.
@@ -47,7 +46,7 @@ async fn proves_under_load_and_after_it(mut world: World) {
         }
         stop.store(true, Ordering::Relaxed);
     };
-    let (started, ()) = tokio::join!(load(&world, &intent, Arc::clone(&stop)), proving);
+    tokio::join!(load(&world, &intent, Arc::clone(&stop)), proving);
     until("the end of every run", || async {
         let open = "SELECT count(*) FROM app.runs WHERE status <> 'succeeded'";
         world.count(open).await == 0
@@ -59,6 +58,7 @@ async fn proves_under_load_and_after_it(mut world: World) {
     })
     .await;
     assert!(world.service.stop().await.expect("an exit").success());
+    let started = world.count("SELECT count(*) FROM app.runs").await as usize;
     let proof = proof(&world).await;
     assert_eq!(violated(&proof), [""; 0], "{proof:#}");
     assert_eq!(proof["workers"], json!([]));
@@ -107,7 +107,7 @@ async fn a_deployment_that_never_ran_anything_holds_and_says_that_it_looked_at_n
     proof["systemDatabase"] = "SYS".into();
     proof["instance"] = "INSTANCE".into();
     proof["invariants"].as_array_mut().unwrap().truncate(1);
-    insta::assert_json_snapshot!(proof, @r#"
+    insta::assert_snapshot!(format!("{proof:#}"), @r#"
     {
       "holds": true,
       "productDatabase": "APP",

@@ -4,6 +4,7 @@ use kodo_contract::RunId;
 
 use crate::evidence::{error_of, evidence, step_versions, workflow};
 use crate::interrupted::{abandoned, failed, interrupted, restart, system};
+use crate::proof::assert_invariants_hold;
 use crate::support::{OTHER_INTENT, World, until};
 
 /// What `dbos workflow cancel` does.
@@ -58,6 +59,7 @@ async fn a_run_without_a_workflow_is_started_at_boot_and_while_the_service_runs(
         assert_eq!(world.ended(&run).await["status"], "succeeded");
         assert_eq!(evidence(&world, &run).await, usual);
     }
+    assert_invariants_hold(&world).await;
 }
 
 #[tokio::test]
@@ -89,6 +91,7 @@ async fn a_run_cancelled_from_outside_is_canceled_and_goes_on_when_it_is_resumed
     let after = step_versions(&world, &run).await;
     assert_eq!(after.len(), 4);
     assert!(before.iter().all(|(step, version)| after[step] == *version));
+    assert_invariants_hold(&world).await;
 }
 
 #[tokio::test]
@@ -169,6 +172,7 @@ async fn succeeds_without_a_reason(world: &World, run: &str) {
     let reasons = world.count("SELECT count(*) FROM app.runs WHERE error IS NOT NULL");
     assert_eq!(reasons.await, 0);
     assert_eq!(workflow(world, run).await.2, "SUCCESS");
+    assert_invariants_hold(world).await;
 }
 
 #[tokio::test]

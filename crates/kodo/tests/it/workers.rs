@@ -6,6 +6,7 @@ use kodo_harness::{Service, ServiceOptions};
 
 use crate::evidence::{recorded, step_versions, workflow};
 use crate::interrupted::FOR_EVER;
+use crate::proof::assert_invariants_hold;
 use crate::support::{OTHER_INTENT, World, text, until};
 
 /// Two sweep periods (`SWEEP_EVERY` is 2 s), the engine's queue poll of a second, and room for a busy machine; less
@@ -125,6 +126,7 @@ async fn the_work_of_a_killed_worker_is_taken_over_by_another_within_a_couple_of
     let after = step_versions(&world, &mine[0]).await;
     assert_eq!(before["plan"], after["plan"]);
     assert!(other.log().contains("took over"), "{}", other.log());
+    assert_invariants_hold(&world).await;
 }
 
 #[tokio::test]
@@ -226,4 +228,5 @@ async fn a_restarted_worker_takes_its_slot_again_and_finishes_its_own_work() {
         executors(&world, &mine).await,
         vec![("kodo-0".to_owned(), 2); 2]
     );
+    assert_invariants_hold(&world).await;
 }
