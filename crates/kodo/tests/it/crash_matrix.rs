@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex};
 use tokio::task::JoinSet;
 
 use crate::crash_lane::{Blow, Lane};
-use crate::crash_points::{Watched, lane, lives, watch};
+use crate::crash_points::{Watched, lanes, lives, watch};
 use crate::crash_scenes::{Fixtures, Life};
-use crate::crash_seed::{Seed, again};
+use crate::crash_seed::{Seed, again, whole};
+use crate::own_server::OwnServer;
 
 /// Databases that are walked on at the same time. A walk mostly waits: for sweeps, and for the engine's queue.
 const LANES: usize = 4;
@@ -86,16 +87,13 @@ impl Heir {
         lives: &[Life],
         steps: impl FnOnce(&Watched) -> VecDeque<Step>,
     ) {
+        let server = OwnServer::trusting().await;
         let fixtures = Arc::new(Fixtures::new(test));
-        let mut first = lane(&format!("{test}_0"), &fixtures).await;
-        let watched = Arc::new(watch(&mut first, lives).await);
+        let mut lanes = lanes(&server, test, &fixtures, LANES).await;
+        let watched = Arc::new(watch(&mut lanes[0], lives).await);
         let steps = steps(&watched);
         let all = steps.len();
         let left = Arc::new(Mutex::new(steps));
-        let mut lanes = vec![first];
-        for number in 1..LANES {
-            lanes.push(lane(&format!("{test}_{number}"), &fixtures).await);
-        }
         let mut walkers = JoinSet::new();
         for mut lane in lanes {
             let (left, watched) = (Arc::clone(&left), Arc::clone(&watched));
@@ -142,7 +140,7 @@ async fn killed_again_and_again_while_it_recovers_everything_ends_as_if_undistur
         let mut steps = VecDeque::new();
         for life in &lives {
             let mut pairs = seed.pairs(life, &watched[life].points);
-            if !seed.all {
+            if !whole() {
                 seed.keep(&mut pairs, FEW);
             }
             for (life, first, second) in pairs {

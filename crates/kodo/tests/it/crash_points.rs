@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use kodo_harness::TestDatabases;
 use serde_json::{Value, json};
 
 use crate::crash_lane::{Lane, Undisturbed, same};
 use crate::crash_scenes::{Fixtures, Life, Scene};
+use crate::own_server::OwnServer;
 use crate::support::World;
 
 /// The lives that are watched, and then disturbed at every point that they pass.
@@ -53,10 +55,21 @@ pub async fn watch(lane: &mut Lane, lives: &[Life]) -> Watched {
     watched
 }
 
-/// A lane on two databases of the shared server, as in production.
-pub async fn lane(test: &str, fixtures: &Arc<Fixtures>) -> Lane {
-    let world = World::apart(test, |options| options).await;
-    Lane::new(world, test, fixtures)
+/// Lanes on a server of their own.
+pub async fn lanes(
+    server: &OwnServer,
+    test: &str,
+    fixtures: &Arc<Fixtures>,
+    count: usize,
+) -> Vec<Lane> {
+    let mut lanes = Vec::new();
+    for number in 0..count {
+        let name = format!("{test}_{number}");
+        let databases = TestDatabases::none(&server.config, &name);
+        let world = World::on(databases, |options| options).await;
+        lanes.push(Lane::new(world, &name, fixtures));
+    }
+    lanes
 }
 
 /// The points of a life, in order, as a golden file has them.
@@ -74,9 +87,10 @@ const GOLDEN: &str = concat!(
 
 #[tokio::test]
 async fn the_fail_points_of_every_workflow_are_those_of_the_golden_file() {
+    let server = OwnServer::trusting().await;
     let fixtures = Arc::new(Fixtures::new("crash_golden"));
-    let mut lane = lane("crash_golden", &fixtures).await;
-    let watched = watch(&mut lane, &lives()).await;
+    let mut lanes = lanes(&server, "crash_golden", &fixtures, 1).await;
+    let watched = watch(&mut lanes[0], &lives()).await;
     for (life, undisturbed) in &watched {
         every_checkpoint_has_its_points(life, undisturbed);
     }

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::crash_scenes::{Life, Scene};
 
-/// What `mise run test:crash:matrix` sets to have every pair.
+/// What `mise run test:crash:matrix` sets to `all`.
 const ALL: &str = "KODO_CRASH_MATRIX";
 
 /// Repeats what a seed chose.
@@ -15,10 +15,14 @@ pub fn again() -> impl Iterator<Item = Scene> {
     [Scene::Run, Scene::FailingRun, Scene::CrashDemo].into_iter()
 }
 
+/// Whether everything is to be walked, or what is left out of `mise run check` for the time that it takes.
+pub fn whole() -> bool {
+    std::env::var(ALL).is_ok_and(|all| all == "all")
+}
+
 /// Chooses among pairs.
 pub struct Seed {
     random: fastrand::Rng,
-    pub all: bool,
 }
 
 impl Seed {
@@ -33,9 +37,8 @@ impl Seed {
             |given| given.parse().expect(SEED),
         );
         println!("{SEED}={seed}");
-        let all = std::env::var(ALL).is_ok_and(|all| all == "all");
         let random = fastrand::Rng::with_seed(seed);
-        Self { random, all }
+        Self { random }
     }
 
     /// Pairs of points of a life that begins: where its process is killed first, and where what goes on with it
@@ -58,7 +61,7 @@ impl Seed {
             if *first == points[points.len() - 1] && first.starts_with("settle:") {
                 continue;
             }
-            let chosen = if self.all {
+            let chosen = if whole() {
                 again
             } else {
                 again

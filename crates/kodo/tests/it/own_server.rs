@@ -44,6 +44,21 @@ impl OwnServer {
         new
     }
 
+    /// One that is up and asks nobody for a password. To answer that costs a client 4096 rounds of HMAC for every
+    /// connection, which is most of what the start of a debug build costs: too much for a test that starts hundreds.
+    pub async fn trusting() -> Self {
+        let new = Self::started().await;
+        let rules = new.data.get().expect("started").join("pg_hba.conf");
+        std::fs::write(rules, "host all all 127.0.0.1/32 trust\n").expect("pg_hba.conf");
+        let options = new.config.connect_options("kodo-it");
+        let mut connection = PgConnection::connect_with(&options).await.expect("up");
+        sqlx::query("SELECT pg_reload_conf()")
+            .execute(&mut connection)
+            .await
+            .expect("a reload");
+        new
+    }
+
     /// Starts it, as `kodo db up` does.
     pub fn up(&self) {
         let said = self.kodo_db("up");
