@@ -106,12 +106,17 @@ impl Heir {
                     walked += 1;
                 }
                 lane.at_rest().await;
-                walked
+                (walked, lane)
             });
         }
+        // A lane that goes takes the databases of the whole test with it, so they go together.
         let mut walked = 0;
+        let mut done = Vec::new();
         while let Some(lane) = walkers.join_next().await {
-            walked += lane.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+            let (steps, lane) =
+                lane.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
+            walked += steps;
+            done.push(lane);
         }
         assert_eq!(walked, all);
         println!("{test}: {walked} points of {} lives, {self:?}", lives.len());
