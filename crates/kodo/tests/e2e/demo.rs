@@ -10,11 +10,9 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::task::JoinSet;
 
 use crate::api::{committed_fixtures, got};
+use crate::exchange::start_demo;
 use crate::goldens::{Shown, colour};
-use crate::support::{DEMO_INTENT, World, server, text};
-
-/// What walkthrough C of the course sends to start the run.
-pub const DEMO_RUN: &str = r#"{"traceId":"po-demo"}"#;
+use crate::support::{World, server, text};
 
 /// Columns of the two databases whose values differ between any two runs and are neither times nor ids.
 const VOLATILE: &[(&str, Volatile)] = &[
@@ -118,11 +116,8 @@ impl Demo {
     }
 
     async fn run(began: SystemTime, world: World) -> Self {
-        let intent = world.intent(DEMO_INTENT).await;
-        let path = format!("/intents/{intent}/run");
-        let started = world.client.post(&path, DEMO_RUN).await.unwrap();
-        assert_eq!(started.status, 202, "{}", started.text());
-        let run = text(&started, "runId");
+        let (_, accepted) = start_demo(&world.client).await;
+        let run = text(&accepted, "runId");
         assert_eq!(world.ended(&run).await["status"], "succeeded");
         Self { world, run, began }
     }

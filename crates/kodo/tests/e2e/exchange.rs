@@ -7,6 +7,10 @@ use hyper::Method;
 use kodo_harness::{Answer, Client, Normaliser, laid_out};
 
 use crate::goldens::Shown;
+use crate::support::{DEMO_INTENT, text};
+
+/// What walkthrough C of the course sends to start the run.
+pub const DEMO_RUN: &str = r#"{"traceId":"po-demo"}"#;
 
 /// The longest part of a request that is shown whole.
 const SHOWN: usize = 300;
@@ -33,6 +37,17 @@ pub fn ask(line: &str) -> Ask {
     }
 }
 
+/// The demo intent and its run, started as the course does; the answers to both.
+pub async fn start_demo(client: &Client) -> (Answer, Answer) {
+    let stored = ask("POST /intents").body(DEMO_INTENT);
+    let stored = stored.send_until_available(client).await;
+    assert_eq!(stored.status, 201, "{}", stored.text());
+    let run = ask(&format!("POST /intents/{}/run", text(&stored, "intentId"))).body(DEMO_RUN);
+    let accepted = run.send_until_available(client).await;
+    assert_eq!(accepted.status, 202, "{}", accepted.text());
+    (stored, accepted)
+}
+
 impl Ask {
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
@@ -55,6 +70,19 @@ impl Ask {
             .send(method, &self.path, &headers, self.body.clone())
             .await
             .expect("an answer")
+    }
+
+    /// Sends it again while the answer is 503: a machine that is too busy makes for weather, and weather passes. What
+    /// is always unavailable still is in the end.
+    pub async fn send_until_available(&self, client: &Client) -> Answer {
+        let mut answer = self.send(client).await;
+        for _ in 0..TRIES {
+            if answer.status != 503 {
+                break;
+            }
+            answer = self.send(client).await;
+        }
+        answer
     }
 
     fn shown(&self) -> String {
@@ -152,14 +180,11 @@ impl Exchanges {
         let mut came = Vec::new();
         for ask in asks {
             let began = SystemTime::now();
-            let mut answer = ask.send(client).await;
-            // A machine that is too busy makes for weather, and weather passes: the same request can succeed later.
-            for _ in 0..TRIES {
-                if answer.status != 503 || name.starts_with("503") {
-                    break;
-                }
-                answer = ask.send(client).await;
-            }
+            let answer = if name.starts_with("503") {
+                ask.send(client).await
+            } else {
+                ask.send_until_available(client).await
+            };
             came.push((ask, began, answer.into()));
         }
         self.note_answers(name, came);

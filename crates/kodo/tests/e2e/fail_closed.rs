@@ -3,8 +3,8 @@
 use kodo_harness::dump;
 
 use crate::api::{committed_fixtures, got};
-use crate::demo::DEMO_RUN;
-use crate::support::{DEMO_INTENT, World, text};
+use crate::exchange::start_demo;
+use crate::support::{World, text};
 
 /// Every table of both databases, with nothing left out.
 pub async fn everything(world: &World) -> String {
@@ -21,10 +21,10 @@ pub async fn everything(world: &World) -> String {
 #[tokio::test]
 async fn what_is_no_intent_or_run_request_is_refused_and_nothing_is_written() {
     let world = World::apart("e2e_closed", committed_fixtures).await;
-    let intent = world.intent(DEMO_INTENT).await;
+    let (stored, accepted) = start_demo(&world.client).await;
+    let intent = text(&stored, "intentId");
     let path = format!("/intents/{intent}/run");
-    let started = world.client.post(&path, DEMO_RUN).await.unwrap();
-    let run = text(&started, "runId");
+    let run = text(&accepted, "runId");
     world.ended(&run).await;
     let before = everything(&world).await;
 

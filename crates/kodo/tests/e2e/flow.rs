@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use sqlx::Row;
 
 use crate::api::{committed_fixtures, got, is_id, keyed};
-use crate::demo::DEMO_RUN;
+use crate::exchange::{DEMO_RUN, start_demo};
 use crate::support::{DEMO_INTENT, World, text, until};
 
 #[tokio::test]
@@ -13,11 +13,9 @@ async fn an_intent_becomes_a_run_that_succeeded_and_the_rows_say_so_too() {
     assert_eq!(got(&world, "/healthz").await.text(), r#"{"ok":true}"#);
 
     // C: intent, run, and asking until it is over, as a client does that sees nothing but the API.
-    let intent = world.intent(DEMO_INTENT).await;
+    let (stored, accepted) = start_demo(&world.client).await;
+    let intent = text(&stored, "intentId");
     assert!(is_id(&intent, "it_"), "{intent}");
-    let path = format!("/intents/{intent}/run");
-    let accepted = world.client.post(&path, DEMO_RUN).await.unwrap();
-    assert_eq!(accepted.status, 202, "{}", accepted.text());
     let run = text(&accepted, "runId");
     assert!(is_id(&run, "run_"), "{run}");
     assert_eq!(text(&accepted, "workflowId"), run);
