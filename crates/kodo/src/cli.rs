@@ -134,6 +134,9 @@ pub(crate) struct ProveArgs {
     /// The same as `-o json`
     #[arg(long, conflicts_with = "format")]
     pub(crate) json: bool,
+    /// Run the completion bar of docs/course.md instead and report claim by claim; needs a checkout
+    #[arg(long, conflicts_with_all = ["format", "json"])]
+    pub(crate) demo: bool,
 }
 
 /// `kodo doctor`

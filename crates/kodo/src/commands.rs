@@ -24,6 +24,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => doctor::run(&cli.flags, args).await,
         // Its exit code 1 says that an invariant is violated.
         Command::Prove(args) => Ok(match settings {
+            Ok(settings) if args.demo => return demo::completion_bar(&settings).await,
             Ok(settings) => prove::run(&settings, args).await,
             Err(error) => prove::unproven(&error),
         }),

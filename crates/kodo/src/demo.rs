@@ -1,5 +1,6 @@
 //! Demonstrations: the product's claims, shown with the real binary, real signals and real rows.
 
+mod bar;
 mod crash;
 mod main_job;
 pub(crate) mod say;
@@ -9,6 +10,8 @@ use std::process::ExitCode;
 
 use crate::cli::{DemoArgs, DemoCommand};
 use crate::settings::Settings;
+
+pub(crate) use bar::run as completion_bar;
 
 /// Runs one of them. Exit code 0 means that what it shows was so.
 pub(crate) async fn run(settings: &Settings, args: DemoArgs) -> anyhow::Result<ExitCode> {

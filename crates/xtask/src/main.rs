@@ -1,6 +1,7 @@
 //! `xtask`: the repository's own tools, each behind a `mise` task.
 
 mod chaos;
+mod course;
 mod environment;
 mod policy;
 mod repository;
@@ -23,6 +24,8 @@ struct Cli {
 enum Command {
     /// Start runs while services and the database are killed, and count afterwards
     Chaos(chaos::Options),
+    /// Run docs/course.md: its commands, in order, against what it says they print
+    Course(course::Args),
     /// Check the rules of this repository that no compiler knows
     Policy(policy::Arguments),
     /// Run the same thing many times over
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
         Command::Chaos(options) => chaos::run(&options),
+        Command::Course(args) => course::run(&args),
         Command::Policy(arguments) => policy::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
     };
