@@ -1,5 +1,7 @@
 //! The page itself, without running it: it can be read, is complete, and speaks of tasks that exist.
 
+#![allow(clippy::expect_used, clippy::unwrap_used)] // helpers are test code too
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! Courses of a few lines, run for real: what holds, and which line is named where something does not.
 
+#![allow(clippy::expect_used, clippy::unwrap_used)] // helpers are test code too
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 

@@ -6,6 +6,7 @@
 mod api;
 mod canonical_sql;
 mod catalogue;
+mod completion_bar;
 mod crash_demo;
 mod crash_lane;
 mod crash_matrix;
