@@ -11,6 +11,7 @@
 mod compare;
 mod course;
 mod error;
+mod family;
 mod group;
 mod marks;
 mod parse;

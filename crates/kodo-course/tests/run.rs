@@ -235,3 +235,33 @@ async fn what_somebody_has_set_for_a_service_in_use_does_not_reach_the_course() 
     let report = run_page("# C\n```bash run\necho \"[$API_TOKEN$HOST$RUST_LOG]\"\necho $LC_ALL $NO_COLOR\n```\n```text output\n[]\nC.UTF-8 1\n```\n").await;
     assert!(report.holds(), "{report:#?}");
 }
+
+#[tokio::test]
+async fn an_interrupted_course_leaves_nothing_running_also_not_in_another_process_group() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = "# C\n```bash run terminal=A\nsetsid --wait bash -c 'echo $$ > service; exec sleep 600'\n```\n\
+                ```bash run\nsetsid --wait bash -c 'echo $$ > deep; exec sleep 600'\n```\n";
+    let mut pids = Vec::new();
+    {
+        let course = run_page_in(folder.path(), page, Options::default());
+        tokio::pin!(course);
+        for name in ["service", "deep"] {
+            loop {
+                let pid = std::fs::read_to_string(folder.path().join(name)).unwrap_or_default();
+                if pid.ends_with('\n') {
+                    pids.push(pid);
+                    break;
+                }
+                let patience = tokio::time::timeout(Duration::from_millis(20), &mut course);
+                assert!(patience.await.is_err(), "the course waits for its command");
+            }
+        }
+    }
+    for pid in pids {
+        let killed = Instant::now();
+        while lives(&pid) {
+            assert!(killed.elapsed() < Duration::from_secs(10), "{pid} lives");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
