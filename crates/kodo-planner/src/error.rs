@@ -4,14 +4,20 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::Failure;
+
 /// Why a planner gave no plan. The texts end up in the run's `error`, so each says what to do.
+///
+/// None of them is worth another try of the whole step: a planner that asks somebody else has done what trying
+/// again can do before it gives up, and permissions do not heal. A run that fails at once with the reason helps more
+/// than one that hangs in retries.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PlanError {
     /// Replay found neither the intent's own fixture nor a default one.
     #[error(
         "no fixture for this intent: looked for {} and for default.json beside it; to record one, \
-         write {{\"key\":\"{key}\",\"schemaVersion\":1,\"response\":<plan>}} to that path",
+         write {{\"key\":\"{key}\",\"schemaVersion\":1,\"response\":<plan>}} to that path, or run it with OC_MODE=record",
         .path.display()
     )]
     FixtureMissing {
@@ -37,12 +43,17 @@ pub enum PlanError {
         /// What the system said.
         reason: String,
     },
-    /// The planner cannot be reached for now.
-    #[error("the planner is unavailable: {reason}")]
-    Unavailable {
-        /// What happened.
+    /// A recording could not be kept.
+    #[error("fixture {} cannot be written: {reason}", .path.display())]
+    FixtureUnwritable {
+        /// The fixture.
+        path: PathBuf,
+        /// What the system said.
         reason: String,
     },
+    /// The model gave no plan, just now or when it was recorded.
+    #[error(transparent)]
+    Failed(#[from] Failure),
 }
 
 impl PlanError {
@@ -53,16 +64,8 @@ impl PlanError {
             Self::FixtureMissing { .. } => "planner_fixture_missing",
             Self::FixtureInvalid { .. } => "planner_fixture_invalid",
             Self::FixtureUnreadable { .. } => "planner_fixture_unreadable",
-            Self::Unavailable { .. } => "planner_unavailable",
+            Self::FixtureUnwritable { .. } => "planner_fixture_unwritable",
+            Self::Failed(failure) => failure.code.as_str(),
         }
-    }
-
-    /// Whether the same request may succeed later without anybody's doing.
-    ///
-    /// An unreadable fixture is not such a case: permissions do not heal, and a run that fails at
-    /// once with the reason helps more than one that hangs in retries.
-    #[must_use]
-    pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. })
     }
 }

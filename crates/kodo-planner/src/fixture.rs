@@ -3,74 +3,198 @@
 //! A fixture is a file `<key>.json`, or `default.json` with the key `default`:
 //!
 //! ```json
-//! { "key": "<64 hex digits, or default>", "schemaVersion": 1, "request": {}, "response": { "prompt": "…" } }
+//! { "key": "<64 hex digits, or default>", "schemaVersion": 1, "request": {}, "recorded": {}, "response": { "prompt": "…" } }
 //! ```
 //!
-//! `response` is a plan. `request` is what the key was made of; it may be left out and is there for
-//! people, but where it is given with a key, the two must belong together.
+//! `response` is a plan; a recording of a failure has `failure: {code, message}` in its place, and replays as that
+//! failure. `request` is what the key was made of; it may be left out and is there for people and for recording again,
+//! but where it is given with a key, the two must belong together. `recorded` says who answered.
+//!
+//! # The key
+//!
+//! The key names the question: intent, seed and the version of the plan's schema. Who answered it is not part of the
+//! key, on purpose: replay must find the fixture without knowing which model, prompt or provider was asked, and a
+//! recording of another model takes the place of the old one, so that `git diff` shows what changed. Recordings of two
+//! models side by side are two folders (`OC_FIXTURES_DIR`).
 
 use std::path::Path;
 
-use kodo_contract::{Intent, Plan, canonical_json, decode, parse_json, sha256_hex};
-use serde::Deserialize;
+use kodo_contract::{
+    Intent, Invalid, Plan, canonical_json, decode, encode, parse_json, sha256_hex,
+};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::PlanError;
+use crate::{Failure, PlanError};
 
 /// The version of the plan's schema, part of every key: another schema needs other recordings.
 pub const SCHEMA_VERSION: u64 = 1;
 
 /// The key of the default fixture.
-pub(crate) const DEFAULT_KEY: &str = "default";
+pub const DEFAULT_KEY: &str = "default";
 
 /// The key by which the fixture for this intent and seed is found: the SHA-256 of their canonical
 /// JSON.
 #[must_use]
 pub fn fixture_key(intent: &Intent, seed: u64) -> String {
-    key_of(&json!({"intent": intent, "schemaVersion": SCHEMA_VERSION, "seed": seed}))
+    key_of(&request_of(intent, seed))
+}
+
+/// What the key is made of.
+fn request_of(intent: &Intent, seed: u64) -> Value {
+    json!({"intent": intent, "schemaVersion": SCHEMA_VERSION, "seed": seed})
 }
 
 fn key_of(request: &Value) -> String {
     sha256_hex(canonical_json(request).as_bytes())
 }
 
-#[derive(Deserialize)]
+/// A recorded answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fixture {
+    /// What it is found by: 64 hex digits, or [`DEFAULT_KEY`].
+    pub key: String,
+    /// What was asked, as far as the fixture says so: with `intent` and `seed`.
+    pub request: Option<Value>,
+    /// Who answered, as far as the fixture says so.
+    pub recorded: Option<Recorded>,
+    /// The answer.
+    pub answer: Result<Plan, Failure>,
+}
+
+/// Who gave a recorded answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Fixture {
+pub struct Recorded {
+    /// The kind of provider.
+    pub provider: String,
+    /// The model's name there.
+    pub model: String,
+    /// The version of the texts that it was asked with.
+    pub prompt_version: u32,
+}
+
+/// The file, as it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct File {
     key: String,
     schema_version: u64,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     request: Option<Value>,
-    response: Value,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    recorded: Option<Recorded>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    response: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    failure: Option<Failure>,
 }
 
-/// Reads the fixture with this key; `path` is for the error.
-pub(crate) fn read(bytes: &[u8], key: &str, path: &Path) -> Result<Plan, PlanError> {
-    parse(bytes, key).map_err(|reason| PlanError::FixtureInvalid {
-        path: path.to_owned(),
-        reason,
-    })
-}
-
-fn parse(bytes: &[u8], key: &str) -> Result<Plan, String> {
-    let value = parse_json(bytes).map_err(|error| error.to_string())?;
-    let fixture = Fixture::deserialize(&value).map_err(|error| error.to_string())?;
-    if fixture.key != key {
-        return Err(format!("its key is {:?}, not {key:?}", fixture.key));
+impl Fixture {
+    /// The recording of an answer to this intent and seed.
+    #[must_use]
+    pub fn new(
+        intent: &Intent,
+        seed: u64,
+        recorded: Recorded,
+        answer: Result<Plan, Failure>,
+    ) -> Self {
+        Self {
+            key: fixture_key(intent, seed),
+            request: Some(request_of(intent, seed)),
+            recorded: Some(recorded),
+            answer,
+        }
     }
-    if fixture.schema_version != SCHEMA_VERSION {
-        let found = fixture.schema_version;
+
+    /// Reads the fixture with this key; `path` is for the error.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError::FixtureInvalid`] for whatever is not exactly the fixture with this key.
+    pub fn read(bytes: &[u8], key: &str, path: &Path) -> Result<Self, PlanError> {
+        parse(bytes, key).map_err(|reason| PlanError::FixtureInvalid {
+            path: path.to_owned(),
+            reason,
+        })
+    }
+
+    /// The intent and the seed that it answers, where it says so.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the intent.
+    pub fn question(&self) -> Result<Option<(Intent, u64)>, Invalid> {
+        let Some(request) = &self.request else {
+            return Ok(None);
+        };
+        let Some(seed) = request["seed"].as_u64() else {
+            return Ok(None);
+        };
+        Ok(Some((decode(&request["intent"])?, seed)))
+    }
+
+    /// The answer as JSON: the plan, or the failure under its name.
+    ///
+    /// # Errors
+    ///
+    /// Where the plan is none.
+    pub fn answer_json(&self) -> Result<Value, Invalid> {
+        match &self.answer {
+            Ok(plan) => encode(plan),
+            Err(failure) => Ok(json!({"failure": failure})),
+        }
+    }
+
+    /// The text of its file.
+    ///
+    /// # Errors
+    ///
+    /// Where the plan is none.
+    pub fn to_text(&self) -> Result<String, Invalid> {
+        let file = File {
+            key: self.key.clone(),
+            schema_version: SCHEMA_VERSION,
+            request: self.request.clone(),
+            recorded: self.recorded.clone(),
+            response: self.answer.as_ref().ok().map(encode).transpose()?,
+            failure: self.answer.as_ref().err().cloned(),
+        };
+        // The file's own types serialize without fail: their keys are strings.
+        Ok(serde_json::to_string_pretty(&file).unwrap_or_default() + "\n")
+    }
+}
+
+fn parse(bytes: &[u8], key: &str) -> Result<Fixture, String> {
+    let value = parse_json(bytes).map_err(|error| error.to_string())?;
+    let file = File::deserialize(&value).map_err(|error| error.to_string())?;
+    if file.key != key {
+        return Err(format!("its key is {:?}, not {key:?}", file.key));
+    }
+    if file.schema_version != SCHEMA_VERSION {
+        let found = file.schema_version;
         return Err(format!(
             "its schemaVersion is {found}, not {SCHEMA_VERSION}"
         ));
     }
-    if let Some(request) = fixture.request.filter(|_| key != DEFAULT_KEY) {
-        let made_of = key_of(&request);
+    if let Some(request) = file.request.as_ref().filter(|_| key != DEFAULT_KEY) {
+        let made_of = key_of(request);
         if made_of != key {
             return Err(format!("its request belongs to the key {made_of}"));
         }
     }
-    decode(&fixture.response).map_err(|invalid| invalid.to_string())
+    let answer = match (file.response, file.failure) {
+        (Some(response), None) => Ok(decode(&response).map_err(|invalid| invalid.to_string())?),
+        (None, Some(failure)) => Err(failure),
+        (None, None) => return Err("it has neither response nor failure".to_owned()),
+        (Some(_), Some(_)) => return Err("it has both response and failure".to_owned()),
+    };
+    Ok(Fixture {
+        key: file.key,
+        request: file.request,
+        recorded: file.recorded,
+        answer,
+    })
 }
 
 #[cfg(test)]
@@ -82,6 +206,10 @@ mod tests {
     }
 
     fn fixture(change: impl FnOnce(&mut Value)) -> Result<Plan, String> {
+        whole(change)?.answer.map_err(|failure| failure.message)
+    }
+
+    fn whole(change: impl FnOnce(&mut Value)) -> Result<Fixture, String> {
         let mut fixture = json!({
             "key": "default", "schemaVersion": 1,
             "response": {"prompt": "p", "toolCalls": [], "responses": [], "diffs": []}
@@ -132,10 +260,49 @@ mod tests {
             "invalid Plan: data/toolCalls/0 must have required property 'args'"
         );
         assert!(
+            refused(|it| it["failure"] = json!({"code": "planner_declined", "message": "m"}))
+                .contains("both")
+        );
+        assert!(
+            refused(|it| *it = json!({"key": "default", "schemaVersion": 1})).contains("neither")
+        );
+        assert!(
             parse(b"{", "default")
                 .unwrap_err()
                 .contains("malformed JSON")
         );
         assert!(parse(b"[]", "default").is_err());
+    }
+
+    #[test]
+    fn a_fixture_is_read_as_it_was_written() {
+        let recorded = Recorded {
+            provider: "openai".into(),
+            model: "m".into(),
+            prompt_version: 1,
+        };
+        let intent = intent(r#"{"goal":"g","inputs":{"n":12345678901234567890},"constraints":{}}"#);
+        let plan = fixture(|_| {}).unwrap();
+        let failure = Failure {
+            code: crate::FailureCode::PlanRefused,
+            message: "no".into(),
+        };
+        for answer in [Ok(plan), Err(failure)] {
+            let written = Fixture::new(&intent, 7, recorded.clone(), answer);
+            let text = written.to_text().unwrap();
+            let read = parse(text.as_bytes(), &fixture_key(&intent, 7)).unwrap();
+            assert_eq!(read, written);
+            assert_eq!(read.question().unwrap().unwrap(), (intent.clone(), 7));
+            assert_eq!(read.to_text().unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn a_failure_with_a_code_that_nobody_knows_is_no_fixture() {
+        let refused = whole(|it| {
+            it.as_object_mut().unwrap().remove("response");
+            it["failure"] = json!({"code": "planner_bored", "message": "m"});
+        });
+        assert!(refused.unwrap_err().contains("planner_bored"));
     }
 }

@@ -1,14 +1,37 @@
 //! OC: what turns an intent into a plan.
 //!
-//! [`Planner`] is the port. Its one provider so far is [`ReplayPlanner`], which answers from
-//! committed fixtures and never opens a socket.
+//! [`Planner`] is the port. [`ReplayPlanner`] answers from committed fixtures and never opens a socket; [`LivePlanner`]
+//! asks a model by the OpenAI-compatible API; [`RecordPlanner`] asks it and keeps what it answers as a fixture.
 
+mod completion;
+mod dialect;
+mod endpoint;
 mod error;
+mod extract;
+mod failure;
 mod fixture;
+mod folder;
+mod live;
+mod policy;
 mod port;
+mod prompt;
+mod record;
 mod replay;
+mod retry;
+mod secret;
+mod sse;
+mod told;
+mod wire;
 
+pub use endpoint::{Endpoint, EndpointError};
 pub use error::PlanError;
-pub use fixture::{SCHEMA_VERSION, fixture_key};
+pub use failure::{Failure, FailureCode};
+pub use fixture::{DEFAULT_KEY, Fixture, Recorded, SCHEMA_VERSION, fixture_key};
+pub use folder::{FixtureFolder, Saved};
+pub use live::{LiveConfig, LivePlanner};
+pub use policy::Policy;
 pub use port::{PlanRequest, PlanSource, Planned, Planner};
+pub use prompt::PROMPT_VERSION;
+pub use record::{RecordPlanner, fresh};
 pub use replay::ReplayPlanner;
+pub use secret::Secret;

@@ -19,7 +19,7 @@ pub trait Planner: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`PlanError`], which knows whether asking again can help.
+    /// [`PlanError`]. Whatever asking again could help with, the planner has asked again for before it gives up.
     async fn plan(&self, request: &PlanRequest<'_>) -> Result<Planned, PlanError>;
 }
 
@@ -58,6 +58,17 @@ pub enum PlanSource {
     DefaultFixture {
         /// The key that was looked for.
         key: String,
+    },
+    /// A model, just now.
+    Live {
+        /// The kind of provider.
+        provider: String,
+        /// The model's name there.
+        model: String,
+        /// How the shape of the answer was asked for: `json_schema`, `tool_call` or `text`.
+        form: String,
+        /// How often the model was shown what was wrong with its plan.
+        repairs: u32,
     },
 }
 

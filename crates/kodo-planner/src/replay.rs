@@ -1,16 +1,12 @@
 //! The planner that answers from fixtures.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use kodo_contract::Plan;
 
 use crate::{
-    PlanError, PlanRequest, PlanSource, Planned, Planner,
-    fixture::{self, DEFAULT_KEY, fixture_key},
+    DEFAULT_KEY, Fixture, FixtureFolder, PlanError, PlanRequest, PlanSource, Planned, Planner,
+    fixture_key,
 };
 
 /// The default fixture of the repository, so that the bare binary works anywhere.
@@ -22,7 +18,7 @@ const BUILT_IN_DEFAULT: &str = include_str!("../../../fixtures/oc/default.json")
 /// repaired counts at once.
 #[derive(Clone, Debug)]
 pub struct ReplayPlanner {
-    dir: Option<PathBuf>,
+    folder: Option<FixtureFolder>,
 }
 
 impl ReplayPlanner {
@@ -30,7 +26,9 @@ impl ReplayPlanner {
     /// into the binary.
     #[must_use]
     pub fn new(dir: Option<PathBuf>) -> Self {
-        Self { dir }
+        Self {
+            folder: dir.map(FixtureFolder::new),
+        }
     }
 }
 
@@ -42,36 +40,28 @@ impl Planner for ReplayPlanner {
 
     async fn plan(&self, request: &PlanRequest<'_>) -> Result<Planned, PlanError> {
         let key = fixture_key(request.intent, request.seed);
-        let Some(dir) = &self.dir else {
+        let Some(folder) = &self.folder else {
             let path = Path::new("(built in)/default.json");
-            let plan = fixture::read(BUILT_IN_DEFAULT.as_bytes(), DEFAULT_KEY, path)?;
+            let fixture = Fixture::read(BUILT_IN_DEFAULT.as_bytes(), DEFAULT_KEY, path)?;
             return Ok(Planned {
-                plan,
+                plan: fixture.answer?,
                 source: PlanSource::DefaultFixture { key },
             });
         };
-        let path = dir.join(format!("{key}.json"));
-        if let Some(plan) = load(&path, &key).await? {
-            let source = PlanSource::Fixture { key };
-            return Ok(Planned { plan, source });
+        if let Some(fixture) = folder.load(&key).await? {
+            return Ok(Planned {
+                plan: fixture.answer?,
+                source: PlanSource::Fixture { key },
+            });
         }
-        if let Some(plan) = load(&dir.join("default.json"), DEFAULT_KEY).await? {
-            let source = PlanSource::DefaultFixture { key };
-            return Ok(Planned { plan, source });
+        if let Some(fixture) = folder.load(DEFAULT_KEY).await? {
+            return Ok(Planned {
+                plan: fixture.answer?,
+                source: PlanSource::DefaultFixture { key },
+            });
         }
+        let path = folder.path_of(&key);
         Err(PlanError::FixtureMissing { key, path })
-    }
-}
-
-/// The fixture at `path`; `None` if there is no such file.
-async fn load(path: &Path, key: &str) -> Result<Option<Plan>, PlanError> {
-    match tokio::fs::read(path).await {
-        Ok(bytes) => fixture::read(&bytes, key, path).map(Some),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(PlanError::FixtureUnreadable {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        }),
     }
 }
 
@@ -146,7 +136,7 @@ mod tests {
         for entry in std::fs::read_dir(repository()).unwrap() {
             let path = entry.unwrap().path();
             let key = path.file_stem().unwrap().to_str().unwrap();
-            fixture::read(&std::fs::read(&path).unwrap(), key, &path).unwrap();
+            Fixture::read(&std::fs::read(&path).unwrap(), key, &path).unwrap();
         }
     }
 
@@ -156,7 +146,6 @@ mod tests {
         for dir in [dir.path(), &dir.path().join("absent")] {
             let error = plan(Some(dir), 424_242).await.unwrap_err();
             assert_eq!(error.code(), "planner_fixture_missing");
-            assert!(!error.is_retryable());
             let text = error.to_string();
             let key = fixture_key(&demo(), 424_242);
             let path = dir.join(format!("{key}.json"));
@@ -215,5 +204,17 @@ mod tests {
             error.to_string().contains(path.to_str().unwrap()),
             "{error}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_recorded_failure_is_replayed_as_that_failure() {
+        let dir = TempDir::new().unwrap();
+        let key = fixture_key(&demo(), 1);
+        let failure = json!({"code": "planner_declined", "message": "the model declined: no"});
+        let fixture = json!({"key": key, "schemaVersion": 1, "failure": failure});
+        std::fs::write(dir.path().join(format!("{key}.json")), fixture.to_string()).unwrap();
+        let error = plan(Some(dir.path()), 1).await.unwrap_err();
+        assert_eq!(error.code(), "planner_declined");
+        assert_eq!(error.to_string(), "the model declined: no");
     }
 }

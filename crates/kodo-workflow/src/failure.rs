@@ -46,10 +46,8 @@ impl RunFailure {
 
 impl From<PlanError> for RunFailure {
     fn from(error: PlanError) -> Self {
-        Self {
-            retryable: error.is_retryable(),
-            ..Self::new(error.code(), error.to_string())
-        }
+        // A planner has done what trying again can do before it gives up.
+        Self::new(error.code(), error.to_string())
     }
 }
 

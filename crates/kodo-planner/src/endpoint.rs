@@ -1,0 +1,150 @@
+//! Where a provider is asked: one URL, made of what the operator gave.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use hyper::Uri;
+use thiserror::Error;
+
+/// The URL of a provider's chat completions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint(Uri);
+
+/// Why a base URL cannot be used. Each text says what is accepted instead.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum EndpointError {
+    /// Not such a URL at all.
+    #[error("an http or https URL such as http://127.0.0.1:11434/v1 or https://api.openai.com/v1")]
+    NotAUrl,
+    /// Credentials in a URL end up in logs.
+    #[error(
+        "a URL without user name, password, query and fragment (the key goes into OC_API_KEY or OC_API_KEY_FILE)"
+    )]
+    Decorated,
+    /// Whoever listens in between would read intents, plans and the key.
+    #[error(
+        "https, or http to this machine's loopback (OC_ALLOW_HTTP=true accepts http to others)"
+    )]
+    InTheClear,
+}
+
+impl Endpoint {
+    /// Takes a base URL as people write it: with or without `/v1`, with or without a slash at its end, or the whole
+    /// address of the chat completions.
+    ///
+    /// A URL without any path gets `/v1`, since that is where OpenAI, Ollama, vLLM and llama.cpp all have it; any other
+    /// path is the operator's and stays.
+    ///
+    /// # Errors
+    ///
+    /// [`EndpointError`].
+    pub fn parse(base: &str, allow_http: bool) -> Result<Self, EndpointError> {
+        if base.contains(['?', '#', '@']) {
+            return Err(EndpointError::Decorated);
+        }
+        let uri: Uri = base.parse().map_err(|_| EndpointError::NotAUrl)?;
+        let host = uri.host().filter(|host| !host.is_empty());
+        let (Some(scheme), Some(authority), Some(host)) = (uri.scheme_str(), uri.authority(), host)
+        else {
+            return Err(EndpointError::NotAUrl);
+        };
+        match scheme {
+            "https" => {}
+            "http" if allow_http || is_loopback(host) => {}
+            "http" => return Err(EndpointError::InTheClear),
+            _ => return Err(EndpointError::NotAUrl),
+        }
+        let path = uri.path().trim_end_matches('/');
+        let path = match path {
+            "" => "/v1/chat/completions".to_owned(),
+            whole if whole.ends_with("/chat/completions") => whole.to_owned(),
+            other => format!("{other}/chat/completions"),
+        };
+        format!("{scheme}://{authority}{path}")
+            .parse()
+            .map(Self)
+            .map_err(|_| EndpointError::NotAUrl)
+    }
+
+    pub(crate) fn uri(&self) -> &Uri {
+        &self.0
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || address
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_to_write_a_base_url_leads_to_the_chat_completions() {
+        for (base, expected) in [
+            (
+                "http://127.0.0.1:11434",
+                "http://127.0.0.1:11434/v1/chat/completions",
+            ),
+            (
+                "http://127.0.0.1:11434/",
+                "http://127.0.0.1:11434/v1/chat/completions",
+            ),
+            (
+                "http://localhost:8000/v1",
+                "http://localhost:8000/v1/chat/completions",
+            ),
+            (
+                "http://LOCALHOST:8000/v1//",
+                "http://LOCALHOST:8000/v1/chat/completions",
+            ),
+            (
+                "http://[::1]:8080/v1/",
+                "http://[::1]:8080/v1/chat/completions",
+            ),
+            (
+                "https://api.openai.com/v1",
+                "https://api.openai.com/v1/chat/completions",
+            ),
+            (
+                "https://example.com/api/v1/chat/completions/",
+                "https://example.com/api/v1/chat/completions",
+            ),
+            (
+                "https://example.com/v1beta/openai/",
+                "https://example.com/v1beta/openai/chat/completions",
+            ),
+        ] {
+            let endpoint = Endpoint::parse(base, false);
+            assert_eq!(endpoint.map(|it| it.to_string()).as_deref(), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn what_is_no_base_url_is_refused_with_what_is_accepted() {
+        for (base, expected) in [
+            ("", EndpointError::NotAUrl),
+            ("api.openai.com/v1", EndpointError::NotAUrl),
+            ("127.0.0.1:11434", EndpointError::NotAUrl),
+            ("ftp://127.0.0.1/", EndpointError::NotAUrl),
+            ("http:///v1", EndpointError::NotAUrl),
+            ("https://user:word@example.com/v1", EndpointError::Decorated),
+            ("https://example.com/v1?key=1", EndpointError::Decorated),
+            ("http://example.com/v1", EndpointError::InTheClear),
+            ("http://192.168.0.7:8000/v1", EndpointError::InTheClear),
+        ] {
+            assert_eq!(Endpoint::parse(base, false), Err(expected), "{base}");
+        }
+        assert!(Endpoint::parse("http://192.168.0.7:8000/v1", true).is_ok());
+    }
+}
