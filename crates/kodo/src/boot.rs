@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use kodo_planner::ReplayPlanner;
+use kodo_planner::{LivePlanner, Planner, RecordPlanner, ReplayPlanner};
 use kodo_sandbox::MockSandbox;
 use kodo_server::Readiness;
 use kodo_store::{MigrationState, Store, StoreError};
@@ -13,7 +13,7 @@ use kodo_workflow::{Engine, EngineConfig};
 use tokio::time::{Instant, timeout_at};
 
 use crate::runs::EngineRuns;
-use crate::settings::Settings;
+use crate::settings::{PlannerMode, PlannerSettings, Settings};
 
 /// The oldest server that is supported, because it is the oldest that is tested.
 pub(crate) const OLDEST_POSTGRES: i32 = 15;
@@ -45,11 +45,23 @@ pub(crate) async fn boot(
             seed: settings.seed,
         },
         store.clone(),
-        Arc::new(ReplayPlanner::new(settings.oc_fixtures_dir.clone())),
+        planner(&settings.planner)?,
         Arc::new(MockSandbox::with_delay(settings.sbx_mock_delay)),
     );
     runs.set(engine);
     Ok(())
+}
+
+/// The planner that is configured.
+fn planner(settings: &PlannerSettings) -> anyhow::Result<Arc<dyn Planner>> {
+    Ok(match settings.mode {
+        PlannerMode::Replay => Arc::new(ReplayPlanner::new(settings.fixtures_dir.clone())),
+        PlannerMode::Live => Arc::new(LivePlanner::new(settings.model()?)),
+        PlannerMode::Record => Arc::new(RecordPlanner::new(
+            LivePlanner::new(settings.model()?),
+            settings.folder()?,
+        )),
+    })
 }
 
 /// Makes the product database exist and brings schema `app` to this version's state.

@@ -1,7 +1,8 @@
 //! Configuration: one table of keys, each a flag and an environment variable; flag > environment > default.
 
+mod planner;
+
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -9,6 +10,8 @@ use clap::Args;
 use kodo_store::DatabaseConfig;
 
 use crate::environment;
+
+pub(crate) use planner::{PlannerMode, PlannerSettings};
 
 /// Declares every key once: field, flag, variable, default, what it is for.
 macro_rules! keys {
@@ -74,8 +77,20 @@ keys! {
     wf_sleep_ms "wf-sleep-ms" "WF_SLEEP_MS" "5000" "Durable sleep of the crash demo, in milliseconds";
     max_concurrent_runs "max-concurrent-runs" "MAX_CONCURRENT_RUNS" "64" "Runs that this process works on at once; further ones wait as rows";
     drain_grace_ms "drain-grace-ms" "DRAIN_GRACE_MS" "10000" "How long a shutdown waits for running steps and requests, in milliseconds";
-    oc_mode "oc-mode" "OC_MODE" "replay" "Planner";
+    oc_mode "oc-mode" "OC_MODE" "replay" "Planner: replay answers from fixtures, live asks a model, record asks one and keeps its answers as fixtures";
     oc_fixtures_dir "oc-fixtures-dir" "OC_FIXTURES_DIR" "" "Folder of planner fixtures; without one fixtures/oc, or what is built in";
+    oc_base_url "oc-base-url" "OC_BASE_URL" "" "The model's OpenAI-compatible API, such as http://127.0.0.1:11434/v1 or https://api.openai.com/v1";
+    oc_model "oc-model" "OC_MODEL" "" "The model's name there";
+    oc_api_key "oc-api-key" "OC_API_KEY" "" "Its key, where it wants one";
+    oc_api_key_file "oc-api-key-file" "OC_API_KEY_FILE" "" "File that holds the key";
+    oc_allow_http "oc-allow-http" "OC_ALLOW_HTTP" "false" "Whether a model on another machine may be asked by http, in the clear";
+    oc_stream "oc-stream" "OC_STREAM" "false" "Whether answers are asked for in pieces; of use behind proxies that cut long silences";
+    oc_deadline_ms "oc-deadline-ms" "OC_DEADLINE_MS" "120000" "Within which a plan has to be there, retries and repairs included, in milliseconds";
+    oc_max_tokens "oc-max-tokens" "OC_MAX_TOKENS" "4096" "The longest answer of the model, in tokens";
+    oc_max_steps "oc-max-steps" "OC_MAX_STEPS" "64" "The most tool calls of a model's plan";
+    oc_max_plan_bytes "oc-max-plan-bytes" "OC_MAX_PLAN_BYTES" "262144" "The most bytes of a model's plan";
+    oc_allowed_tools "oc-allowed-tools" "OC_ALLOWED_TOOLS" "exec,shell,repo.*" "Tools that a model's plan may call, by commas; x* is all that begin with x, none is none";
+    oc_allowed_connectors "oc-allowed-connectors" "OC_ALLOWED_CONNECTORS" "none" "Connectors that an intent may name and its plan may use, written in the same way";
     sbx_mode "sbx-mode" "SBX_MODE" "mock" "Sandbox";
     sbx_mock_delay_ms "sbx-mock-delay-ms" "SBX_MOCK_DELAY_MS" "0" "How long the mock sandbox pretends to work, in milliseconds";
     test_seed "test-seed" "TEST_SEED" "424242" "Seed of everything random in tests, part of the planner's fixture key";
@@ -111,8 +126,8 @@ pub(crate) struct Settings {
     pub(crate) max_concurrent_runs: usize,
     /// Bound on a shutdown.
     pub(crate) drain_grace: Duration,
-    /// Folder of planner fixtures, if there is one.
-    pub(crate) oc_fixtures_dir: Option<PathBuf>,
+    /// The planner.
+    pub(crate) planner: PlannerSettings,
     /// How long the mock sandbox pretends to work.
     pub(crate) sbx_mock_delay: Duration,
     /// The seed.
@@ -128,16 +143,12 @@ impl Settings {
         let host = flags
             .host()
             .parse("an IP address such as 127.0.0.1 or 0.0.0.0")?;
-        let api_token = api_token(flags)?;
+        let api_token = secret(&flags.api_token(), &flags.api_token_file(), "a token")?;
         ensure!(
             is_loopback(host) || api_token.is_some(),
             "HOST={host} would serve everybody who can reach this machine: set API_TOKEN or API_TOKEN_FILE, \
              or keep to a loopback address"
         );
-        flags.oc_mode().one_of(
-            &["replay"],
-            &[("record", "recording"), ("live", "live planner")],
-        )?;
         flags
             .sbx_mode()
             .one_of(&["mock"], &[("live", "live sandbox")])?;
@@ -168,7 +179,7 @@ impl Settings {
             wf_sleep: milliseconds(flags.wf_sleep_ms())?,
             max_concurrent_runs: flags.max_concurrent_runs().number(1, 100_000)?,
             drain_grace: milliseconds(flags.drain_grace_ms())?,
-            oc_fixtures_dir: fixtures_dir(flags)?,
+            planner: PlannerSettings::load(flags)?,
             sbx_mock_delay: milliseconds(flags.sbx_mock_delay_ms())?,
             seed: flags.test_seed().number(0, u64::MAX)?,
         })
@@ -222,14 +233,17 @@ impl Settings {
     }
 }
 
-/// The token, from the variable or the file.
-fn api_token(flags: &Flags) -> anyhow::Result<Option<String>> {
-    let (token, file) = (flags.api_token(), flags.api_token_file());
-    // The token itself is a secret and never shown; the name of its file is none.
-    let (token, place) = match (token.given, file.given) {
+/// A secret, from its variable or from the file that another one names. Neither is ever shown.
+fn secret(value: &Raw, file: &Raw, what: &str) -> anyhow::Result<Option<String>> {
+    // The name of the file is no secret.
+    let (text, place) = match (value.given, file.given) {
         (false, false) => return Ok(None),
-        (true, true) => bail!("API_TOKEN and API_TOKEN_FILE are both set: set one of them"),
-        (true, false) => (token.value.clone(), token.name()),
+        (true, true) => bail!(
+            "{} and {} are both set: set one of them",
+            value.variable,
+            file.variable
+        ),
+        (true, false) => (value.value.clone(), value.name()),
         (false, true) => {
             let place = format!("{}={}", file.name(), file.value);
             let text = std::fs::read_to_string(&file.value)
@@ -238,27 +252,10 @@ fn api_token(flags: &Flags) -> anyhow::Result<Option<String>> {
         }
     };
     ensure!(
-        !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()),
-        "{place} is not valid: a token of visible ASCII characters is accepted, since a header has to carry it"
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()),
+        "{place} is not valid: {what} of visible ASCII characters is accepted, since a header has to carry it"
     );
-    Ok(Some(token))
-}
-
-/// The folder that was named, or the repository's where that is the current one.
-fn fixtures_dir(flags: &Flags) -> anyhow::Result<Option<PathBuf>> {
-    let raw = flags.oc_fixtures_dir();
-    if raw.given {
-        let dir = PathBuf::from(&raw.value);
-        ensure!(
-            dir.is_dir(),
-            "{}={} is not valid: an existing folder is accepted",
-            raw.name(),
-            raw.value
-        );
-        return Ok(Some(dir));
-    }
-    let here = PathBuf::from("fixtures/oc");
-    Ok(here.is_dir().then_some(here))
+    Ok(Some(text))
 }
 
 /// Whether only this machine can reach an address.
@@ -454,12 +451,12 @@ mod tests {
     #[test]
     fn a_mode_that_is_still_to_come_says_so() {
         let live = Flags {
-            oc_mode: Some("live".to_owned()),
+            sbx_mode: Some("live".to_owned()),
             ..Flags::default()
         };
         assert_eq!(
             refused(live),
-            "--oc-mode=live is not valid: this version has no live planner yet; replay is accepted"
+            "--sbx-mode=live is not valid: this version has no live sandbox yet; mock is accepted"
         );
     }
 

@@ -45,7 +45,25 @@ async fn every_value_that_cannot_be_read_stops_the_start_with_one_line() {
         ("SBX_MOCK_DELAY_MS", "0.5", &milliseconds),
         ("MAX_CONCURRENT_RUNS", "0", &number(1, 100_000)),
         ("TEST_SEED", "seed", &number(0, u64::MAX)),
-        ("OC_MODE", "replayed", "accepted"),
+        ("OC_MODE", "replayed", "replay, record, live is accepted"),
+        (
+            "OC_BASE_URL",
+            "api.openai.com",
+            "an http or https URL such as http://127.0.0.1:11434/v1 or https://api.openai.com/v1 is accepted",
+        ),
+        (
+            "OC_BASE_URL",
+            "http://192.0.2.1/v1",
+            "https, or http to this machine's loopback (OC_ALLOW_HTTP=true accepts http to others) is accepted",
+        ),
+        ("OC_ALLOW_HTTP", "yes", "true or false is accepted"),
+        ("OC_STREAM", "1", "true or false is accepted"),
+        ("OC_DEADLINE_MS", "0", &number(1, u64::from(u32::MAX))),
+        ("OC_MAX_TOKENS", "many", &number(1, u64::from(u32::MAX))),
+        ("OC_MAX_STEPS", "257", &number(1, 256)),
+        ("OC_MAX_PLAN_BYTES", "0", &number(1024, 4_194_304)),
+        ("OC_ALLOWED_TOOLS", "a*b", "or none is accepted"),
+        ("OC_ALLOWED_CONNECTORS", ",", "or none is accepted"),
         ("SBX_MODE", "MOCK", "accepted"),
         (
             "OC_FIXTURES_DIR",
@@ -68,6 +86,30 @@ async fn every_value_that_cannot_be_read_stops_the_start_with_one_line() {
 }
 
 #[tokio::test]
+async fn a_mode_that_asks_a_model_wants_to_be_told_which_one() {
+    let here = ("OC_BASE_URL", "http://127.0.0.1:1/v1");
+    for (environment, to_set) in [
+        (&[("OC_MODE", "live")][..], "OC_BASE_URL"),
+        (&[("OC_MODE", "live"), ("OC_MODEL", "m")], "OC_BASE_URL"),
+        (&[("OC_MODE", "live"), here], "OC_MODEL"),
+        (&[("OC_MODE", "record")], "OC_BASE_URL"),
+        (
+            &[("OC_MODE", "record"), here, ("OC_MODEL", "m")],
+            "OC_FIXTURES_DIR",
+        ),
+    ] {
+        let ended = kodo(&["serve"], environment).await;
+        let line = refusal(&ended);
+        let (_, mode) = environment[0];
+        assert!(
+            line.starts_with(&format!("kodo: OC_MODE={mode} needs")),
+            "{line}"
+        );
+        assert!(line.contains(&format!("set {to_set}")), "{line}");
+    }
+}
+
+#[tokio::test]
 async fn secrets_that_cannot_be_used_are_refused_without_being_shown() {
     let scratch = Scratch::new("environment_token");
     let empty = scratch.file("empty", "\n");
@@ -83,6 +125,12 @@ async fn secrets_that_cannot_be_used_are_refused_without_being_shown() {
         (
             &[("API_TOKEN", "a"), ("API_TOKEN_FILE", empty)],
             "API_TOKEN_FILE",
+        ),
+        (&[("OC_API_KEY", "not a header")], "OC_API_KEY"),
+        (&[("OC_API_KEY_FILE", empty)], empty),
+        (
+            &[("OC_API_KEY", "a"), ("OC_API_KEY_FILE", empty)],
+            "OC_API_KEY_FILE",
         ),
     ] {
         let ended = kodo(&["serve"], environment).await;

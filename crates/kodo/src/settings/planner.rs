@@ -1,0 +1,262 @@
+//! The planner's settings (OC).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{bail, ensure};
+use kodo_planner::{Endpoint, LiveConfig, Policy, Secret};
+
+use super::{Flags, Raw, secret};
+
+/// The first pause before a provider that failed is asked again.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// What a list says that has nothing in it: an empty variable is one that is not set.
+const NONE: &str = "none";
+
+/// Where plans come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PlannerMode {
+    /// From fixtures; no socket is opened.
+    Replay,
+    /// From a model, and kept as fixtures.
+    Record,
+    /// From a model.
+    Live,
+}
+
+/// The planner's settings.
+#[derive(Debug, Clone)]
+pub(crate) struct PlannerSettings {
+    /// Where plans come from.
+    pub(crate) mode: PlannerMode,
+    /// Folder of fixtures, if there is one.
+    pub(crate) fixtures_dir: Option<PathBuf>,
+    /// The model, where one is configured; always, unless the mode is replay.
+    pub(crate) live: Option<LiveConfig>,
+}
+
+impl PlannerSettings {
+    /// Reads flags and environment. Every value that is given is checked, in every mode.
+    pub(super) fn load(flags: &Flags) -> anyhow::Result<Self> {
+        let mode = flags.oc_mode();
+        mode.one_of(&["replay", "record", "live"], &[])?;
+        let settings = Self {
+            mode: match mode.value.as_str() {
+                "live" => PlannerMode::Live,
+                "record" => PlannerMode::Record,
+                _ => PlannerMode::Replay,
+            },
+            fixtures_dir: fixtures_dir(flags)?,
+            live: live(flags)?,
+        };
+        if settings.mode == PlannerMode::Replay {
+            return Ok(settings);
+        }
+        let mode = format!("{}={}", mode.name(), mode.value);
+        ensure!(
+            flags.oc_base_url().given,
+            "{mode} needs a model: set OC_BASE_URL to its OpenAI-compatible API, such as http://127.0.0.1:11434/v1, \
+             and OC_MODEL to its name there"
+        );
+        ensure!(
+            flags.oc_model().given,
+            "{mode} needs to know which model: set OC_MODEL to its name at OC_BASE_URL"
+        );
+        ensure!(
+            settings.mode != PlannerMode::Record || settings.fixtures_dir.is_some(),
+            "{mode} needs a folder for what it records: set OC_FIXTURES_DIR to an existing one"
+        );
+        Ok(settings)
+    }
+
+    /// The model's configuration, for commands that ask it whatever the mode is.
+    ///
+    /// # Errors
+    /// What to set.
+    pub(crate) fn model(&self) -> anyhow::Result<LiveConfig> {
+        let Some(live) = &self.live else {
+            bail!(
+                "no model is configured: set OC_BASE_URL to its OpenAI-compatible API, such as \
+                 http://127.0.0.1:11434/v1, and OC_MODEL to its name there"
+            );
+        };
+        Ok(live.clone())
+    }
+
+    /// The folder of fixtures, for commands that work on it.
+    ///
+    /// # Errors
+    /// What to set.
+    pub(crate) fn folder(&self) -> anyhow::Result<PathBuf> {
+        let Some(dir) = &self.fixtures_dir else {
+            bail!(
+                "there is no folder of fixtures: set OC_FIXTURES_DIR to one, or run this where fixtures/oc is"
+            );
+        };
+        Ok(dir.clone())
+    }
+}
+
+/// The model, where both of what names it are given.
+fn live(flags: &Flags) -> anyhow::Result<Option<LiveConfig>> {
+    let allow_http = flag(&flags.oc_allow_http())?;
+    let base_url = flags.oc_base_url();
+    let endpoint = match base_url.given {
+        true => Some(endpoint(&base_url, allow_http)?),
+        false => None,
+    };
+    let key = secret(&flags.oc_api_key(), &flags.oc_api_key_file(), "a key")?;
+    let config = (
+        flag(&flags.oc_stream())?,
+        Duration::from_millis(flags.oc_deadline_ms().number(1, u32::MAX)?.into()),
+        flags.oc_max_tokens().number(1, u32::MAX)?,
+    );
+    let policy = Policy {
+        allowed_tools: list(&flags.oc_allowed_tools())?,
+        allowed_connectors: list(&flags.oc_allowed_connectors())?,
+        // The plan's schema has no room for more.
+        max_steps: flags.oc_max_steps().number(1, 256)?,
+        max_bytes: flags.oc_max_plan_bytes().number(1024, 4 << 20)?,
+    };
+    let model = flags.oc_model();
+    let (Some(endpoint), true) = (endpoint, model.given) else {
+        return Ok(None);
+    };
+    let (stream, deadline, max_tokens) = config;
+    Ok(Some(LiveConfig {
+        endpoint,
+        model: model.filled("the name of a model")?,
+        secret: key.map(Secret::new),
+        deadline,
+        max_tokens,
+        stream,
+        first_pause: FIRST_PAUSE,
+        policy,
+    }))
+}
+
+fn endpoint(base_url: &Raw, allow_http: bool) -> anyhow::Result<Endpoint> {
+    let endpoint = Endpoint::parse(&base_url.value, allow_http);
+    // A password in the URL is not to be shown, and that there is one is why the URL is refused.
+    let shown = match base_url.value.rsplit_once('@') {
+        Some((_, rest)) => format!("…@{rest}"),
+        None => base_url.value.clone(),
+    };
+    endpoint.map_err(|error| {
+        anyhow::anyhow!(
+            "{}={shown} is not valid: {error} is accepted",
+            base_url.name()
+        )
+    })
+}
+
+fn flag(raw: &Raw) -> anyhow::Result<bool> {
+    raw.parse("true or false")
+}
+
+/// Names by commas.
+fn list(raw: &Raw) -> anyhow::Result<Vec<String>> {
+    if raw.value == NONE {
+        return Ok(Vec::new());
+    }
+    let names: Vec<String> = raw
+        .value
+        .split(',')
+        .map(|name| name.trim().to_owned())
+        .collect();
+    let good = |name: &String| {
+        !name.is_empty()
+            && name.bytes().all(|byte| byte.is_ascii_graphic())
+            && !name[..name.len() - 1].contains('*')
+    };
+    if !names.iter().all(good) {
+        return raw.refuse("names by commas, each with a * at its end or without one, or none");
+    }
+    Ok(names)
+}
+
+/// The folder that was named, or the repository's where that is the current one.
+fn fixtures_dir(flags: &Flags) -> anyhow::Result<Option<PathBuf>> {
+    let raw = flags.oc_fixtures_dir();
+    if raw.given {
+        let dir = PathBuf::from(&raw.value);
+        ensure!(
+            dir.is_dir(),
+            "{}={} is not valid: an existing folder is accepted",
+            raw.name(),
+            raw.value
+        );
+        return Ok(Some(dir));
+    }
+    let here = PathBuf::from("fixtures/oc");
+    Ok(here.is_dir().then_some(here))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(change: impl FnOnce(&mut Flags)) -> Result<PlannerSettings, String> {
+        let mut flags = Flags::default();
+        change(&mut flags);
+        PlannerSettings::load(&flags).map_err(|error| error.to_string())
+    }
+
+    fn live(change: impl FnOnce(&mut Flags)) -> Result<PlannerSettings, String> {
+        load(|flags| {
+            flags.oc_mode = Some("live".to_owned());
+            flags.oc_base_url = Some("http://127.0.0.1:1".to_owned());
+            flags.oc_model = Some("m".to_owned());
+            change(flags);
+        })
+    }
+
+    #[test]
+    fn live_needs_to_know_where_and_which_and_says_what_to_set() {
+        assert!(live(|_| {}).is_ok());
+        let nowhere = live(|flags| flags.oc_base_url = None).unwrap_err();
+        assert!(
+            nowhere.starts_with("--oc-mode=live needs a model: set OC_BASE_URL"),
+            "{nowhere}"
+        );
+        let nobody = live(|flags| flags.oc_model = None).unwrap_err();
+        assert!(nobody.contains("set OC_MODEL"), "{nobody}");
+        // Replay needs neither, and takes them for the commands that ask a model.
+        assert!(load(|_| {}).unwrap().live.is_none());
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_refused_and_not_shown() {
+        let refused = live(|flags| flags.oc_base_url = Some("https://me:hush@example.com".into()));
+        let refused = refused.unwrap_err();
+        assert!(
+            refused.contains("without user name") && !refused.contains("hush"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn a_key_is_in_no_debug_output() {
+        let settings = live(|flags| flags.oc_api_key = Some("sk-canary-0123456789".into()));
+        let shown = format!("{settings:?}");
+        assert!(
+            shown.contains("[redacted]") && !shown.contains("canary"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn lists_of_names_are_read_and_what_is_none_is_refused() {
+        let tools = |text: &str| {
+            let settings = live(|flags| flags.oc_allowed_tools = Some(text.to_owned()))?;
+            Ok::<_, String>(settings.live.unwrap().policy.allowed_tools)
+        };
+        assert_eq!(tools("exec, repo.*").unwrap(), ["exec", "repo.*"]);
+        assert_eq!(tools("*").unwrap(), ["*"]);
+        assert!(tools("none").unwrap().is_empty());
+        for wrong in ["exec,", "a*b", "a b", ","] {
+            assert!(tools(wrong).is_err(), "{wrong}");
+        }
+    }
+}
