@@ -36,6 +36,9 @@ pub(crate) enum Command {
     /// Look at workflows in the DBOS system database
     #[command(subcommand)]
     Workflow(WorkflowCommand),
+    /// The planner's fixtures: look at them, check them, compare them, record them
+    #[command(subcommand)]
+    Oc(OcCommand),
     /// Hold the rows of both databases against every invariant, also while the service runs
     Prove(ProveArgs),
     /// Say what is wrong here and what to do about it; works when nothing else does
@@ -95,6 +98,41 @@ pub(crate) enum WorkflowCommand {
         id: String,
         #[command(flatten)]
         output: Output,
+    },
+}
+
+/// `kodo oc …`
+///
+/// A QUESTION is the key of a fixture (its beginning will do), `default`, or the file of an intent (NAME.json), which
+/// is looked up with the seed of TEST_SEED.
+#[derive(Debug, Subcommand)]
+pub(crate) enum OcCommand {
+    /// The fixture that answers a question; exit code 3 if there is none
+    Show {
+        /// A fixture's key or its beginning, `default`, or the file of an intent
+        question: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Check every fixture: its shape, its key, its plan; exit code 1 if one is wrong
+    Verify {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Compare two answers, or one with what the model answers now; exit code 1 if they differ
+    Diff {
+        /// A fixture's key or its beginning, `default`, the file of a fixture, or the file of an intent
+        a: String,
+        /// The same; without it, the model is asked
+        b: Option<String>,
+    },
+    /// Ask the model (OC_BASE_URL, OC_MODEL) and keep its answers as fixtures; without a question, those of all fixtures
+    Record {
+        /// A fixture's key or its beginning, or the file of an intent
+        questions: Vec<String>,
+        /// Keep the answer to this intent as the default fixture, too
+        #[arg(long, value_name = "INTENT.json")]
+        default: Option<std::path::PathBuf>,
     },
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod db;
 mod dev;
 mod doctor;
+mod oc;
 mod prove;
 mod serve;
 mod workflow;
@@ -32,6 +33,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Dev(place) => dev::run(settings?, place).await,
         Command::Db(command) => db::run(&settings?, command).await,
         Command::Workflow(command) => workflow::run(&settings?, command).await,
+        Command::Oc(command) => oc::run(&settings?, command).await,
         Command::Demo(args) => demo::run(&settings?, args).await,
     }
 }

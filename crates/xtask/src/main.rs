@@ -5,6 +5,7 @@ mod course;
 mod environment;
 mod policy;
 mod repository;
+mod scripted_model;
 mod soak;
 
 use std::process::ExitCode;
@@ -28,6 +29,7 @@ enum Command {
     Course(course::Args),
     /// Check the rules of this repository that no compiler knows
     Policy(policy::Arguments),
+    ScriptedModel(scripted_model::ScriptedModelArgs),
     /// Run the same thing many times over
     Soak(soak::Arguments),
 }
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Command::Chaos(options) => chaos::run(&options),
         Command::Course(args) => course::run(&args),
         Command::Policy(arguments) => policy::run(&arguments),
+        Command::ScriptedModel(args) => scripted_model::run(args),
         Command::Soak(arguments) => soak::run(&arguments),
     };
     outcome.unwrap_or_else(|error| {
