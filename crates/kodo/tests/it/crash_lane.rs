@@ -229,23 +229,18 @@ impl Lane {
         what: &str,
         before: &BTreeMap<String, String>,
         undisturbed: &Undisturbed,
-        outage: bool,
     ) {
-        let answer = Mutex::new(case.ask(&self.world.client).await);
-        if outage {
-            let unavailable = |answer: &Answer| answer.status == 503;
-            until(&format!("{what}: an answer after the outage"), || async {
-                if answer.lock().unwrap().as_ref().map_or(true, unavailable) {
-                    let again = case.ask(&self.world.client).await;
-                    *answer.lock().unwrap() = again;
-                }
-                let answer = answer.lock().unwrap();
-                answer.as_ref().is_ok_and(|answer| !unavailable(answer))
-            })
-            .await;
-        }
-        let answer = answer.into_inner().unwrap();
-        let answer = answer.unwrap_or_else(|error| panic!("{what}: {error}"));
+        // 503 is no answer yet, wherever it comes from: the client was told to come again.
+        let answer = Mutex::new(None);
+        until(&format!("{what}: an answer"), || async {
+            let asked = case.ask(&self.world.client).await;
+            let asked = asked.ok().filter(|asked| asked.status != 503);
+            let done = asked.is_some();
+            *answer.lock().unwrap() = asked;
+            done
+        })
+        .await;
+        let answer = answer.into_inner().unwrap().expect("an answer");
         assert_eq!(answer.status, case.yes(), "{what}: {}", answer.text());
         let stored = before.keys().any(|row| row.starts_with("key "));
         if stored {

@@ -76,7 +76,7 @@ impl Heir {
         };
         let survivor = lane.world.service.pid();
         let undisturbed = &watched[&Life::new(life.scene)];
-        lane.finish(&case, &what, &before, undisturbed, false).await;
+        lane.finish(&case, &what, &before, undisturbed).await;
         assert_eq!(lane.world.service.pid(), survivor, "{what}");
     }
 

@@ -73,7 +73,7 @@ impl Still {
         }
         let undisturbed = &watched[&Life::new(self.case.life.scene)];
         self.lane
-            .finish(&self.case, what, &self.before, undisturbed, true)
+            .finish(&self.case, what, &self.before, undisturbed)
             .await;
         assert_eq!(self.lane.world.service.pid(), pid, "{what}");
         self.lane
