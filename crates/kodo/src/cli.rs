@@ -180,6 +180,9 @@ pub(crate) struct ProveArgs {
 /// `kodo doctor`
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
+    /// Seconds until what has not answered counts as silent
+    #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) patience: u64,
     #[command(flatten)]
     pub(crate) place: DataDir,
     #[command(flatten)]

@@ -20,7 +20,7 @@ mod tools;
 use std::future::Future;
 use std::time::Duration;
 
-use kodo_store::Store;
+use tokio::time::Instant;
 
 use crate::cli::DataDir;
 use crate::commands::db::{devdb_config_with, provider};
@@ -30,21 +30,23 @@ use database::Reached;
 pub(crate) use finding::{Finding, Report};
 use next::Next;
 
-/// Deadline of a check that asks this machine, or a database that answers.
-const SOON: Duration = Duration::from_millis(1500);
-
-/// Deadline for reaching the database. With [`SOON`] after it the whole takes less than five seconds.
-const REACH: Duration = Duration::from_millis(2500);
+/// How much of the whole time reaching the database may take; the rest is for looking into it.
+const REACH: f64 = 0.6;
 
 /// What the checks look at.
 pub(crate) struct Patient {
     settings: Settings,
     devdb: kodo_devdb::DevDbConfig,
     next: Next,
+    /// When the last finding is due.
+    end: Instant,
+    /// How long all may take.
+    patience: Duration,
 }
 
 /// Makes every check.
-pub(crate) async fn examine(flags: &Flags, place: DataDir) -> Report {
+pub(crate) async fn examine(flags: &Flags, place: DataDir, patience: Duration) -> Report {
+    let end = Instant::now() + patience;
     let (settings, refused) = Settings::diagnose(flags);
     let next = Next::new(flags);
     let mut findings = configuration::check(settings.as_ref(), &refused, &next);
@@ -60,20 +62,18 @@ pub(crate) async fn examine(flags: &Flags, place: DataDir) -> Report {
         devdb: devdb_config_with(&settings, place, provider().unwrap_or_default()),
         settings,
         next,
+        end,
+        patience,
     };
     let patient = &patient;
     // Beside each other. A new check is a file here and a line in the list; a sandbox's own goes after `modes`.
     let (ports, database, disk, leftovers, modes, tools) = tokio::join!(
-        within("ports", SOON, ports::check(patient)),
+        patient.within("ports", ports::check(patient)),
         with_database(patient),
-        within("disk", SOON, aside("disk", disk::check(patient))),
-        within(
-            "leftovers",
-            SOON,
-            aside("leftovers", leftovers::folders(patient))
-        ),
-        within("modes", SOON, aside("modes", modes::check(patient))),
-        within("tools", SOON, aside("tools", tools::check(patient))),
+        patient.within("disk", aside("disk", disk::check(patient))),
+        patient.within("leftovers", aside("leftovers", leftovers::folders(patient))),
+        patient.within("modes", aside("modes", modes::check(patient))),
+        patient.within("tools", aside("tools", tools::check(patient))),
     );
     for found in [ports, database, disk, leftovers, modes, tools] {
         findings.extend(found);
@@ -83,39 +83,39 @@ pub(crate) async fn examine(flags: &Flags, place: DataDir) -> Report {
 
 /// The checks that need the database, once it is known whether it answers.
 async fn with_database(patient: &Patient) -> Vec<Finding> {
-    let reached = tokio::time::timeout(REACH, database::reach(patient)).await;
+    let limit = patient.patience.mul_f64(REACH);
+    let reached = tokio::time::timeout(limit, database::reach(patient)).await;
     let (mut findings, reached) =
-        reached.unwrap_or_else(|_| (vec![database::silent(patient)], Reached::Nothing));
-    let app = &patient.settings.app;
-    let (product, server) = match reached {
-        Reached::Product => (Some(Store::new(app, 2)), Some(Store::new(app, 2))),
-        Reached::Server => (None, Some(Store::new(&app.with_database("postgres"), 2))),
+        reached.unwrap_or_else(|_| (vec![database::silent(patient, limit)], Reached::Nothing));
+    let (product, server) = match &reached {
+        Reached::Product(store) => (Some(store), Some(store)),
+        Reached::Server(store) => (None, Some(store)),
         Reached::Nothing => (None, None),
     };
     let of_product = async {
-        let Some(store) = &product else {
+        let Some(store) = product else {
             return skipped(
                 &["schema", "migrations", "engine", "workers", "runs"],
                 "the product database is not reachable",
             );
         };
         let (mut schema, engine) = tokio::join!(
-            within("schema", SOON, schema::check(patient, store)),
-            within("engine", SOON, engine::check(patient, store)),
+            patient.within("schema", schema::check(patient, store)),
+            patient.within("engine", engine::check(patient, store)),
         );
         schema.extend(engine);
         schema
     };
     let of_server = async {
-        let Some(store) = &server else {
+        let Some(store) = server else {
             return skipped(
                 &["clock", "left databases"],
                 "the database is not reachable",
             );
         };
         let (mut clock, left) = tokio::join!(
-            within("clock", SOON, clock::check(patient, store)),
-            within("left databases", SOON, leftovers::databases(patient, store)),
+            patient.within("clock", clock::check(patient, store)),
+            patient.within("left databases", leftovers::databases(patient, store)),
         );
         clock.extend(left);
         clock
@@ -133,21 +133,24 @@ fn skipped(checks: &[&'static str], why: &str) -> Vec<Finding> {
         .collect()
 }
 
-/// A check with its deadline.
-async fn within(
-    check: &'static str,
-    limit: Duration,
-    found: impl Future<Output = Vec<Finding>>,
-) -> Vec<Finding> {
-    tokio::time::timeout(limit, found)
-        .await
-        .unwrap_or_else(|_| {
-            vec![Finding::warn(
-                check,
-                format!("could not be looked at within {limit:?}"),
-                None,
-            )]
-        })
+impl Patient {
+    /// A check with its deadline.
+    async fn within(
+        &self,
+        check: &'static str,
+        found: impl Future<Output = Vec<Finding>>,
+    ) -> Vec<Finding> {
+        tokio::time::timeout_at(self.end, found)
+            .await
+            .unwrap_or_else(|_| {
+                let what = format!("could not be looked at within {:?}", self.patience);
+                vec![Finding::warn(
+                    check,
+                    what,
+                    self.next.kodo("doctor --patience 60"),
+                )]
+            })
+    }
 }
 
 /// A check that blocks (a hanging file system, a large `/proc`), on a thread that may be left behind.

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::cli::{DoctorArgs, Format};
 use crate::doctor::{Report, examine};
@@ -9,7 +10,7 @@ use crate::settings::Flags;
 
 /// Prints the findings. Exit code 1 where one of them is a problem.
 pub(crate) async fn run(flags: &Flags, args: DoctorArgs) -> anyhow::Result<ExitCode> {
-    let report = examine(flags, args.place).await;
+    let report = examine(flags, args.place, Duration::from_secs(args.patience)).await;
     let text = match args.output.format {
         Format::Json => serde_json::to_string_pretty(&report)? + "\n",
         Format::Table => table(&report),

@@ -9,15 +9,18 @@ use crate::boot::OLDEST_POSTGRES;
 
 const CHECK: &str = "database";
 
+/// For the checks that look beside each other.
+const CONNECTIONS: u32 = 2;
+
 /// From here on a server is close to refusing connections.
 const CROWDED_PERCENT: i64 = 90;
 
 /// How far one gets.
 pub(crate) enum Reached {
     /// To the product database.
-    Product,
+    Product(Store),
     /// To the server, which has no product database.
-    Server,
+    Server(Store),
     /// Not even there.
     Nothing,
 }
@@ -39,7 +42,9 @@ pub(crate) async fn reach(patient: &Patient) -> (Vec<Finding>, Reached) {
         Ok(_) => {}
         Err(error) => return refused(patient, &address, error),
     }
-    let facts = match Store::new(app, 1).server_facts().await {
+    // Its connections serve every check that follows.
+    let store = Store::new(app, CONNECTIONS);
+    let facts = match store.server_facts().await {
         Ok(facts) => facts,
         Err(error) => return refused(patient, &address, error),
     };
@@ -67,18 +72,15 @@ pub(crate) async fn reach(patient: &Patient) -> (Vec<Finding>, Reached) {
             )),
         ));
     }
-    (findings, Reached::Product)
+    (findings, Reached::Product(store))
 }
 
 /// Whoever is there accepts, or swallows packets, and says nothing.
-pub(crate) fn silent(patient: &Patient) -> Finding {
+pub(crate) fn silent(patient: &Patient, limit: std::time::Duration) -> Finding {
     let address = address(patient);
     Finding::problem(
         CHECK,
-        format!(
-            "no answer from {address} within {:?}: DB_HOST and DB_PORT say where it is",
-            super::REACH
-        ),
+        format!("no answer from {address} within {limit:?}: DB_HOST and DB_PORT say where it is"),
         patient.next.kodo("db status"),
     )
 }
@@ -152,7 +154,10 @@ fn refused(patient: &Patient, address: &str, error: StoreError) -> (Vec<Finding>
     let mut reached = Reached::Nothing;
     let (what, next) = match code.as_deref() {
         Some("3D000") => {
-            reached = Reached::Server;
+            reached = Reached::Server(Store::new(
+                &settings.app.with_database("postgres"),
+                CONNECTIONS,
+            ));
             let what = format!(
                 "a Postgres answers at {address}, and has no database {}",
                 settings.app.database

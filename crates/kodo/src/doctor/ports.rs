@@ -2,7 +2,6 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
-use std::time::Duration;
 
 use kodo_harness::Client;
 
@@ -10,8 +9,8 @@ use super::Patient;
 use super::finding::Finding;
 use super::listeners::listeners;
 
-/// How long whoever has a port may take to say who it is.
-const ANSWER: Duration = Duration::from_millis(700);
+/// How much of the whole time whoever has a port may take to say who it is.
+const ANSWER: f64 = 0.6;
 
 /// The ports that the course moves to; the next ones where they are taken, too.
 const INSTEAD: [(&str, u16); 2] = [("PORT", 3003), ("ADMIN_PORT", 3005)];
@@ -75,7 +74,7 @@ async fn busy(patient: &Patient, check: &'static str, port: u16) -> Finding {
     };
     let client = Client::new(port);
     let ask = client.get("/readyz");
-    let answer = tokio::time::timeout(ANSWER, ask)
+    let answer = tokio::time::timeout(patient.patience.mul_f64(ANSWER), ask)
         .await
         .ok()
         .and_then(Result::ok);
@@ -95,7 +94,9 @@ async fn busy(patient: &Patient, check: &'static str, port: u16) -> Finding {
         ),
         _ => Finding::problem(
             check,
-            format!("EADDRINUSE: port {port} is taken by {who}, which is no kodo service"),
+            format!(
+                "EADDRINUSE: port {port} is taken by {who}, which does not answer as a kodo service"
+            ),
             elsewhere(patient),
         ),
     }
