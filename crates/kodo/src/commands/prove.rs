@@ -20,7 +20,7 @@ use suspects::Suspects;
 const UNPROVEN: u8 = 2;
 
 /// Beyond what a row may last on a service that works, how much longer it is waited for: a machine may be busy.
-const MARGIN: Duration = Duration::from_secs(3);
+const MARGIN: Duration = Duration::from_secs(5);
 
 /// Pause between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);

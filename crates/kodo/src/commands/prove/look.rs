@@ -3,6 +3,8 @@
 //! In this order because the engine's outcome is committed before the run's status: a run that says here that it is
 //! over has a workflow there that is, however busy the service. What the other order would want is looked at again.
 
+use std::time::Instant;
+
 use anyhow::{Context, bail};
 use kodo_store::{Evidence, StoreError};
 use kodo_workflow::{EngineRows, EngineTable};
@@ -41,12 +43,14 @@ impl<'a> Prover<'a> {
 
     /// The first look.
     pub(super) async fn first(&mut self) -> anyhow::Result<Proof> {
+        let begun = Instant::now();
         let workers = self.begin().await?;
+        let had = Instant::now();
         let runs = self.evidence.runs_by_status().await?;
         let mut found = Vec::new();
         for invariant in self.evidence.invariants().await? {
-            let mut suspects = Suspects::new();
-            self.look(&invariant.name, &mut suspects).await?;
+            let mut suspects = Suspects::new(had);
+            self.look(&invariant.name, &mut suspects, begun).await?;
             found.push((invariant, suspects));
         }
         self.evidence.end().await?;
@@ -63,10 +67,11 @@ impl<'a> Prover<'a> {
 
     /// Another look, at what is not decided.
     pub(super) async fn again(&mut self, proof: &mut Proof) -> anyhow::Result<()> {
+        let begun = Instant::now();
         proof.workers = self.begin().await?;
         let open = proof.found.iter_mut().filter(|(_, rows)| !rows.judged());
         for (invariant, suspects) in open {
-            self.look(&invariant.name, suspects).await?;
+            self.look(&invariant.name, suspects, begun).await?;
         }
         Ok(self.evidence.end().await?)
     }
@@ -95,8 +100,13 @@ impl<'a> Prover<'a> {
         Ok(workers)
     }
 
-    async fn look(&mut self, name: &str, suspects: &mut Suspects) -> Result<(), StoreError> {
-        let mut look = suspects.look();
+    async fn look(
+        &mut self,
+        name: &str,
+        suspects: &mut Suspects,
+        begun: Instant,
+    ) -> Result<(), StoreError> {
+        let mut look = suspects.look(begun);
         self.evidence.offenders(name, |row| look.sees(row)).await?;
         look.end();
         Ok(())

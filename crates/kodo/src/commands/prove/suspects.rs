@@ -26,26 +26,31 @@ pub(super) enum Verdict {
 #[derive(Debug)]
 pub(super) struct Suspects {
     since: Instant,
+    /// For how long at least the rows that are left have offended, as of the last look.
+    lasted: Duration,
     looks: u32,
     rows: BTreeMap<String, (Offender, Verdict)>,
-    /// Rows of the last look that are not remembered.
+    /// Rows of the first look that are not remembered.
     beyond: usize,
 }
 
 impl Suspects {
-    /// Before the first look.
-    pub(super) fn new() -> Self {
+    /// Before the first look, whose rows offended at this moment at the latest.
+    pub(super) fn new(since: Instant) -> Self {
         Self {
-            since: Instant::now(),
+            since,
+            lasted: Duration::ZERO,
             looks: 0,
             rows: BTreeMap::new(),
             beyond: 0,
         }
     }
 
-    /// The beginning of a look.
-    pub(super) fn look(&mut self) -> Look<'_> {
-        self.beyond = 0;
+    /// The beginning of a look, whose rows offend at this moment at the earliest.
+    ///
+    /// What lies between is what counts: a look at a large database, or on a busy machine, takes its time itself.
+    pub(super) fn look(&mut self, at: Instant) -> Look<'_> {
+        self.lasted = at.saturating_duration_since(self.since);
         self.looks += 1;
         Look {
             first: self.looks == 1,
@@ -56,12 +61,12 @@ impl Suspects {
 
     /// Decides what can be decided. `dead`: no worker lives, so nothing is in passing.
     pub(super) fn judge(&mut self, dead: bool, margin: Duration) {
-        let (lasted, seen_again) = (self.since.elapsed(), self.looks > 1);
+        let (lasted, seen_again) = (self.lasted, self.looks > 1);
         for (row, verdict) in self.rows.values_mut() {
             *verdict = match row.allowed {
                 Some(_) if dead => Verdict::Waiting,
-                None if dead => Verdict::Violation,
-                // The two databases are read one after the other, so even what may never be is looked at twice.
+                // The two databases are read one after the other, so even what may never be is looked at twice. Also
+                // where no worker lives: one whose connection was cut is about to take its lock again.
                 allowed
                     if seen_again && lasted >= allowed.map_or(Duration::ZERO, |it| it + margin) =>
                 {
@@ -115,7 +120,7 @@ impl Look<'_> {
         };
         if self.first && self.seen.len() < MOST || self.suspects.rows.contains_key(&key) {
             self.seen.insert(key, (row, Verdict::Open));
-        } else {
+        } else if self.first {
             self.suspects.beyond += 1;
         }
     }
@@ -139,7 +144,7 @@ mod tests {
     }
 
     fn look(suspects: &mut Suspects, rows: &[Offender]) {
-        let mut look = suspects.look();
+        let mut look = suspects.look(Instant::now());
         for row in rows {
             look.sees(row.clone());
         }
@@ -155,7 +160,7 @@ mod tests {
 
     #[test]
     fn what_is_gone_at_the_second_look_was_in_passing_and_what_comes_up_then_is_not_judged() {
-        let mut suspects = Suspects::new();
+        let mut suspects = Suspects::new(Instant::now());
         look(&mut suspects, &[row("a", None), row("b", None)]);
         suspects.judge(false, Duration::ZERO);
         assert!(!suspects.judged() && suspects.holds());
@@ -163,11 +168,29 @@ mod tests {
         suspects.judge(false, Duration::ZERO);
         assert!(suspects.judged());
         assert_eq!(subjects(&suspects, Verdict::Violation), ["b"]);
+        assert!(!suspects.overflows());
+    }
+
+    #[test]
+    fn the_time_that_a_look_takes_is_no_time_that_a_row_has_lasted() {
+        let rows = [row("a", Some(2000))];
+        let begun = Instant::now();
+        // The first look had its rows after a minute; the second one began one or two seconds later.
+        for (seconds, verdict) in [(61, Verdict::Open), (62, Verdict::Violation)] {
+            let mut suspects = Suspects::new(begun + Duration::from_secs(60));
+            for at in [0, seconds] {
+                let mut look = suspects.look(begun + Duration::from_secs(at));
+                look.sees(rows[0].clone());
+                look.end();
+            }
+            suspects.judge(false, Duration::ZERO);
+            assert_eq!(subjects(&suspects, verdict), ["a"], "{seconds}");
+        }
     }
 
     #[test]
     fn what_a_sweep_may_mend_is_given_its_time_while_a_worker_lives() {
-        let mut suspects = Suspects::new();
+        let mut suspects = Suspects::new(Instant::now());
         let rows = [row("a", Some(3_600_000)), row("b", None)];
         look(&mut suspects, &rows);
         look(&mut suspects, &rows);
@@ -179,9 +202,13 @@ mod tests {
     }
 
     #[test]
-    fn where_no_worker_lives_the_first_look_decides() {
-        let mut suspects = Suspects::new();
-        look(&mut suspects, &[row("a", None), row("b", Some(2000))]);
+    fn where_no_worker_lives_what_it_would_mend_waits_and_the_rest_is_a_violation() {
+        let mut suspects = Suspects::new(Instant::now());
+        let rows = [row("a", None), row("b", Some(2000))];
+        look(&mut suspects, &rows);
+        suspects.judge(true, Duration::from_secs(3));
+        assert!(!suspects.judged());
+        look(&mut suspects, &rows);
         suspects.judge(true, Duration::from_secs(3));
         assert!(suspects.judged());
         assert_eq!(subjects(&suspects, Verdict::Violation), ["a"]);
@@ -190,14 +217,14 @@ mod tests {
 
     #[test]
     fn two_findings_about_one_subject_are_both_kept_and_memory_is_bounded() {
-        let mut suspects = Suspects::new();
+        let mut suspects = Suspects::new(Instant::now());
         let other = Offender {
             finding: "y".to_owned(),
             ..row("a", None)
         };
         look(&mut suspects, &[row("a", None), other]);
         assert_eq!(suspects.of(Verdict::Open).count(), 2);
-        let mut suspects = Suspects::new();
+        let mut suspects = Suspects::new(Instant::now());
         let many: Vec<Offender> = (0..MOST + 5).map(|n| row(&n.to_string(), None)).collect();
         look(&mut suspects, &many);
         assert_eq!(suspects.of(Verdict::Open).count(), MOST);
