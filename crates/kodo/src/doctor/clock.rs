@@ -1,6 +1,6 @@
 //! This machine's clock against the database's.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use kodo_store::Store;
 
@@ -55,10 +55,7 @@ fn judge(host: &str, trip: Duration, skew_micros: i64) -> Finding {
 }
 
 fn micros_now() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+    i64::try_from(kodo_contract::now().unix_timestamp_nanos() / 1000).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

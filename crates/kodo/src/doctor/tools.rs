@@ -18,7 +18,8 @@ pub(crate) fn check(patient: &Patient) -> impl FnOnce() -> Vec<Finding> + Send +
     move || {
         let cargo = on_path("cargo").or_else(|| {
             let home = environment::variable("CARGO_HOME").map(PathBuf::from);
-            let home = home.or_else(|| Some(PathBuf::from(environment::variable("HOME")?).join(".cargo")));
+            let home =
+                home.or_else(|| Some(PathBuf::from(environment::variable("HOME")?).join(".cargo")));
             Some(home?.join("bin/cargo")).filter(|file| file.is_file())
         });
         // scripts/db fetches one below the data folder where there is none.

@@ -11,7 +11,8 @@ use tokio::task::JoinSet;
 
 use crate::api::{committed_fixtures, got};
 use crate::exchange::start_demo;
-use crate::goldens::{Shown, colour};
+use crate::golden_folder::colour;
+use crate::goldens::Shown;
 use crate::support::{World, server, text};
 
 /// Columns of the two databases whose values differ between any two runs and are neither times nor ids.

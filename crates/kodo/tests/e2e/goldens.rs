@@ -1,11 +1,8 @@
 //! The goldens, each with the test that claims it.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
 
-use kodo_harness::{Goldens, Mode};
-
+use crate::golden_folder::goldens;
 use crate::{answers, demo, help};
 
 /// What a golden is compared with: one text, or the texts of a folder by file name.
@@ -36,6 +33,9 @@ goldens! {
     the_help_of_every_command_is_its_golden: "cli" = help::all;
 }
 
+/// Goldens of the integration tests.
+const CLAIMED_BY_IT: &[&str] = &["fail-points.json"];
+
 /// Each golden is looked at, also where an earlier one does not fit.
 fn check(names: &[&str], shown: Vec<Shown>) {
     assert_eq!(names.len(), shown.len());
@@ -53,27 +53,8 @@ fn check(names: &[&str], shown: Vec<Shown>) {
 
 #[test]
 fn no_golden_is_there_that_no_test_claims() {
-    if let Err(error) = goldens().nothing_but(CLAIMED) {
+    let claimed = [CLAIMED, CLAIMED_BY_IT].concat();
+    if let Err(error) = goldens().nothing_but(&claimed) {
         panic!("{error}");
     }
-}
-
-/// Whether diffs are for a terminal. A test runner that captures a test's output hides the terminal; whoever started
-/// it says so by `CLICOLOR_FORCE`.
-pub fn colour() -> bool {
-    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0");
-    !set("NO_COLOR") && (set("CLICOLOR_FORCE") || std::io::stderr().is_terminal())
-}
-
-/// The folder in the repository. It is only written to where the environment names a folder for reports, as
-/// `test:golden:refresh` does.
-fn goldens() -> Goldens {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
-    let reports = std::env::var_os("KODO_GOLDEN_REFRESH").map(PathBuf::from);
-    let mode = reports.map_or(Mode::Compare, |reports| Mode::Refresh { reports });
-    Goldens::new(
-        root.expect("the repository").join("tests/golden"),
-        mode,
-        colour(),
-    )
 }

@@ -3,8 +3,13 @@
 //!
 //! `mise run test:e2e` compares; `mise run test:golden:refresh` rewrites.
 
-// A test says that something cannot fail by failing.
-#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
+// A test says that something cannot fail by failing, and holds the service's times against the machine's clock.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    unreachable_pub
+)]
 
 mod answers;
 mod answers_down;
@@ -22,6 +27,8 @@ mod api;
 #[allow(dead_code)]
 #[path = "../it/door.rs"]
 mod door;
+#[path = "../it/golden_folder.rs"]
+mod golden_folder;
 #[allow(dead_code)]
 #[path = "../it/program.rs"]
 mod program;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::crash_lane::{Lane, Undisturbed, same};
 use crate::crash_scenes::{Fixtures, Life, Scene};
+use crate::golden_folder::goldens;
 use crate::own_server::OwnServer;
 use crate::support::World;
 
@@ -80,11 +81,6 @@ fn golden(watched: &Watched) -> Value {
     Value::Object(lives.collect())
 }
 
-const GOLDEN: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../../tests/golden/fail-points.json"
-);
-
 #[tokio::test]
 async fn the_fail_points_of_every_workflow_are_those_of_the_golden_file() {
     let server = OwnServer::trusting().await;
@@ -97,14 +93,9 @@ async fn the_fail_points_of_every_workflow_are_those_of_the_golden_file() {
     every_workflow_has_a_scene(&watched);
 
     let found = golden(&watched);
-    if std::env::var_os("KODO_GOLDEN_REFRESH").is_some() {
-        std::fs::write(GOLDEN, format!("{found:#}\n")).expect("the golden file");
-        return;
+    if let Err(error) = goldens().file("fail-points.json", &format!("{found:#}\n")) {
+        panic!("{error}");
     }
-    let expected = std::fs::read_to_string(GOLDEN)
-        .unwrap_or_else(|error| panic!("{GOLDEN}: {error}; refresh the golden files"));
-    let expected: Value = serde_json::from_str(&expected).expect("JSON");
-    same("tests/golden/fail-points.json", &expected, &found);
 }
 
 /// Whatever the engine wrote down of a workflow went through the one function that has the fail points: a step that

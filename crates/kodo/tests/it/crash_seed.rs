@@ -16,6 +16,7 @@ pub fn again() -> impl Iterator<Item = Scene> {
 }
 
 /// Whether everything is to be walked, or what is left out of `mise run check` for the time that it takes.
+#[expect(clippy::disallowed_methods, reason = "what a task sets for this test")]
 pub fn whole() -> bool {
     std::env::var(ALL).is_ok_and(|all| all == "all")
 }
@@ -27,6 +28,10 @@ pub struct Seed {
 
 impl Seed {
     /// A new one, printed where a test that fails shows it, or the given one.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "another seed each time, printed, unless one is given"
+    )]
     pub fn new() -> Self {
         let given = std::env::var(SEED).ok();
         let seed = given.map_or_else(

@@ -24,6 +24,7 @@ mod evidence;
 mod exact;
 mod failed_runs;
 mod flow;
+mod golden_folder;
 mod idempotency;
 mod intents;
 mod interrupted;
