@@ -11,6 +11,9 @@ use super::verdict::Check;
 /// Most offenders of one promise that are printed.
 const SHOWN: usize = 10;
 
+/// Most characters of an offender that are printed; the data is kept for the rest.
+const WIDTH: usize = 300;
+
 /// The figures and the verdict.
 pub(crate) struct Report {
     seed: u64,
@@ -143,7 +146,9 @@ impl fmt::Display for Report {
                 check.promise, check.looked_at
             )?;
             for offender in check.broken.iter().take(SHOWN) {
-                writeln!(f, "        {offender}")?;
+                let end = offender.char_indices().nth(WIDTH);
+                let shown = end.map_or(offender.as_str(), |(at, _)| &offender[..at]);
+                writeln!(f, "        {shown}{}", if end.is_some() { "…" } else { "" })?;
             }
             if check.broken.len() > SHOWN {
                 writeln!(f, "        and {} more", check.broken.len() - SHOWN)?;
