@@ -61,6 +61,9 @@ async fn look(
     let mut findings = Vec::new();
 
     findings.push(match inspector.workflows(1).await?.first() {
+        None if workers.iter().any(|worker| worker.held) => {
+            Finding::ok("engine", "no workflow yet; a worker waits for the first")
+        }
         None => Finding::warn(
             "engine",
             "no workflow yet: the engine's tables are there, and nothing was started",

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::time::Duration;
 
 use kodo_harness::Client;
 
@@ -11,6 +12,9 @@ use super::listeners::listeners;
 
 /// How much of the whole time whoever has a port may take to say who it is.
 const ANSWER: f64 = 0.6;
+
+/// And never longer: `/readyz` answers within this, whatever the database does.
+const LONGEST_ANSWER: Duration = Duration::from_secs(6);
 
 /// The ports that the course moves to; the next ones where they are taken, too.
 const INSTEAD: [(&str, u16); 2] = [("PORT", 3003), ("ADMIN_PORT", 3005)];
@@ -74,7 +78,7 @@ async fn busy(patient: &Patient, check: &'static str, port: u16) -> Finding {
     };
     let client = Client::new(port);
     let ask = client.get("/readyz");
-    let answer = tokio::time::timeout(patient.patience.mul_f64(ANSWER), ask)
+    let answer = tokio::time::timeout(patient.patience.mul_f64(ANSWER).min(LONGEST_ANSWER), ask)
         .await
         .ok()
         .and_then(Result::ok);

@@ -95,6 +95,8 @@ async fn doctor_on(databases: &Databases, more: &[(&str, &str)]) -> Said {
 #[tokio::test]
 async fn a_healthy_live_deployment_is_ok_all_over() {
     let world = World::apart("doctor_ok", |options| options).await;
+    let (level, what, _) = doctor_on(world.databases(), &[]).await.one("engine");
+    assert_eq!(level, "ok", "nobody has asked for anything yet: {what}");
     let intent = world.intent(DEMO_INTENT).await;
     let run = world.run(&intent).await;
     world.ended(&run).await;
