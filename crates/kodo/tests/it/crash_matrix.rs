@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use tokio::task::JoinSet;
 
 use crate::crash_lane::{Blow, Lane};
-use crate::crash_points::{Watched, lanes, lives, watch};
+use crate::crash_points::{Step, Watched, lanes, lives, steps, watch};
 use crate::crash_scenes::{Fixtures, Life};
 use crate::crash_seed::{Seed, again, whole};
 use crate::own_server::OwnServer;
@@ -22,19 +22,6 @@ const OFFERS: usize = 5;
 
 /// How many pairs of points of a life are enough for a quick look.
 const FEW: usize = 4;
-
-/// A point of a life.
-type Step = (Life, String);
-
-/// Every point of these lives.
-fn steps(watched: &Watched, lives: &[Life]) -> VecDeque<Step> {
-    let of = |life: &Life| {
-        let points = watched[life].points.clone();
-        let life = life.clone();
-        points.into_iter().map(move |point| (life.clone(), point))
-    };
-    lives.iter().flat_map(of).collect()
-}
 
 /// Who goes on with what a killed process leaves.
 #[derive(Debug, Clone, Copy)]
@@ -81,17 +68,12 @@ impl Heir {
     }
 
     /// Walks on several lanes at once, each taking the next step that is left.
-    async fn walk(
-        self,
-        test: &str,
-        lives: &[Life],
-        steps: impl FnOnce(&Watched) -> VecDeque<Step>,
-    ) {
+    async fn walk(self, test: &str, lives: &[Life], steps: impl FnOnce(&Watched) -> Vec<Step>) {
         let server = OwnServer::trusting().await;
         let fixtures = Arc::new(Fixtures::new(test));
         let mut lanes = lanes(&server, test, &fixtures, LANES).await;
         let watched = Arc::new(watch(&mut lanes[0], lives).await);
-        let steps = steps(&watched);
+        let steps = VecDeque::from(steps(&watched));
         let all = steps.len();
         let left = Arc::new(Mutex::new(steps));
         let mut walkers = JoinSet::new();
@@ -142,7 +124,7 @@ async fn killed_again_and_again_while_it_recovers_everything_ends_as_if_undistur
     let lives: Vec<Life> = again().map(Life::new).collect();
     let mut seed = Seed::new();
     let several = |watched: &Watched| {
-        let mut steps = VecDeque::new();
+        let mut steps = Vec::new();
         for life in &lives {
             let mut pairs = seed.pairs(life, &watched[life].points);
             if !whole() {
@@ -153,7 +135,7 @@ async fn killed_again_and_again_while_it_recovers_everything_ends_as_if_undistur
                 let twice = [first.as_str(), first.as_str()];
                 let settled = !first.starts_with("accept:");
                 let killed_at = if settled { &twice[..] } else { &twice[..1] };
-                steps.push_back((Life::after(life.scene, killed_at), second));
+                steps.push((Life::after(life.scene, killed_at), second));
             }
         }
         steps

@@ -12,9 +12,9 @@ use rustix::process::Signal;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::crash_lane::{Blow, Lane};
-use crate::crash_points::{Watched, lanes, lives, watch};
+use crate::crash_points::{Step, Watched, lanes, lives, steps, watch};
 use crate::crash_scenes::{Case, Fixtures, Life};
-use crate::crash_seed::{Seed, again, whole};
+use crate::crash_seed::{Seed, again};
 use crate::own_server::OwnServer;
 
 /// Services that stand still when Postgres is killed. Each has up to 38 connections; the server allows 200.
@@ -81,11 +81,7 @@ impl Still {
 }
 
 /// Goes all these steps, a wave of them at a time.
-async fn walk(
-    test: &str,
-    lives: &[Life],
-    steps: impl FnOnce(&Watched) -> Vec<(Life, String)>,
-) -> usize {
+async fn walk(test: &str, lives: &[Life], steps: impl FnOnce(&Watched) -> Vec<Step>) -> usize {
     let server = OwnServer::trusting().await;
     let fixtures = Arc::new(Fixtures::new(test));
     let mut lanes = lanes(&server, test, &fixtures, WAVE).await;
@@ -130,17 +126,8 @@ async fn all<T: 'static>(mut tasks: JoinSet<T>) -> Vec<T> {
 
 #[tokio::test]
 async fn postgres_killed_at_every_point_leaves_everything_as_if_undisturbed() {
-    // What begins anew after a kill has its own outages below; all of them take their time.
-    let walked = |life: &Life| !life.beside && (whole() || life.is_asked_for());
-    let lives: Vec<Life> = lives().into_iter().filter(walked).collect();
-    let walked = walk("crash_pg", &lives, |watched| {
-        let points = |life: &Life| {
-            let points = watched[life].points.clone();
-            let life = life.clone();
-            points.into_iter().map(move |point| (life.clone(), point))
-        };
-        lives.iter().flat_map(points).collect()
-    });
+    let lives: Vec<Life> = lives().into_iter().filter(|life| !life.beside).collect();
+    let walked = walk("crash_pg", &lives, |watched| steps(watched, &lives));
     assert!(walked.await > 0);
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::crash_lane::{Lane, Undisturbed, same};
 use crate::crash_scenes::{Fixtures, Life, Scene};
+use crate::crash_seed::whole;
 use crate::golden_folder::goldens;
 use crate::own_server::OwnServer;
 use crate::support::World;
@@ -54,6 +55,23 @@ pub async fn watch(lane: &mut Lane, lives: &[Life]) -> Watched {
         watched.insert(life.clone(), undisturbed);
     }
     watched
+}
+
+/// A point of a life.
+pub type Step = (Life, String);
+
+/// The points of these lives, every single one; but for the whole matrix, those that a life passes again which was
+/// begun anew are left out: it is the same code, and the walks that disturb twice choose among them.
+pub fn steps(watched: &Watched, lives: &[Life]) -> Vec<Step> {
+    let of = |life: &Life| {
+        let begun = &watched[&Life::new(life.scene)].points;
+        let left_out = |point: &&String| !whole() && !life.is_asked_for() && begun.contains(point);
+        let points = &watched[life].points;
+        let chosen: Vec<String> = points.iter().filter(|p| !left_out(p)).cloned().collect();
+        let life = life.clone();
+        chosen.into_iter().map(move |point| (life.clone(), point))
+    };
+    lives.iter().flat_map(of).collect()
 }
 
 /// Lanes on a server of their own.
