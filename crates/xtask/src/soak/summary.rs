@@ -141,7 +141,7 @@ mod tests {
             (900, None),
             (200, None),
             (300, None),
-            (150, None),
+            (160, None),
         ]);
         assert_eq!(
             summary.to_string(),
