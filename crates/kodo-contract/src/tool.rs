@@ -1,7 +1,7 @@
 //! What a sandbox answers.
 
 use serde::{Deserialize, Deserializer, Serialize, de};
-use serde_json::Number;
+use serde_json::{Map, Number, Value};
 
 use crate::{Boundary, Schema, decimal::Decimal, schema::boundary_schema};
 
@@ -20,6 +20,12 @@ pub struct ToolResult {
     pub stderr: String,
     /// The files that it left.
     pub files: Vec<ToolFile>,
+    /// Why it did not end by itself: `signal`, or the limit that ended it, such as `timeout` or `memory`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Limits, what held them, what was used, what is not kept. For people; its shape is the sandbox's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<Map<String, Value>>,
 }
 
 impl Boundary for ToolResult {
@@ -41,6 +47,16 @@ pub struct ToolFile {
     pub content: String,
     /// The hash of its content, 64 lower-case hex digits.
     pub sha256: String,
+    /// The length of its content, in bytes.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "whole_size"
+    )]
+    pub size: Option<u64>,
+    /// `base64` where its content is no text that a database can hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<String>,
 }
 
 /// Reads every spelling of a whole number: to JSON Schema `1.0` and `1e0` are integers, to serde
@@ -51,4 +67,14 @@ fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i32, D::Er
     canonical
         .parse()
         .map_err(|_| de::Error::custom(format_args!("{number} is no 32-bit integer")))
+}
+
+/// The same for a size.
+fn whole_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let number = Number::deserialize(deserializer)?;
+    let canonical = Decimal::of(&number).canonical();
+    canonical
+        .parse()
+        .map(Some)
+        .map_err(|_| de::Error::custom(format_args!("{number} is no size")))
 }

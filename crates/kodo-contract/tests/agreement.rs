@@ -95,21 +95,41 @@ fn plan() -> impl Strategy<Value = Plan> {
 }
 
 fn tool_result() -> impl Strategy<Value = ToolResult> {
-    let file = ("[^\0]{1,9}", text()).prop_map(|(name, content)| ToolFile {
-        sha256: sha256_hex(content.as_bytes()),
-        name,
-        content,
-    });
-    let files = vec(file, 0..3);
-    ("[^\0]{1,9}", any::<i32>(), text(), text(), files).prop_map(
-        |(provider, exit_code, stdout, stderr, files)| ToolResult {
-            provider,
-            exit_code,
-            stdout,
-            stderr,
-            files,
-        },
+    let encoding = option::of(Just("base64".to_owned()));
+    let file = (
+        "[^\0]{1,9}",
+        text(),
+        option::of(0..=9_007_199_254_740_991_u64),
+        encoding,
     )
+        .prop_map(|(name, content, size, encoding)| ToolFile {
+            sha256: sha256_hex(content.as_bytes()),
+            name,
+            content,
+            size,
+            encoding,
+        });
+    let report = vec((text(), json_value()), 0..3).prop_map(|all| all.into_iter().collect());
+    (
+        "[^\0]{1,9}",
+        any::<i32>(),
+        text(),
+        text(),
+        vec(file, 0..3),
+        option::of("[^\0]{1,9}"),
+        option::of(report),
+    )
+        .prop_map(
+            |(provider, exit_code, stdout, stderr, files, reason, report)| ToolResult {
+                provider,
+                exit_code,
+                stdout,
+                stderr,
+                files,
+                reason,
+                report,
+            },
+        )
 }
 
 fn run_view() -> impl Strategy<Value = RunView> {

@@ -21,6 +21,34 @@ pub enum SandboxError {
         /// What happened.
         reason: String,
     },
+    /// The tool is none that this sandbox has. Nothing was run.
+    #[error("tool {tool:?} is not supported by this sandbox: it runs `exec` alone")]
+    ToolNotSupported {
+        /// The tool.
+        tool: String,
+    },
+    /// The arguments of the tool are no job. Nothing was run.
+    #[error("the arguments of tool {tool:?} are invalid: {reason}")]
+    ToolArgsInvalid {
+        /// The tool.
+        tool: String,
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// A job that no sandbox could run. Nothing was run.
+    #[error("the job is invalid: {reason}")]
+    JobInvalid {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The sandbox cannot hold the job as it was asked to, and so does not run it: there is no weaker way.
+    #[error("the sandbox refuses the job: {mechanism}: {reason}")]
+    Refused {
+        /// What is missing, a word for programs.
+        mechanism: String,
+        /// What the kernel or the configuration said.
+        reason: String,
+    },
     /// The call itself asked the mock to fail; see [`MockSandbox`](crate::MockSandbox).
     #[error("tool call {tool:?} asked the mock to fail with {code}")]
     Scripted {
@@ -40,6 +68,10 @@ impl SandboxError {
         match self {
             Self::InvalidCall { .. } => "sandbox_invalid_call",
             Self::Unavailable { .. } => "sandbox_unavailable",
+            Self::ToolNotSupported { .. } => "tool_not_supported",
+            Self::ToolArgsInvalid { .. } => "tool_args_invalid",
+            Self::JobInvalid { .. } => "sandbox_job_invalid",
+            Self::Refused { .. } => "sandbox_refused",
             Self::Scripted { code, .. } => code,
         }
     }
@@ -48,7 +80,11 @@ impl SandboxError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::InvalidCall { .. } => false,
+            Self::InvalidCall { .. }
+            | Self::ToolNotSupported { .. }
+            | Self::ToolArgsInvalid { .. }
+            | Self::JobInvalid { .. }
+            | Self::Refused { .. } => false,
             Self::Unavailable { .. } => true,
             Self::Scripted { retryable, .. } => *retryable,
         }

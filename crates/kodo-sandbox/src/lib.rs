@@ -1,12 +1,20 @@
 //! SBX: what carries out the tool calls of a plan.
 //!
-//! [`Sandbox`] is the port. Its one provider so far is [`MockSandbox`], which carries out nothing
-//! and answers the same to the same call, always.
+//! [`Sandbox`] is the port: a [`JobSpec`] in, a [`JobResult`] out, or a [`SandboxError`] that says why nothing
+//! was run. [`MockSandbox`] runs nothing and answers the same to the same call, always; the providers that run
+//! something are crates of their own. [`conformance`] is what all of them have in common, as tests.
 
+pub mod conformance;
 mod error;
+mod job;
 mod mock;
+mod outcome;
 mod port;
+mod tool;
 
 pub use error::SandboxError;
+pub use job::{InputFile, JobSpec, Limits};
 pub use mock::MockSandbox;
+pub use outcome::{Captured, Ended, JobResult, OutputFile, Reason, Skipped, Usage};
 pub use port::{Job, Sandbox};
+pub use tool::{EXEC_TOOL, job_of, result_of};

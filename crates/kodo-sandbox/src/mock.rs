@@ -8,7 +8,7 @@ use kodo_contract::{ToolCall, ToolFile, ToolResult, canonical_json, encode, sha2
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{Job, Sandbox, SandboxError};
+use crate::{Captured, Ended, Job, JobResult, JobSpec, Sandbox, SandboxError, Usage};
 
 /// Carries out nothing, and answers each call with a success that depends on its name, its
 /// arguments and the seed alone.
@@ -67,6 +67,27 @@ impl Sandbox for MockSandbox {
         "mock"
     }
 
+    /// Runs nothing: any job that is one succeeds, and prints what it would have run.
+    async fn run(&self, job: &JobSpec) -> Result<JobResult, SandboxError> {
+        job.check()?;
+        if !self.delay.is_zero() {
+            tokio::time::sleep(self.delay).await;
+        }
+        let mut stdout = Captured::keeping(job.limits.kept_bytes);
+        stdout.push(format!("{} not run by the mock\n", job.argv.join(" ")).as_bytes());
+        Ok(JobResult {
+            provider: self.name(),
+            ended: Ended::Exited(0),
+            stdout,
+            stderr: Captured::keeping(job.limits.kept_bytes),
+            files: Vec::new(),
+            skipped: Vec::new(),
+            limits: job.limits,
+            enforced: BTreeMap::new(),
+            usage: Usage::default(),
+        })
+    }
+
     async fn execute(&self, job: &Job<'_>) -> Result<ToolResult, SandboxError> {
         let ToolCall { name, args } = job.call;
         let invalid = |reason: String| SandboxError::InvalidCall {
@@ -100,6 +121,8 @@ impl Sandbox for MockSandbox {
                 .unwrap_or_else(|| format!("{name} done by the mock, job {short}\n")),
             stderr: script.stderr.unwrap_or_default(),
             files: files.into_iter().map(file).collect(),
+            reason: None,
+            report: None,
         };
         // A script can ask for what must never be stored, a NUL for instance.
         encode(&result).map_err(|error| invalid(format!("args.mock asks for an {error}")))?;
@@ -132,12 +155,16 @@ fn file((name, content): (String, String)) -> ToolFile {
         sha256: sha256_hex(content.as_bytes()),
         name,
         content,
+        size: None,
+        encoding: None,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    crate::for_every_sandbox!(MockSandbox::new());
 
     async fn run(
         name: &str,

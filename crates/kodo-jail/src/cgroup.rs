@@ -1,0 +1,384 @@
+//! Bounds on memory and processes by the machine's control groups, version 2 or 1, where this process may make
+//! some below its own: so that whatever bounds the service bounds its jobs too.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use kodo_sandbox::Limits;
+
+/// What the jail's own processes take of a job's memory, and are given on top of it.
+const OWN_MEMORY: u64 = 4 << 20;
+/// The jail's own processes.
+const OWN_PROCESSES: u64 = 2;
+/// What our groups are called, before the service's process id and a number.
+const PREFIX: &str = "kodo-job-";
+/// How often and how long is waited for the kernel to be done with the dead of a group.
+const PATIENCE: (u32, Duration) = (100, Duration::from_millis(5));
+
+/// How memory and processes of a job are to be bounded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum CgroupPolicy {
+    /// By a control group where this process may make one, else by watching and resource limits; which it was
+    /// stands in each result.
+    #[default]
+    Auto,
+    /// By a control group, or the job is refused.
+    Require,
+    /// By a control group (version 2) below this one, or the job is refused.
+    Below(PathBuf),
+}
+
+/// Where groups can be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// One folder for everything.
+    V2(PathBuf),
+    /// One folder a controller.
+    V1 { memory: PathBuf, pids: PathBuf },
+}
+
+impl Place {
+    /// The folder for groups, or why there is none.
+    pub(crate) fn find(policy: &CgroupPolicy) -> Result<Self, String> {
+        let place = match policy {
+            CgroupPolicy::Below(path) => Self::V2(path.clone()),
+            CgroupPolicy::Auto | CgroupPolicy::Require => {
+                let read =
+                    |path: &str| fs::read_to_string(path).map_err(|it| format!("{path}: {it}"));
+                Self::of_this_process(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?)?
+            }
+        };
+        place.try_out()?;
+        place.sweep();
+        Ok(place)
+    }
+
+    fn of_this_process(mounts: &str, groups: &str) -> Result<Self, String> {
+        let mut why = "no cgroup file system is mounted".to_owned();
+        if let Some(own) = folder(mounts, groups, None) {
+            match below_v2(&own) {
+                Ok(place) => return Ok(Self::V2(place)),
+                Err(reason) => why = reason,
+            }
+        }
+        match (
+            folder(mounts, groups, Some("memory")),
+            folder(mounts, groups, Some("pids")),
+        ) {
+            (Some(memory), Some(pids)) => Ok(Self::V1 { memory, pids }),
+            _ => Err(why),
+        }
+    }
+
+    fn folders(&self) -> Vec<&Path> {
+        match self {
+            Self::V2(path) => vec![path],
+            Self::V1 { memory, pids } => vec![memory, pids],
+        }
+    }
+
+    pub(crate) fn describe(&self) -> &'static str {
+        match self {
+            Self::V2(_) => "cgroup v2",
+            Self::V1 { .. } => "cgroup v1",
+        }
+    }
+
+    /// Makes a group with bounds and removes it: permissions alone say little.
+    fn try_out(&self) -> Result<(), String> {
+        let group = self
+            .make(&Limits::default())
+            .map_err(|error| format!("no group can be made below {}: {error}", self.name()))?;
+        group.remove();
+        Ok(())
+    }
+
+    fn name(&self) -> String {
+        let names: Vec<_> = self
+            .folders()
+            .iter()
+            .map(|it| it.display().to_string())
+            .collect();
+        names.join(" and ")
+    }
+
+    /// Removes what services that were killed have left. Groups with processes cannot be removed.
+    fn sweep(&self) {
+        for folder in self.folders() {
+            let Ok(entries) = fs::read_dir(folder) else {
+                continue;
+            };
+            for entry in entries.flatten() {
+                let name = entry.file_name();
+                let Some(rest) = name.to_str().and_then(|it| it.strip_prefix(PREFIX)) else {
+                    continue;
+                };
+                let pid = rest.split('-').next().unwrap_or("");
+                if !Path::new("/proc").join(pid).exists() {
+                    let _ = fs::remove_dir(entry.path());
+                }
+            }
+        }
+    }
+
+    /// Makes a group with a job's bounds.
+    pub(crate) fn make(&self, limits: &Limits) -> io::Result<Group> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{PREFIX}{}-{number}", std::process::id());
+        let (memory, pids, v2) = match self {
+            Self::V2(path) => (path.join(&name), path.join(&name), true),
+            Self::V1 { memory, pids } => (memory.join(&name), pids.join(&name), false),
+        };
+        let group = Group { memory, pids, v2 };
+        for folder in group.folders() {
+            fs::create_dir(folder)?;
+        }
+        let bytes = (limits.memory_bytes + OWN_MEMORY).to_string();
+        if v2 {
+            set(&group.memory, "memory.max", &bytes)?;
+            // Not there without swap.
+            let _ = set(&group.memory, "memory.swap.max", "0");
+        } else {
+            set(&group.memory, "memory.limit_in_bytes", &bytes)?;
+            let _ = set(&group.memory, "memory.memsw.limit_in_bytes", &bytes);
+            let _ = set(&group.memory, "memory.swappiness", "0");
+        }
+        let processes = (limits.processes + OWN_PROCESSES).to_string();
+        set(&group.pids, "pids.max", &processes)?;
+        Ok(group)
+    }
+}
+
+/// A group for one job. Dropping it removes it.
+pub(crate) struct Group {
+    memory: PathBuf,
+    pids: PathBuf,
+    v2: bool,
+}
+
+/// What a group saw.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) killed_for_memory: bool,
+    pub(crate) refused_a_process: bool,
+    pub(crate) peak_memory: Option<u64>,
+}
+
+impl Group {
+    fn folders(&self) -> Vec<&Path> {
+        if self.v2 {
+            vec![&self.memory]
+        } else {
+            vec![&self.memory, &self.pids]
+        }
+    }
+
+    /// Puts a process into it; its children are born there.
+    pub(crate) fn take(&self, pid: u32) -> io::Result<()> {
+        self.folders()
+            .into_iter()
+            .try_for_each(|folder| set(folder, "cgroup.procs", &pid.to_string()))
+    }
+
+    pub(crate) fn seen(&self) -> Seen {
+        let (events, peak) = if self.v2 {
+            ("memory.events", "memory.peak")
+        } else {
+            ("memory.oom_control", "memory.max_usage_in_bytes")
+        };
+        Seen {
+            killed_for_memory: count(&self.memory, events, "oom_kill ") > 0,
+            refused_a_process: count(&self.pids, "pids.events", "max ") > 0,
+            peak_memory: fs::read_to_string(self.memory.join(peak))
+                .ok()
+                .and_then(|text| text.trim().parse().ok()),
+        }
+    }
+
+    fn remove(&self) {
+        for folder in self.folders() {
+            for _ in 0..PATIENCE.0 {
+                match fs::remove_dir(folder) {
+                    // The dead are counted until the kernel has buried them.
+                    Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                        thread::sleep(PATIENCE.1);
+                    }
+                    // What is left is removed by the next sweep.
+                    _ => break,
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+fn set(folder: &Path, file: &str, value: &str) -> io::Result<()> {
+    let path = folder.join(file);
+    // Never creates: these files are the kernel's.
+    let mut file = fs::OpenOptions::new().write(true).open(&path)?;
+    io::Write::write_all(&mut file, value.as_bytes())
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+fn count(folder: &Path, file: &str, name: &str) -> u64 {
+    let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix(name))
+        .and_then(|rest| rest.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+/// The folder of this process's own group: of one controller of version 1, or of version 2.
+fn folder(mounts: &str, groups: &str, controller: Option<&str>) -> Option<PathBuf> {
+    let path = groups.lines().find_map(|line| {
+        let mut parts = line.splitn(3, ':');
+        let (number, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
+        let ours = match controller {
+            Some(name) => controllers.split(',').any(|it| it == name),
+            None => number == "0" && controllers.is_empty(),
+        };
+        ours.then_some(path)
+    })?;
+    mounts.lines().find_map(|line| {
+        let (mount, kind) = line.split_once(" - ")?;
+        let mut kind = kind.split(' ');
+        let (name, options) = (kind.next()?, kind.nth(1)?);
+        let ours = match controller {
+            Some(controller) => name == "cgroup" && options.split(',').any(|it| it == controller),
+            None => name == "cgroup2",
+        };
+        let mut mount = mount.split(' ').skip(3);
+        let (root, place) = (mount.next()?, mount.next()?);
+        let below = if root == "/" {
+            path
+        } else {
+            path.strip_prefix(root)?
+        };
+        ours.then(|| Path::new(place).join(below.trim_start_matches('/')))
+    })
+}
+
+/// Where groups of version 2 can be made: below our own where that hands memory and pids on (the top one of
+/// all may, though it has processes), or beside us where somebody has delegated the one above to us.
+fn below_v2(own: &Path) -> Result<PathBuf, String> {
+    let hands_on = |path: &Path| {
+        let text = fs::read_to_string(path.join("cgroup.subtree_control")).unwrap_or_default();
+        let names: Vec<_> = text.split_whitespace().collect();
+        names.contains(&"memory") && names.contains(&"pids")
+    };
+    if hands_on(own) {
+        return Ok(own.to_owned());
+    }
+    let above = own.parent().filter(|above| is_delegated(above));
+    if let Some(above) = above {
+        if !hands_on(above) {
+            // Works where no process is in it itself.
+            let _ = set(above, "cgroup.subtree_control", "+memory +pids");
+        }
+        if hands_on(above) {
+            return Ok(above.to_owned());
+        }
+    }
+    Err(format!(
+        "{} does not hand the controllers memory and pids on, and the one above is not delegated to this process",
+        own.display()
+    ))
+}
+
+/// Whether whoever manages groups has given this one away: systemd says so in an attribute, others by owner.
+fn is_delegated(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let me = rustix::process::geteuid();
+    let owned = !me.is_root() && fs::metadata(path).is_ok_and(|it| it.uid() == me.as_raw());
+    let marked = ["user.delegate", "trusted.delegate"].iter().any(|name| {
+        let mut value = [0; 8];
+        rustix::fs::getxattr(path, *name, &mut value).is_ok_and(|length| &value[..length] == b"1")
+    });
+    owned || marked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V1: &str = "\
+30 25 0:26 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
+31 25 0:27 / /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids
+32 25 0:28 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+";
+    const V1_GROUPS: &str = "8:pids:/\n4:memory:/a/b\n0::/\n";
+
+    #[test]
+    fn the_folder_of_a_controller_is_that_of_this_process() {
+        let memory = folder(V1, V1_GROUPS, Some("memory"));
+        assert_eq!(memory, Some("/sys/fs/cgroup/memory/a/b".into()));
+        assert_eq!(folder(V1, V1_GROUPS, Some("cpu")), None);
+        assert_eq!(
+            folder(V1, V1_GROUPS, None),
+            Some("/sys/fs/cgroup/unified/".into())
+        );
+    }
+
+    #[test]
+    fn a_mount_that_shows_only_a_part_is_read_from_there() {
+        let mounts = "9 1 0:2 /docker/x /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n";
+        let groups = "4:memory:/docker/x/y\n";
+        let memory = folder(mounts, groups, Some("memory"));
+        assert_eq!(memory, Some("/sys/fs/cgroup/memory/y".into()));
+        assert_eq!(folder(mounts, "4:memory:/other\n", Some("memory")), None);
+    }
+
+    #[test]
+    fn a_group_of_version_2_that_hands_nothing_on_is_no_place_and_says_why() {
+        let own = tempfile::tempdir().unwrap();
+        fs::write(own.path().join("cgroup.subtree_control"), "cpu\n").unwrap();
+        let reason = below_v2(own.path()).unwrap_err();
+        assert!(reason.contains("memory and pids"), "{reason}");
+        fs::write(
+            own.path().join("cgroup.subtree_control"),
+            "cpu memory pids\n",
+        )
+        .unwrap();
+        assert_eq!(below_v2(own.path()).unwrap(), own.path());
+    }
+
+    #[test]
+    fn bounds_and_counts_of_version_2_are_written_and_read_where_the_kernel_has_them() {
+        let own = tempfile::tempdir().unwrap();
+        let group = Group {
+            memory: own.path().to_owned(),
+            pids: own.path().to_owned(),
+            v2: true,
+        };
+        let put = |name: &str, text: &str| fs::write(own.path().join(name), text).unwrap();
+        put(
+            "memory.events",
+            "low 0\noom 2\noom_kill 1\noom_group_kill 0\n",
+        );
+        put("memory.peak", "12345\n");
+        put("pids.events", "max 0\n");
+        put("cgroup.procs", "");
+        let seen = Seen {
+            killed_for_memory: true,
+            refused_a_process: false,
+            peak_memory: Some(12345),
+        };
+        assert_eq!(group.seen(), seen);
+        group.take(42).unwrap();
+        assert_eq!(
+            fs::read_to_string(own.path().join("cgroup.procs")).unwrap(),
+            "42"
+        );
+        assert!(set(own.path(), "memory.max", "1").is_err(), "never creates");
+    }
+}

@@ -1,0 +1,284 @@
+//! The first process of the jail. It is alone in a pid namespace with the job: when it ends, the kernel kills
+//! whatever is left, and no signal from inside reaches it.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+
+use crate::defence::{Defence, Defences};
+use crate::program::Program;
+use crate::sys::{self, Fork};
+use crate::wire::{Cut, Exit, Fault, Kind, Spec, Started, receive, send};
+use crate::{collect, helper, tree, watch};
+
+/// How often is looked, where no cgroup bounds memory.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Builds the rest of the jail, runs the program in it, kills what is left, and hands everything back.
+pub(crate) fn run(
+    control: &mut UnixStream,
+    spec: &Spec,
+    user: u32,
+    defences: &Defences,
+) -> Result<(), Fault> {
+    helper::lifeline(defences)?;
+    if defences.on(Defence::Undumpable) {
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Fault::at("undumpable"))?;
+    }
+    let proc = tree::enter(spec, defences)?;
+    if spec.watch && !proc {
+        return Err(Fault::new(
+            "memory-limit",
+            "without a cgroup memory is watched through /proc, and this machine allows the jail none",
+        ));
+    }
+    let folder = tree::job_folder(defences);
+    for file in &spec.files {
+        receive_file(
+            control,
+            &folder.join(&file.name),
+            file.size,
+            file.executable,
+        )?;
+    }
+    let program = Program::prepare(spec, defences)?;
+    let ended = sys::children_ended().map_err(Fault::at("signals"))?;
+    // Closes when the program begins; before that it carries the reason why it does not.
+    let (mut says, mut tell) = UnixStream::pair().map_err(Fault::at("fork"))?;
+    let began = Instant::now();
+    let child = match sys::fork().map_err(Fault::at("fork"))? {
+        Fork::Child => {
+            drop(says);
+            let fault = program.start(spec, defences);
+            helper::report(&mut tell, &fault);
+            sys::exit_now(1);
+        }
+        Fork::Parent(child) => child,
+    };
+    drop(tell);
+    if let Ok((_, content)) = receive(&mut says) {
+        return Err(crate::wire::from_json(&content).unwrap_or_else(Fault::at("program")));
+    }
+    drop(says);
+    let started = Started {
+        user,
+        landlock: sys::landlock_version(),
+        proc,
+    };
+    let told = serde_json::to_vec(&started).map_err(Fault::at("report"))?;
+    send(control, Kind::Started, &told).map_err(Fault::at("report"))?;
+    leave_streams().map_err(Fault::at("streams"))?;
+
+    let mut job = Job {
+        spec,
+        child,
+        deadline: defences
+            .on(Defence::Deadline)
+            .then(|| began + spec.limits.wall),
+        folder,
+        seen: watch::Seen::default(),
+        now: 0,
+        status: None,
+    };
+    let cut = job.wait(control, &ended).map_err(Fault::at("wait"))?;
+    let wall = began.elapsed();
+    // As any other process than the first of a namespace (in a test) this would reach far beyond the job.
+    let first = rustix::process::getpid() == rustix::process::Pid::INIT;
+    if defences.on(Defence::KillAll) && first {
+        sys::kill_all();
+        while let Ok(Some(other)) = sys::reap(true) {
+            job.note(&other);
+        }
+    }
+    let exit = job.finish(control, cut, wall, defences);
+    let exit = exit.map_err(Fault::at("collect"))?;
+    let content = serde_json::to_vec(&exit).map_err(Fault::at("report"))?;
+    send(control, Kind::Exit, &content).map_err(Fault::at("report"))
+}
+
+/// The streams are the job's alone.
+fn leave_streams() -> io::Result<()> {
+    let nothing = fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    for stream in [1, 2] {
+        sys::duplicate_onto(nothing.as_fd(), stream, true)?;
+    }
+    Ok(())
+}
+
+fn receive_file(
+    control: &mut UnixStream,
+    place: &Path,
+    size: u64,
+    executable: bool,
+) -> Result<(), Fault> {
+    let at =
+        |error: io::Error| Fault::new("input-file", format_args!("{}: {error}", place.display()));
+    if let Some(folder) = place.parent() {
+        fs::create_dir_all(folder).map_err(at)?;
+    }
+    let mut file = fs::File::options()
+        .write(true)
+        .create_new(true)
+        .mode(if executable { 0o755 } else { 0o644 })
+        .open(place)
+        .map_err(at)?;
+    let mut left = size;
+    while left > 0 {
+        let (kind, content) = receive(control).map_err(at)?;
+        if kind != Kind::Data || content.len() as u64 > left {
+            return Err(at(io::Error::from(io::ErrorKind::InvalidData)));
+        }
+        file.write_all(&content).map_err(at)?;
+        left -= content.len() as u64;
+    }
+    Ok(())
+}
+
+struct Job<'a> {
+    spec: &'a Spec,
+    child: libc::pid_t,
+    deadline: Option<Instant>,
+    folder: &'a Path,
+    /// The most that was seen, where something looks.
+    seen: watch::Seen,
+    /// Processes at the last look.
+    now: u64,
+    status: Option<i32>,
+}
+
+impl Job<'_> {
+    fn note(&mut self, ended: &sys::Ended) {
+        if ended.pid == self.child {
+            self.status = Some(ended.status);
+        }
+    }
+
+    /// Waits for the end of the program, or for a reason to end it.
+    fn wait(
+        &mut self,
+        control: &mut UnixStream,
+        ended: &std::os::fd::OwnedFd,
+    ) -> io::Result<Option<Cut>> {
+        let mut drain = [0; 128];
+        loop {
+            while let Ok(Some(other)) = sys::reap(false) {
+                self.note(&other);
+            }
+            if self.status.is_some() {
+                if self.spec.watch {
+                    // What failed for want of processes fails at once, and its siblings are still there.
+                    self.over_memory();
+                    self.seen.processes = self.seen.processes.max(self.now + 1);
+                }
+                return Ok(None);
+            }
+            if self
+                .deadline
+                .is_some_and(|deadline| Instant::now() >= deadline)
+            {
+                return Ok(Some(Cut::Timeout));
+            }
+            if self.spec.watch && self.over_memory() {
+                return Ok(Some(Cut::Memory));
+            }
+            let mut fds = [
+                PollFd::new(ended, PollFlags::IN),
+                PollFd::from_borrowed_fd(control.as_fd(), PollFlags::IN),
+            ];
+            match poll(&mut fds, self.patience().as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let (child, service) = (fds[0].revents(), fds[1].revents());
+            if child.contains(PollFlags::IN) {
+                // How many signals there were does not matter: every child that has ended is reaped above.
+                while rustix::io::read(ended, &mut drain).is_ok_and(|count| count > 0) {}
+            }
+            if service.contains(PollFlags::IN) {
+                let mut probe = [0];
+                let count = control.read(&mut probe)?;
+                if count == 1 && probe[0] == Kind::Stop as u8 {
+                    return Ok(Some(Cut::Stopped));
+                }
+                // The service is gone: so is everything here, as soon as this process is.
+                sys::exit_now(1);
+            }
+            if service.intersects(PollFlags::HUP | PollFlags::ERR) {
+                sys::exit_now(1);
+            }
+        }
+    }
+
+    fn patience(&self) -> Option<Timespec> {
+        let mut most = self
+            .deadline
+            .map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if self.spec.watch {
+            most = Some(most.map_or(LOOK, |most| most.min(LOOK)));
+        }
+        most.and_then(|most| Timespec::try_from(most).ok())
+    }
+
+    fn over_memory(&mut self) -> bool {
+        let files = self.disk().map_or(0, |disk| disk.used);
+        let seen = watch::look(&self.spec.limits, files);
+        self.seen.memory = self.seen.memory.max(seen.memory);
+        self.seen.processes = self.seen.processes.max(seen.processes);
+        self.now = seen.processes;
+        seen.memory > self.spec.limits.memory_bytes
+    }
+
+    fn disk(&self) -> io::Result<Disk> {
+        let stat = rustix::fs::statvfs(self.folder)?;
+        Ok(Disk {
+            used: (stat.f_blocks - stat.f_bfree) * stat.f_frsize,
+            full: stat.f_bfree == 0,
+            inodes_full: stat.f_ffree == 0,
+        })
+    }
+
+    fn finish(
+        &self,
+        control: &mut UnixStream,
+        cut: Option<Cut>,
+        wall: Duration,
+        defences: &Defences,
+    ) -> io::Result<Exit> {
+        let disk = self.disk()?;
+        let collected = collect::send_files(self.folder, &self.spec.limits, defences, control)?;
+        let (user, system, max_rss) = sys::children_used();
+        let micros = |it: Duration| u64::try_from(it.as_micros()).unwrap_or(u64::MAX);
+        Ok(Exit {
+            // Killed with the rest: by SIGKILL.
+            status: self.status.unwrap_or(libc::SIGKILL),
+            cut,
+            disk_full: disk.full,
+            inodes_full: disk.inodes_full,
+            processes_full: self.spec.watch && self.seen.processes >= self.spec.limits.processes,
+            returned_full: collected.full,
+            skipped: collected.skipped,
+            wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
+            user_us: micros(user),
+            system_us: micros(system),
+            max_rss,
+            peak_memory: self.spec.watch.then_some(self.seen.memory),
+            disk_bytes: disk.used,
+        })
+    }
+}
+
+struct Disk {
+    used: u64,
+    full: bool,
+    inodes_full: bool,
+}

@@ -1,0 +1,153 @@
+//! The provider: where a job is asked for.
+
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use async_trait::async_trait;
+use kodo_sandbox::{JobResult, JobSpec, Sandbox, SandboxError};
+use tokio::sync::oneshot;
+
+use crate::cgroup::{CgroupPolicy, Place};
+use crate::job;
+
+/// Users of the machine that jobs are where the service is user 0: each job another one, so that no two share
+/// what the kernel counts by user. Far above what distributions hand out.
+const FIRST_USER: u32 = 1_986_000_000;
+const USERS: u32 = 65_536;
+/// `nobody`, where a container maps no such user.
+const NOBODY: u32 = 65_534;
+
+/// How the helper is started.
+#[derive(Clone, Debug)]
+pub struct Helper {
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<OsString>,
+    pub(crate) keep_environment: bool,
+}
+
+impl Default for Helper {
+    /// This very program, which calls [`be_the_helper_if_asked`](crate::be_the_helper_if_asked).
+    fn default() -> Self {
+        Self {
+            program: PathBuf::from("/proc/self/exe"),
+            arguments: vec![crate::helper::ARGUMENT.into()],
+            keep_environment: false,
+        }
+    }
+}
+
+impl Helper {
+    /// Another program that is the helper, for tests and benchmarks.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn program(program: PathBuf, arguments: Vec<OsString>, keep_environment: bool) -> Self {
+        Self {
+            program,
+            arguments,
+            keep_environment,
+        }
+    }
+}
+
+/// How jobs are jailed.
+#[derive(Clone, Debug, Default)]
+pub struct JailConfig {
+    /// How memory and processes are bounded.
+    pub cgroup: CgroupPolicy,
+    /// Further folders of the machine that jobs can read, and run programs of: toolchains outside of `/usr`.
+    pub read_only: Vec<PathBuf>,
+    /// How the helper is started.
+    pub helper: Helper,
+}
+
+/// The provider `process`.
+#[derive(Clone, Debug)]
+pub struct Jail {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) config: JailConfig,
+    pub(crate) place: Result<Place, String>,
+    next_user: AtomicU32,
+}
+
+impl Jail {
+    /// A jail. Whether this machine can hold a job is seen when there is one, or by [`Jail::try_out`].
+    #[must_use]
+    pub fn new(config: JailConfig) -> Self {
+        let place = Place::find(&config.cgroup);
+        Self {
+            inner: Arc::new(Inner {
+                config,
+                place,
+                // Two services on one machine begin at different users.
+                next_user: AtomicU32::new(std::process::id()),
+            }),
+        }
+    }
+
+    /// Runs a job that does nothing, in all that holds a job.
+    ///
+    /// # Errors
+    /// Why this machine, or this configuration, cannot hold a job.
+    pub async fn try_out(&self) -> Result<JobResult, SandboxError> {
+        self.run(&JobSpec::new(["/bin/sh", "-c", "exit 0"])).await
+    }
+}
+
+impl Inner {
+    /// The users that the next job can be.
+    pub(crate) fn next_users(&self) -> Vec<u32> {
+        let next = self.next_user.fetch_add(1, Ordering::Relaxed) % USERS;
+        vec![FIRST_USER + next, NOBODY]
+    }
+}
+
+#[async_trait]
+impl Sandbox for Jail {
+    fn name(&self) -> &'static str {
+        "process"
+    }
+
+    async fn run(&self, spec: &JobSpec) -> Result<JobResult, SandboxError> {
+        spec.check()?;
+        if spec.network {
+            return Err(SandboxError::Refused {
+                mechanism: "network".to_owned(),
+                reason: "a network was asked for, and this provider gives none".to_owned(),
+            });
+        }
+        let (answer, answered) = oneshot::channel();
+        // Open as long as somebody waits for the result.
+        let (held, waited_for): (OwnedFd, OwnedFd) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+                .map(|(read, write)| (write, read))
+                .map_err(|error| SandboxError::Unavailable {
+                    reason: format!("no pipe: {error}"),
+                })?;
+        let (inner, spec) = (Arc::clone(&self.inner), spec.clone());
+        // A thread of its own and not one of the runtime's: the helper dies with the thread that started it.
+        thread::Builder::new()
+            .name("kodo-jail".to_owned())
+            .spawn(move || {
+                // Nobody waits any more: then nobody needs the answer.
+                let _ = answer.send(job::run(&inner, &spec, &waited_for));
+            })
+            .map_err(|error| SandboxError::Unavailable {
+                reason: format!("no thread: {error}"),
+            })?;
+        let result = answered.await;
+        drop(held);
+        result.unwrap_or_else(|_| {
+            Err(SandboxError::Unavailable {
+                reason: "the thread of the job broke off".to_owned(),
+            })
+        })
+    }
+}

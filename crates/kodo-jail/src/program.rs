@@ -1,0 +1,202 @@
+//! The last steps before the job's own program: everything that binds a process, from the mildest to the one
+//! after which nothing else could be done.
+
+use std::ffi::CString;
+use std::io::Write;
+
+use rustix::process::{Resource, Rlimit, setrlimit, setsid, umask};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use crate::defence::{Defence, Defences};
+use crate::seccomp::Filters;
+use crate::sys::{self, Strings};
+use crate::tree::JOB;
+use crate::wire::{Fault, Spec};
+use crate::{landlock, tree};
+
+/// Where programs are looked for that are named without a path.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Open files of one process.
+const OPEN_FILES: u64 = 1024;
+/// Memory that one process can lock.
+const LOCKED: u64 = 64 * 1024;
+/// The last capability that any kernel so far has.
+const LAST_CAPABILITY: u32 = 63;
+/// What shells say of a program that is there and cannot be run, and of one that is not there.
+const CANNOT_RUN: i32 = 126;
+const NOT_FOUND: i32 = 127;
+
+/// What is ready before the fork, so that little is left to fail after it.
+pub(crate) struct Program {
+    candidates: Vec<CString>,
+    arguments: Strings,
+    environment: Strings,
+    filters: Filters,
+}
+
+impl Program {
+    pub(crate) fn prepare(spec: &Spec, defences: &Defences) -> Result<Self, Fault> {
+        let text =
+            |text: String| CString::new(text).map_err(|error| Fault::new("specification", error));
+        let mut environment = vec![
+            ("PATH".to_owned(), PATH.to_owned()),
+            ("HOME".to_owned(), JOB.to_owned()),
+            ("TMPDIR".to_owned(), "/tmp".to_owned()),
+            ("LANG".to_owned(), "C.UTF-8".to_owned()),
+        ];
+        if !defences.on(Defence::Environment) {
+            environment.extend(std::env::vars());
+        }
+        for (key, value) in &spec.env {
+            environment.retain(|(known, _)| known != key);
+            environment.push((key.clone(), value.clone()));
+        }
+        let path = environment
+            .iter()
+            .find(|(key, _)| key == "PATH")
+            .map_or(PATH, |(_, value)| value);
+        let named = spec
+            .argv
+            .first()
+            .ok_or_else(|| Fault::new("specification", "argv is empty"))?;
+        let candidates = if named.contains('/') {
+            vec![text(named.clone())?]
+        } else {
+            path.split(':')
+                .map(|folder| text(format!("{folder}/{named}")))
+                .collect::<Result<_, _>>()?
+        };
+        let environment = environment
+            .into_iter()
+            .map(|(key, value)| text(format!("{key}={value}")))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            candidates,
+            arguments: Strings::new(
+                spec.argv
+                    .iter()
+                    .cloned()
+                    .map(text)
+                    .collect::<Result<_, _>>()?,
+            ),
+            environment: Strings::new(environment),
+            filters: Filters::build(!spec.watch)?,
+        })
+    }
+
+    /// Becomes the program. Returns only where a defence could not be put up; a program that cannot be run
+    /// ends the process as a shell would.
+    pub(crate) fn start(&self, spec: &Spec, defences: &Defences) -> Fault {
+        match self.bind(spec, defences) {
+            Err(fault) => fault,
+            Ok(()) => self.execute(spec),
+        }
+    }
+
+    fn bind(&self, spec: &Spec, defences: &Defences) -> Result<(), Fault> {
+        if defences.on(Defence::Session) {
+            setsid().map_err(Fault::at("session"))?;
+        }
+        umask(rustix::fs::Mode::from_raw_mode(0o022));
+        // Should memory run out, the job goes and not what guards it. Without /proc it cannot be said.
+        let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+        let folder = tree::job_folder(defences).join(&spec.cwd);
+        std::env::set_current_dir(&folder).map_err(|error| {
+            Fault::new("working-folder", format_args!("{:?}: {error}", spec.cwd))
+        })?;
+        if defences.on(Defence::ResourceLimits) {
+            bound_resources(spec)?;
+        }
+        if defences.on(Defence::Capabilities) {
+            drop_capabilities()?;
+        }
+        if defences.on(Defence::NoNewPrivileges) {
+            rustix::thread::set_no_new_privs(true).map_err(Fault::at("no-new-privileges"))?;
+        }
+        if defences.on(Defence::Landlock) {
+            landlock::restrict(spec)?;
+        }
+        if defences.on(Defence::Descriptors) {
+            sys::close_from(3, true).map_err(Fault::at("descriptors"))?;
+        }
+        sys::reset_signals();
+        if defences.on(Defence::Seccomp) {
+            self.filters.apply()?;
+        }
+        Ok(())
+    }
+
+    fn execute(&self, spec: &Spec) -> ! {
+        let mut code = NOT_FOUND;
+        let mut reason = std::io::Error::from_raw_os_error(libc::ENOENT);
+        for candidate in &self.candidates {
+            let error = sys::execute(candidate, &self.arguments, &self.environment);
+            let absent = matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR));
+            if !absent {
+                code = CANNOT_RUN;
+                reason = error;
+            } else if code == NOT_FOUND {
+                reason = error;
+            }
+        }
+        let program = spec.argv.first().map_or("", String::as_str);
+        let _ = writeln!(std::io::stderr(), "{program}: {reason}");
+        sys::exit_now(code)
+    }
+}
+
+fn bound_resources(spec: &Spec) -> Result<(), Fault> {
+    let limits = &spec.limits;
+    // The two processes of the jail itself are counted with the job's, here inside its user namespace. Where
+    // a cgroup bounds processes too, it is to be asked first, since it counts what it refuses.
+    let own = if spec.watch { 2 } else { 16 };
+    let mut table = vec![
+        (Resource::Nproc, limits.processes + own),
+        (Resource::Nofile, OPEN_FILES),
+        (Resource::Fsize, limits.disk_bytes),
+        (Resource::Core, 0),
+        (Resource::Memlock, LOCKED),
+    ];
+    if spec.watch {
+        // What watching cannot see in time: one process that takes much at once.
+        let most = limits.memory_bytes.saturating_mul(2) + (64 << 20);
+        table.push((Resource::Data, most));
+    }
+    for (resource, most) in table {
+        let limit = Rlimit {
+            current: Some(most),
+            maximum: Some(most),
+        };
+        let lowered = rustix::process::getrlimit(resource)
+            .maximum
+            .is_some_and(|maximum| maximum < most);
+        // A machine that allows less is no reason to ask for more, which would fail.
+        if !lowered {
+            setrlimit(resource, limit).map_err(Fault::at("resource-limits"))?;
+        }
+    }
+    Ok(())
+}
+
+fn drop_capabilities() -> Result<(), Fault> {
+    for number in 0..=LAST_CAPABILITY {
+        let one = CapabilitySet::from_bits_retain(1 << number);
+        // Beyond the kernel's last one it says EINVAL.
+        if rustix::thread::remove_capability_from_bounding_set(one).is_err() {
+            break;
+        }
+    }
+    // Fails where there are no ambient ones, on kernels of long ago.
+    let _ = rustix::thread::clear_ambient_capability_set();
+    let none = CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+    };
+    rustix::thread::set_capabilities(None, none).map_err(Fault::at("capabilities"))?;
+    match rustix::thread::capabilities(None) {
+        Ok(left) if left.effective.is_empty() && left.permitted.is_empty() => Ok(()),
+        Ok(_) => Err(Fault::new("capabilities", "the kernel kept some")),
+        Err(error) => Err(Fault::new("capabilities", error)),
+    }
+}

@@ -1,0 +1,256 @@
+//! The system calls that no crate offers safely. Everything `unsafe` of this crate is here, but for the two
+//! forks' callers, which say why they may fork.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+use std::time::Duration;
+
+use rustix::mount::MountAttrFlags;
+
+/// What came of a fork.
+pub(crate) enum Fork {
+    /// This is the child.
+    Child,
+    /// This is the parent of that child.
+    Parent(libc::pid_t),
+}
+
+fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(result)
+}
+
+/// Forks.
+///
+/// # Errors
+/// Where the process must not have another child, or where it has more threads than this one: a fork would
+/// copy locks that the others hold.
+pub(crate) fn fork() -> io::Result<Fork> {
+    let threads = std::fs::read_dir("/proc/self/task").map_or(1, |tasks| tasks.count());
+    if threads != 1 {
+        return Err(io::Error::other("this process has threads"));
+    }
+    // SAFETY: the process has one thread, as was just seen, so no lock can be held by a thread that the child
+    // lacks; the child may do whatever the parent may.
+    match checked(unsafe { libc::fork() })? {
+        0 => Ok(Fork::Child),
+        pid => Ok(Fork::Parent(pid)),
+    }
+}
+
+/// Ends the process now, without running destructors of what a fork has copied.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: `_exit` takes any integer, touches no memory of ours and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Closes every descriptor from `first` on, or, `on_exec`, marks them to be closed then.
+pub(crate) fn close_from(first: RawFd, on_exec: bool) -> io::Result<()> {
+    let flags = if on_exec {
+        libc::CLOSE_RANGE_CLOEXEC
+    } else {
+        0
+    };
+    let first = libc::c_uint::try_from(first).unwrap_or(0);
+    // SAFETY: the call takes three integers. Closing descriptors that Rust objects own would be a fault of
+    // the caller's; the callers own none at or above `first` but such as they no longer use.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Makes `to` refer to what `from` refers to, whatever it was before, to be kept over an exec or not.
+pub(crate) fn duplicate_onto(from: BorrowedFd<'_>, to: RawFd, on_exec: bool) -> io::Result<()> {
+    let flags = if on_exec { 0 } else { libc::O_CLOEXEC };
+    // SAFETY: the call takes three integers; `from` is open as long as it is borrowed.
+    checked(unsafe { libc::dup3(from.as_raw_fd(), to, flags) }).map(drop)
+}
+
+/// Takes a descriptor that this process was started with.
+pub(crate) fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes two integers.
+    checked(unsafe { libc::fcntl(fd, libc::F_GETFD) })?;
+    // SAFETY: the descriptor is open, as was just seen, and nothing else in this process owns it: it is taken
+    // once, at the beginning of the process.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Gives every signal its default action and blocks none, as a program expects to find it.
+pub(crate) fn reset_signals() {
+    for signal in 1..=64 {
+        // SAFETY: a zeroed `sigaction` is a valid one with `SIG_DFL`, an empty mask and no flags. The call
+        // fails for the few signals that have no other action, which changes nothing.
+        unsafe {
+            let action: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(signal, &action, ptr::null_mut());
+        }
+    }
+    // SAFETY: the set is initialised by `sigemptyset` before it is used, and lives through the call.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &none, ptr::null_mut());
+    }
+}
+
+/// Blocks `SIGCHLD` and returns a descriptor that becomes readable when a child has ended.
+pub(crate) fn children_ended() -> io::Result<OwnedFd> {
+    // SAFETY: the set is initialised by `sigemptyset` before it is used, and lives through both calls; the
+    // descriptor that `signalfd` returns is new and owned by nobody else.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGCHLD);
+        checked(libc::sigprocmask(libc::SIG_BLOCK, &set, ptr::null_mut()))?;
+        let fd = checked(libc::signalfd(
+            -1,
+            &set,
+            libc::SFD_CLOEXEC | libc::SFD_NONBLOCK,
+        ))?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// A child that has ended.
+pub(crate) struct Ended {
+    pub(crate) pid: libc::pid_t,
+    pub(crate) status: libc::c_int,
+}
+
+/// Reaps one child: `None` where none has ended yet (and `wait` is off), an error where there is none.
+pub(crate) fn reap(wait: bool) -> io::Result<Option<Ended>> {
+    let flags = if wait { 0 } else { libc::WNOHANG };
+    let mut status = 0;
+    loop {
+        // SAFETY: `status` is a place for an integer that lives through the call.
+        match checked(unsafe { libc::waitpid(-1, &mut status, flags | libc::__WALL) }) {
+            Ok(0) => return Ok(None),
+            Ok(pid) => return Ok(Some(Ended { pid, status })),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Kills every process that this one may, but itself. To the first process of a pid namespace: all others.
+pub(crate) fn kill_all() {
+    // SAFETY: the call takes two integers.
+    unsafe { libc::kill(-1, libc::SIGKILL) };
+}
+
+/// What all children that were reaped have used: user time, system time, the largest of them in bytes.
+pub(crate) fn children_used() -> (Duration, Duration, u64) {
+    // SAFETY: a zeroed `rusage` is a valid one, and a place for the kernel to write to that lives through the
+    // call.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_CHILDREN, &mut usage);
+        usage
+    };
+    let time = |it: libc::timeval| {
+        Duration::from_secs(u64::try_from(it.tv_sec).unwrap_or(0))
+            + Duration::from_micros(u64::try_from(it.tv_usec).unwrap_or(0))
+    };
+    let largest = u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024;
+    (time(usage.ru_utime), time(usage.ru_stime), largest)
+}
+
+/// Sets attributes of a mount that `tree` refers to and, `below`, of those below it.
+pub(crate) fn set_mount_attributes(
+    tree: BorrowedFd<'_>,
+    set: MountAttrFlags,
+    below: bool,
+) -> io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: set.bits().into(),
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    let flags = libc::AT_EMPTY_PATH | if below { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is a C string, the attributes are of the size that is given, and both live through the
+    // call, which only reads them.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Brings the loopback interface of this network namespace up.
+pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: a zeroed `ifreq` is a valid one; the name fits with its final NUL; the request lives through the
+    // call, which reads the name and the flags.
+    unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+            *to = *from as libc::c_char;
+        }
+        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+        checked(libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCSIFFLAGS as _,
+            &request,
+        ))
+        .map(drop)
+    }
+}
+
+/// The version of the kernel's Landlock, 0 for none.
+pub(crate) fn landlock_version() -> i32 {
+    const VERSION: libc::c_uint = 1;
+    let nothing: *const libc::c_void = ptr::null();
+    // SAFETY: asked for its version, the call takes no ruleset and reads no memory.
+    let version =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, 0_usize, VERSION) };
+    i32::try_from(version).unwrap_or(0).max(0)
+}
+
+/// Arguments in the form that `execve` takes.
+pub(crate) struct Strings {
+    _owned: Vec<CString>,
+    pointers: Vec<*const libc::c_char>,
+}
+
+impl Strings {
+    pub(crate) fn new(owned: Vec<CString>) -> Self {
+        let pointers = owned
+            .iter()
+            .map(|it| it.as_ptr())
+            .chain([ptr::null()])
+            .collect();
+        Self {
+            _owned: owned,
+            pointers,
+        }
+    }
+}
+
+/// Becomes another program. Returns only where that failed.
+pub(crate) fn execute(program: &CStr, arguments: &Strings, environment: &Strings) -> io::Error {
+    // SAFETY: the program is a C string; both arrays end with a null pointer and point to C strings that the
+    // `Strings` own, whose buffers do not move when they do.
+    unsafe {
+        libc::execve(
+            program.as_ptr(),
+            arguments.pointers.as_ptr(),
+            environment.pointers.as_ptr(),
+        )
+    };
+    io::Error::last_os_error()
+}

@@ -1,0 +1,49 @@
+//! The provider `process` is a sandbox like every other: the suite that all of them share.
+
+// A test says that something cannot fail by failing.
+#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
+
+use kodo_jail::{CgroupPolicy, Helper, Jail, JailConfig};
+
+#[path = "shared/ordinary_user.rs"]
+mod ordinary_user;
+
+fn jail() -> Jail {
+    Jail::new(JailConfig {
+        helper: Helper::program(ordinary_user::helper(), vec!["jail-init".into()], false),
+        ..JailConfig::default()
+    })
+}
+
+mod with_what_the_machine_gives {
+    kodo_sandbox::for_every_sandbox!(super::jail());
+    kodo_sandbox::for_sandboxes_that_run!(super::jail());
+}
+
+/// The same as an ordinary user, who has no cgroup to put a job in unless somebody gave one away.
+#[test]
+fn all_of_it_holds_for_an_ordinary_user() {
+    ordinary_user::run_this_suite("all_of_it_holds_for_an_ordinary_user");
+}
+
+#[tokio::test]
+async fn a_cgroup_that_is_required_and_not_there_refuses_the_job() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let jail = Jail::new(JailConfig {
+        cgroup: CgroupPolicy::Below(elsewhere.path().to_owned()),
+        ..JailConfig::default()
+    });
+    let error = jail.try_out().await.unwrap_err();
+    assert_eq!(error.code(), "sandbox_refused");
+    assert!(error.to_string().contains("cgroup"), "{error}");
+}
+
+#[tokio::test]
+async fn a_helper_that_is_none_runs_nothing() {
+    let jail = Jail::new(JailConfig {
+        helper: Helper::program("/bin/true".into(), Vec::new(), false),
+        ..JailConfig::default()
+    });
+    let error = jail.try_out().await.unwrap_err();
+    assert_eq!(error.code(), "sandbox_unavailable", "{error}");
+}

@@ -1,0 +1,57 @@
+//! Running a test suite a second time as somebody else.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// `nobody`, on every Linux machine.
+const NOBODY: u32 = 65_534;
+/// Where the copy of the helper is, for the suite that runs as somebody else.
+const HELPER: &str = "KODO_JAIL_PROBE";
+
+/// The program that is the helper.
+pub fn helper() -> PathBuf {
+    std::env::var_os(HELPER).map_or_else(
+        || PathBuf::from(env!("CARGO_BIN_EXE_kodo-jail-probe")),
+        PathBuf::from,
+    )
+}
+
+/// Runs every test of this program but one as `nobody`, from copies that `nobody` can read. Where the tests
+/// are run by an ordinary user anyway, they have all run as one already.
+pub fn run_this_suite(but: &str) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let open = |path: &std::path::Path| {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    open(folder.path());
+    let copy = |from: PathBuf, name: &str| {
+        let to = folder.path().join(name);
+        fs::copy(from, &to).unwrap();
+        open(&to);
+        to
+    };
+    let suite = copy(std::env::current_exe().unwrap(), "suite");
+    let helper = copy(helper(), "helper");
+    let output = Command::new(suite)
+        .args(["--skip", but, "--test-threads", "2"])
+        .env(HELPER, helper)
+        .current_dir("/")
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{text}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(text.contains("test result: ok."), "{text}");
+    assert!(!text.contains(" 0 passed"), "{text}");
+}

@@ -1,0 +1,248 @@
+//! From a tool call to a job, and from what came of it to a tool's result.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use kodo_contract::{ToolCall, ToolFile, ToolResult};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::{InputFile, JobResult, JobSpec, Limits, SandboxError};
+
+/// The one tool that a sandbox which executes has: run a program.
+///
+/// ```json
+/// {"argv": ["/bin/sh", "-c", "make test"], "files": {"Makefile": "…"}, "env": {"CI": "1"},
+///  "cwd": "src", "limits": {"wallMs": 30000, "memoryBytes": 268435456}}
+/// ```
+///
+/// `argv`, or `shell`, a string that becomes `["/bin/sh", "-c", …]`; exactly one of them. A file is a string,
+/// or `{"content": …, "encoding": "base64", "executable": true}`. Everything else may be left out.
+pub const EXEC_TOOL: &str = "exec";
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Args {
+    argv: Option<Vec<String>>,
+    shell: Option<String>,
+    #[serde(default)]
+    files: BTreeMap<String, Value>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    #[serde(default)]
+    cwd: String,
+    #[serde(default)]
+    limits: Limits,
+    #[serde(default)]
+    network: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct FileArg {
+    content: String,
+    encoding: Option<String>,
+    #[serde(default)]
+    executable: bool,
+}
+
+/// The job that a tool call asks for.
+///
+/// # Errors
+/// [`SandboxError::ToolNotSupported`] for any tool but [`EXEC_TOOL`], [`SandboxError::ToolArgsInvalid`] for
+/// arguments that are no job. Either way nothing has been run.
+pub fn job_of(call: &ToolCall) -> Result<JobSpec, SandboxError> {
+    if call.name != EXEC_TOOL {
+        return Err(SandboxError::ToolNotSupported {
+            tool: call.name.clone(),
+        });
+    }
+    let invalid = |reason: String| SandboxError::ToolArgsInvalid {
+        tool: call.name.clone(),
+        reason,
+    };
+    let args = Args::deserialize(Value::Object(call.args.clone()))
+        .map_err(|error| invalid(error.to_string()))?;
+    let argv = match (args.argv, args.shell) {
+        (Some(argv), None) => argv,
+        (None, Some(shell)) => vec!["/bin/sh".to_owned(), "-c".to_owned(), shell],
+        _ => {
+            return Err(invalid(
+                "give either `argv` or `shell`, and not both".to_owned(),
+            ));
+        }
+    };
+    let mut files = Vec::with_capacity(args.files.len());
+    for (name, value) in args.files {
+        let file = input(name, value).map_err(invalid)?;
+        files.push(file);
+    }
+    let job = JobSpec {
+        argv,
+        files,
+        env: args.env,
+        cwd: args.cwd,
+        limits: args.limits,
+        network: args.network,
+    };
+    match job.check() {
+        Err(SandboxError::JobInvalid { reason }) => Err(invalid(reason)),
+        checked => checked.map(|()| job),
+    }
+}
+
+fn input(name: String, value: Value) -> Result<InputFile, String> {
+    let file = match value {
+        Value::String(content) => FileArg {
+            content,
+            encoding: None,
+            executable: false,
+        },
+        other => {
+            FileArg::deserialize(other).map_err(|error| format!("the file {name:?}: {error}"))?
+        }
+    };
+    let content = match file.encoding.as_deref() {
+        None | Some("utf-8") => file.content.into_bytes(),
+        Some("base64") => STANDARD
+            .decode(&file.content)
+            .map_err(|error| format!("the file {name:?} is no base64: {error}"))?,
+        Some(other) => {
+            return Err(format!(
+                "the file {name:?} has the encoding {other:?}; utf-8 and base64 are accepted"
+            ));
+        }
+    };
+    Ok(InputFile {
+        name,
+        content,
+        executable: file.executable,
+    })
+}
+
+/// What a step records of a job.
+#[must_use]
+pub fn result_of(result: &JobResult) -> ToolResult {
+    ToolResult {
+        provider: result.provider.to_owned(),
+        exit_code: result.exit_code(),
+        stdout: result.stdout.text(),
+        stderr: result.stderr.text(),
+        files: result.files.iter().map(output).collect(),
+        reason: result.ended.reason().map(str::to_owned),
+        report: Some(report_of(result)),
+    }
+}
+
+/// Text where a file is text that a database can hold, else base64. The hash is that of its bytes, always.
+fn output(file: &crate::OutputFile) -> ToolFile {
+    let text = std::str::from_utf8(&file.content)
+        .ok()
+        .filter(|text| !text.contains('\0'));
+    ToolFile {
+        name: file.name.replace('\0', "\u{fffd}"),
+        content: text.map_or_else(|| STANDARD.encode(&file.content), str::to_owned),
+        sha256: file.sha256.clone(),
+        size: Some(file.content.len() as u64),
+        encoding: text.is_none().then(|| "base64".to_owned()),
+    }
+}
+
+/// Limits, what held them, what was used, what is missing.
+fn report_of(result: &JobResult) -> Map<String, Value> {
+    let usage = &result.usage;
+    let milliseconds = |it: std::time::Duration| it.as_secs_f64() * 1000.0;
+    let whole = |it: std::time::Duration| milliseconds(it).round() as u64;
+    let report = json!({
+        "stdout": {"bytes": result.stdout.total(), "truncated": result.stdout.truncated()},
+        "stderr": {"bytes": result.stderr.total(), "truncated": result.stderr.truncated()},
+        "limits": result.limits,
+        "enforced": result.enforced,
+        "usage": {
+            "wallMs": whole(usage.wall),
+            "cpuUserMs": whole(usage.cpu_user),
+            "cpuSystemMs": whole(usage.cpu_system),
+            "maxRssBytes": usage.max_rss_bytes,
+            "peakMemoryBytes": usage.peak_memory_bytes,
+            "diskBytes": usage.disk_bytes,
+        },
+        "skipped": result.skipped,
+    });
+    match report {
+        Value::Object(report) => report,
+        _ => Map::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(name: &str, args: Value) -> Result<JobSpec, SandboxError> {
+        job_of(&ToolCall {
+            name: name.to_owned(),
+            args: args.as_object().unwrap().clone(),
+        })
+    }
+
+    #[test]
+    fn a_command_is_an_array_or_an_explicit_shell_string() {
+        let job = call("exec", json!({"argv": ["ls", "-l"]})).unwrap();
+        assert_eq!(job, JobSpec::new(["ls", "-l"]));
+        let job = call("exec", json!({"shell": "ls | wc -l"})).unwrap();
+        assert_eq!(job.argv, ["/bin/sh", "-c", "ls | wc -l"]);
+    }
+
+    #[test]
+    fn files_environment_folder_and_limits_come_along() {
+        let args = json!({
+            "argv": ["./run"],
+            "files": {
+                "src/a.txt": "text",
+                "run": {"content": "IyEvYmluL3NoCg==", "encoding": "base64", "executable": true},
+            },
+            "env": {"CI": "1"},
+            "cwd": "src",
+            "limits": {"wallMs": 1000, "processes": 4},
+        });
+        let job = call("exec", args).unwrap();
+        assert_eq!(job.files[0].content, b"#!/bin/sh\n");
+        assert!(job.files[0].executable && !job.files[1].executable);
+        assert_eq!(job.files[1].name, "src/a.txt");
+        assert_eq!(job.env["CI"], "1");
+        assert_eq!((job.cwd.as_str(), job.limits.processes), ("src", 4));
+    }
+
+    #[test]
+    fn another_tool_is_refused_by_name() {
+        let error = call("repo.inspect", json!({})).unwrap_err();
+        assert_eq!(error.code(), "tool_not_supported");
+        assert!(!error.is_retryable());
+    }
+
+    #[test]
+    fn arguments_that_are_no_job_are_refused() {
+        for args in [
+            json!({}),
+            json!({"argv": []}),
+            json!({"argv": "ls"}),
+            json!({"argv": ["a"], "shell": "b"}),
+            json!({"shell": 1}),
+            json!({"argv": ["a\0"]}),
+            json!({"argv": ["a"], "cmd": "b"}),
+            json!({"argv": ["a"], "files": {"../x": ""}}),
+            json!({"argv": ["a"], "files": {"x": 1}}),
+            json!({"argv": ["a"], "files": {"x": {"content": "!", "encoding": "base64"}}}),
+            json!({"argv": ["a"], "files": {"x": {"content": "", "encoding": "latin1"}}}),
+            json!({"argv": ["a"], "limits": {"wallMs": -1}}),
+            json!({"argv": ["a"], "limits": {"speed": 1}}),
+            json!({"argv": ["a"], "cwd": "/etc"}),
+            json!({"argv": ["a"], "env": {"A=B": "c"}}),
+        ] {
+            let error = call("exec", args.clone()).unwrap_err();
+            assert_eq!(error.code(), "tool_args_invalid", "{args}");
+            assert!(!error.is_retryable());
+        }
+    }
+}
