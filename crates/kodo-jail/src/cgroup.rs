@@ -30,6 +30,9 @@ pub enum CgroupPolicy {
     Require,
     /// By a control group (version 2) below this one, or the job is refused.
     Below(PathBuf),
+    /// By watching and resource limits, whatever there is: for tests of just that.
+    #[doc(hidden)]
+    Never,
 }
 
 /// Where groups can be made.
@@ -46,6 +49,7 @@ impl Place {
     pub(crate) fn find(policy: &CgroupPolicy) -> Result<Self, String> {
         let place = match policy {
             CgroupPolicy::Below(path) => Self::V2(path.clone()),
+            CgroupPolicy::Never => return Err("none is to be used".to_owned()),
             CgroupPolicy::Auto | CgroupPolicy::Require => {
                 let read =
                     |path: &str| fs::read_to_string(path).map_err(|it| format!("{path}: {it}"));

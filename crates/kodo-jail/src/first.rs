@@ -1,6 +1,7 @@
 //! The first process of the jail. It is alone in a pid namespace with the job: when it ends, the kernel kills
 //! whatever is left, and no signal from inside reaches it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -12,6 +13,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
+use sha2::{Digest, Sha256};
+
+use crate::collect::Hash;
 use crate::defence::{Defence, Defences};
 use crate::program::Program;
 use crate::sys::{self, Fork};
@@ -33,20 +37,19 @@ pub(crate) fn run(
         set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Fault::at("undumpable"))?;
     }
     let proc = tree::enter(spec, defences)?;
-    if spec.watch && !proc {
+    // Without a pid namespace (in a test) there is no /proc of its own, and nothing is watched.
+    if spec.watch && !proc && defences.on(Defence::PidNamespace) {
         return Err(Fault::new(
             "memory-limit",
             "without a cgroup memory is watched through /proc, and this machine allows the jail none",
         ));
     }
     let folder = tree::job_folder(defences);
+    let mut given = BTreeMap::new();
     for file in &spec.files {
-        receive_file(
-            control,
-            &folder.join(&file.name),
-            file.size,
-            file.executable,
-        )?;
+        let place = folder.join(&file.name);
+        let hash = receive_file(control, &place, file.size, file.executable)?;
+        given.insert(file.name.clone(), (file.size, hash));
     }
     let program = Program::prepare(spec, defences)?;
     let ended = sys::children_ended().map_err(Fault::at("signals"))?;
@@ -83,7 +86,9 @@ pub(crate) fn run(
             .on(Defence::Deadline)
             .then(|| began + spec.limits.wall),
         folder,
+        given,
         seen: watch::Seen::default(),
+        lifeline: defences.on(Defence::Lifeline),
         now: 0,
         status: None,
     };
@@ -120,7 +125,7 @@ fn receive_file(
     place: &Path,
     size: u64,
     executable: bool,
-) -> Result<(), Fault> {
+) -> Result<Hash, Fault> {
     let at =
         |error: io::Error| Fault::new("input-file", format_args!("{}: {error}", place.display()));
     if let Some(folder) = place.parent() {
@@ -132,6 +137,7 @@ fn receive_file(
         .mode(if executable { 0o755 } else { 0o644 })
         .open(place)
         .map_err(at)?;
+    let mut hash = Sha256::new();
     let mut left = size;
     while left > 0 {
         let (kind, content) = receive(control).map_err(at)?;
@@ -139,9 +145,10 @@ fn receive_file(
             return Err(at(io::Error::from(io::ErrorKind::InvalidData)));
         }
         file.write_all(&content).map_err(at)?;
+        hash.update(&content);
         left -= content.len() as u64;
     }
-    Ok(())
+    Ok(hash.finalize().into())
 }
 
 struct Job<'a> {
@@ -149,8 +156,11 @@ struct Job<'a> {
     child: libc::pid_t,
     deadline: Option<Instant>,
     folder: &'a Path,
+    /// The files that it was given, which come back only where they are no longer the same.
+    given: BTreeMap<String, (u64, Hash)>,
     /// The most that was seen, where something looks.
     seen: watch::Seen,
+    lifeline: bool,
     /// Processes at the last look.
     now: u64,
     status: Option<i32>,
@@ -210,10 +220,10 @@ impl Job<'_> {
                 if count == 1 && probe[0] == Kind::Stop as u8 {
                     return Ok(Some(Cut::Stopped));
                 }
-                // The service is gone: so is everything here, as soon as this process is.
-                sys::exit_now(1);
             }
-            if service.intersects(PollFlags::HUP | PollFlags::ERR) {
+            let gone = PollFlags::IN | PollFlags::HUP | PollFlags::ERR;
+            if self.lifeline && service.intersects(gone) {
+                // The service is gone: so is everything here, as soon as this process is.
                 sys::exit_now(1);
             }
         }
@@ -255,7 +265,13 @@ impl Job<'_> {
         defences: &Defences,
     ) -> io::Result<Exit> {
         let disk = self.disk()?;
-        let collected = collect::send_files(self.folder, &self.spec.limits, defences, control)?;
+        let collected = collect::send_files(
+            self.folder,
+            &self.given,
+            &self.spec.limits,
+            defences,
+            control,
+        )?;
         let (user, system, max_rss) = sys::children_used();
         let micros = |it: Duration| u64::try_from(it.as_micros()).unwrap_or(u64::MAX);
         Ok(Exit {

@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::{Component, Path};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -58,7 +59,14 @@ fn group(inner: &Inner, spec: &JobSpec) -> Result<Option<Group>, SandboxError> {
             .make(&spec.limits)
             .map(Some)
             .map_err(|error| refused(format!("no group can be made: {error}"))),
-        Err(_) if inner.config.cgroup == CgroupPolicy::Auto => Ok(None),
+        Err(_)
+            if matches!(
+                inner.config.cgroup,
+                CgroupPolicy::Auto | CgroupPolicy::Never
+            ) =>
+        {
+            Ok(None)
+        }
         Err(reason) => Err(refused(reason.clone())),
     }
 }
@@ -290,7 +298,7 @@ impl Talk {
             ended,
             stdout,
             stderr,
-            files: changed(self.heard.files, spec),
+            files: returned(self.heard.files),
             skipped,
             limits: spec.limits,
             enforced: enforced(inner, &started, by_group),
@@ -382,7 +390,14 @@ impl Heard {
                     .last()
                     .is_none_or(|(header, content)| header.size == content.len() as u64);
                 let many = self.files.len() as u64 >= limits.returned_files;
-                if !complete || many || held.saturating_add(header.size) > limits.returned_bytes {
+                let outside = Path::new(&header.name)
+                    .components()
+                    .any(|it| !matches!(it, Component::Normal(_)));
+                if !complete
+                    || many
+                    || outside
+                    || held.saturating_add(header.size) > limits.returned_bytes
+                {
                     return Err(invalid());
                 }
                 self.files.push((header, Vec::new()));
@@ -434,16 +449,10 @@ fn ended(exit: &Exit, seen: Seen, too_much: bool) -> Ended {
     }
 }
 
-/// The files that are not what the job was given.
-fn changed(files: Vec<(FileHeader, Vec<u8>)>, spec: &JobSpec) -> Vec<OutputFile> {
-    let given: BTreeMap<&str, &[u8]> = spec
-        .files
-        .iter()
-        .map(|file| (file.name.as_str(), file.content.as_slice()))
-        .collect();
+/// The files as the port has them.
+fn returned(files: Vec<(FileHeader, Vec<u8>)>) -> Vec<OutputFile> {
     files
         .into_iter()
-        .filter(|(header, content)| given.get(header.name.as_str()) != Some(&content.as_slice()))
         .map(|(header, content)| OutputFile {
             name: header.name,
             sha256: hex(&Sha256::digest(&content)),

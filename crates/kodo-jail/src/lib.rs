@@ -29,4 +29,4 @@ pub use helper::be_the_helper_if_asked;
 #[doc(hidden)]
 pub use helper::be_the_helper_without;
 pub use jail::{Helper, Jail, JailConfig};
-pub use probe::{Capabilities, Finding};
+pub use probe::{Capabilities, Finding, hint_for};

@@ -51,18 +51,12 @@ impl Capabilities {
                 ),
                 hint: None,
             },
-            Err(error) => {
-                let mechanism = match &error {
-                    SandboxError::Refused { mechanism, .. } => mechanism.as_str(),
-                    _ => "",
-                };
-                Finding {
-                    mechanism: "jail".to_owned(),
-                    available: false,
-                    detail: error.to_string(),
-                    hint: Some(hint(mechanism).to_owned()),
-                }
-            }
+            Err(error) => Finding {
+                mechanism: "jail".to_owned(),
+                available: false,
+                detail: error.to_string(),
+                hint: hint_for(&error).map(str::to_owned),
+            },
         }];
         findings.push(match &jail.inner.place {
             Ok(place) => Finding {
@@ -101,9 +95,16 @@ impl Capabilities {
     }
 }
 
-/// What to do about a refusal.
+/// What to do about a job that was refused, in a sentence without a capital and a full stop.
 #[must_use]
-pub(crate) fn hint(mechanism: &str) -> &'static str {
+pub fn hint_for(error: &SandboxError) -> Option<&'static str> {
+    match error {
+        SandboxError::Refused { mechanism, .. } => Some(hint(mechanism)),
+        _ => None,
+    }
+}
+
+fn hint(mechanism: &str) -> &'static str {
     match mechanism {
         "user-namespace" => {
             "allow user namespaces: sysctl user.max_user_namespaces above 0, \

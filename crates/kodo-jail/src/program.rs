@@ -109,6 +109,8 @@ impl Program {
         }
         if defences.on(Defence::Capabilities) {
             drop_capabilities()?;
+        } else {
+            keep_capabilities()?;
         }
         if defences.on(Defence::NoNewPrivileges) {
             rustix::thread::set_no_new_privs(true).map_err(Fault::at("no-new-privileges"))?;
@@ -174,6 +176,18 @@ fn bound_resources(spec: &Spec) -> Result<(), Fault> {
         if !lowered {
             setrlimit(resource, limit).map_err(Fault::at("resource-limits"))?;
         }
+    }
+    Ok(())
+}
+
+/// Only in a test: what the namespace's owner can do, kept over the exec, which would drop it by itself.
+fn keep_capabilities() -> Result<(), Fault> {
+    let at = Fault::at("capabilities");
+    let mut sets = rustix::thread::capabilities(None).map_err(&at)?;
+    sets.inheritable = sets.permitted;
+    rustix::thread::set_capabilities(None, sets).map_err(&at)?;
+    for one in sets.permitted.iter() {
+        rustix::thread::configure_capability_in_ambient_set(one, true).map_err(&at)?;
     }
     Ok(())
 }

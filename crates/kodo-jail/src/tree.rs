@@ -32,6 +32,8 @@ pub(crate) const DEVICES: &[&str] = &[
     "/dev/random",
     "/dev/urandom",
 ];
+/// Where the jail has folders of its own, so that nothing of the machine can lie there.
+const OWN: &[&str] = &[JOB, "/tmp", "/dev", "/proc", "/sys", "/etc"];
 /// The user that a job is, as it sees itself.
 pub(crate) const USER: u32 = 1000;
 
@@ -108,6 +110,10 @@ impl Sources {
         }
         for path in &spec.read_only {
             let path = Path::new(path);
+            if OWN.iter().any(|own| path.starts_with(own)) || path == Path::new("/") {
+                let reason = format!("{} lies where the jail has its own", path.display());
+                return Err(Fault::new("read-only-folder", reason));
+            }
             let is_dir = fs::metadata(path)
                 .map_err(|error| {
                     Fault::new(

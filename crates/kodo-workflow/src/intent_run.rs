@@ -53,6 +53,9 @@ struct Planned {
 #[serde(rename_all = "camelCase")]
 struct Executed {
     exit_code: i32,
+    /// Why it did not end by itself. Absent in checkpoints of versions that did not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 /// What the workflow works with.
@@ -89,11 +92,13 @@ pub(crate) async fn run(shop: &Workshop, run_id: &RunId) -> dbos::Result<RunOutp
         })
         .await?;
         if executed.exit_code != 0 {
+            let reason = executed.reason.map(|it| format!(" ({it})"));
             let message = format!(
-                "tool call {} ({}) ended with exit code {}; what it printed is among the run's artifacts",
+                "tool call {} ({}) ended with exit code {}{}; what it printed is among the run's artifacts",
                 index + 1,
                 call.name,
-                executed.exit_code
+                executed.exit_code,
+                reason.unwrap_or_default()
             );
             return Err(RunFailure::new("tool_failed", message)
                 .in_step(step_id.as_str())
@@ -235,6 +240,7 @@ async fn execute(
     match recorded {
         Recorded::Now => Ok(Executed {
             exit_code: result.exit_code,
+            reason: result.reason,
         }),
         Recorded::Before => recorded_exit(&stored_output(shop, run_id, step_id).await?),
     }
@@ -252,9 +258,17 @@ fn tool_artifacts(result: &ToolResult) -> Vec<NewArtifact> {
             inline: result.stderr.clone().into(),
         });
     }
-    artifacts.extend(result.files.iter().map(|file| NewArtifact {
-        kind: "file".to_owned(),
-        inline: json!({ "name": file.name, "content": file.content, "sha256": file.sha256 }),
+    artifacts.extend(result.files.iter().map(|file| {
+        let mut inline =
+            json!({ "name": file.name, "content": file.content, "sha256": file.sha256 });
+        // Content without this is text.
+        if let Some(encoding) = &file.encoding {
+            inline["encoding"] = encoding.clone().into();
+        }
+        NewArtifact {
+            kind: "file".to_owned(),
+            inline,
+        }
     }));
     artifacts
 }
@@ -282,6 +296,7 @@ fn recorded_exit(output: &Value) -> Result<Executed, RunFailure> {
     let result: ToolResult = decode(output).map_err(gate("stored_result_invalid"))?;
     Ok(Executed {
         exit_code: result.exit_code,
+        reason: result.reason,
     })
 }
 

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use kodo_planner::{LivePlanner, Planner, RecordPlanner, ReplayPlanner};
-use kodo_sandbox::MockSandbox;
 use kodo_server::Readiness;
 use kodo_store::{MigrationState, Store, StoreError};
 use kodo_workflow::{Engine, EngineConfig};
 use tokio::time::{Instant, timeout_at};
 
 use crate::runs::EngineRuns;
+use crate::sandbox;
 use crate::settings::{PlannerMode, PlannerSettings, Settings};
 
 /// The oldest server that is supported, because it is the oldest that is tested.
@@ -31,6 +31,8 @@ pub(crate) async fn boot(
     readiness: &Readiness,
     runs: &EngineRuns,
 ) -> anyhow::Result<()> {
+    // Before the database: a machine that cannot hold a job is no place for work.
+    let sandbox = sandbox::of(settings).await?;
     prepare(settings, store).await?;
     let deadline = Instant::now() + settings.db_connect_timeout;
     let instance = patiently(settings, deadline, || store.instance()).await?;
@@ -46,7 +48,7 @@ pub(crate) async fn boot(
         },
         store.clone(),
         planner(&settings.planner)?,
-        Arc::new(MockSandbox::with_delay(settings.sbx_mock_delay)),
+        sandbox,
     );
     runs.set(engine);
     Ok(())

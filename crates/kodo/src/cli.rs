@@ -43,6 +43,9 @@ pub(crate) enum Command {
     Prove(ProveArgs),
     /// Say what is wrong here and what to do about it; works when nothing else does
     Doctor(DoctorArgs),
+    /// Run programs in the live sandbox, whatever SBX_MODE says
+    #[command(subcommand)]
+    Sandbox(SandboxCommand),
     /// See runs survive kill -9, shown from the database
     Demo(DemoArgs),
 }
@@ -134,6 +137,59 @@ pub(crate) enum OcCommand {
         #[arg(long, value_name = "INTENT.json")]
         default: Option<std::path::PathBuf>,
     },
+}
+
+/// `kodo sandbox …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum SandboxCommand {
+    /// Run one job, and end with its exit code; 125 where it was refused or could not be run
+    #[command(
+        after_help = "Example: kodo sandbox run --file ./build.sh:build.sh --limit wallMs=5000 -- sh build.sh\n\n\
+        Exit codes: the job's own; 128 and the signal where one ended it; 137 where a limit did; 127 and 126 where \
+        the program is not there or cannot be run; 125 where nothing was run; 2 for a wrong command line."
+    )]
+    Run(SandboxRun),
+}
+
+/// `kodo sandbox run …`
+#[derive(Debug, Args)]
+pub(crate) struct SandboxRun {
+    /// Puts a file of this machine into the job's folder
+    #[arg(long = "file", value_name = "HOST_PATH:NAME")]
+    pub(crate) files: Vec<String>,
+    /// Sets a variable of the job's environment
+    #[arg(long = "env", value_name = "KEY=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// The job's working folder, relative to the job's folder
+    #[arg(long, value_name = "FOLDER", default_value = "")]
+    pub(crate) cwd: String,
+    /// Sets a limit: wallMs, memoryBytes, processes, outputBytes, keptBytes, diskBytes, inodes, returnedBytes,
+    /// returnedFiles
+    #[arg(long = "limit", value_name = "NAME=NUMBER")]
+    pub(crate) limits: Vec<String>,
+    /// Writes the files that the job left into this folder of this machine, which must not exist
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) out: Option<std::path::PathBuf>,
+    /// What the job printed, or the whole result as JSON
+    #[arg(
+        long = "output",
+        short = 'o',
+        value_name = "FORMAT",
+        default_value = "text"
+    )]
+    pub(crate) format: RunFormat,
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "ARGV")]
+    pub(crate) argv: Vec<String>,
+}
+
+/// Output formats of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RunFormat {
+    /// What the job printed, on the two streams
+    Text,
+    /// One JSON document
+    Json,
 }
 
 /// How to print.

@@ -5,6 +5,7 @@ mod dev;
 mod doctor;
 mod oc;
 mod prove;
+mod sandbox;
 mod serve;
 mod workflow;
 
@@ -34,6 +35,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Db(command) => db::run(&settings?, command).await,
         Command::Workflow(command) => workflow::run(&settings?, command).await,
         Command::Oc(command) => oc::run(&settings?, command).await,
+        Command::Sandbox(command) => sandbox::run(&settings?, command).await,
         Command::Demo(args) => demo::run(&settings?, args).await,
     }
 }

@@ -8,6 +8,7 @@ mod doctor;
 mod environment;
 mod ports;
 mod runs;
+mod sandbox;
 mod settings;
 mod table;
 mod telemetry;
@@ -17,6 +18,8 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    // Before there is anything else in this process, threads above all.
+    kodo_jail::be_the_helper_if_asked();
     let cli = cli::Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()

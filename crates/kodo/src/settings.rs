@@ -1,17 +1,21 @@
 //! Configuration: one table of keys, each a flag and an environment variable; flag > environment > default.
 
 mod planner;
+mod sandbox;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
+use kodo_jail::JailConfig;
 use kodo_store::DatabaseConfig;
 
 use crate::environment;
 
 pub(crate) use planner::{PlannerMode, PlannerSettings};
+pub(crate) use sandbox::SandboxMode;
+use sandbox::jail_config;
 
 /// Declares every key once: field, flag, variable, default, what it is for.
 macro_rules! keys {
@@ -93,6 +97,10 @@ keys! {
     oc_allowed_connectors "oc-allowed-connectors" "OC_ALLOWED_CONNECTORS" "none" "Connectors that an intent may name and its plan may use, written in the same way";
     sbx_mode "sbx-mode" "SBX_MODE" "mock" "Sandbox";
     sbx_mock_delay_ms "sbx-mock-delay-ms" "SBX_MOCK_DELAY_MS" "0" "How long the mock sandbox pretends to work, in milliseconds";
+    sbx_provider "sbx-provider" "SBX_PROVIDER" "auto" "Live sandbox: auto or process; auto takes the strongest there is";
+    sbx_min_isolation "sbx-min-isolation" "SBX_MIN_ISOLATION" "process" "The weakest live sandbox that will do";
+    sbx_cgroup "sbx-cgroup" "SBX_CGROUP" "auto" "What bounds memory and processes of a job: auto, require, or a delegated cgroup (an absolute path)";
+    sbx_read_only "sbx-read-only" "SBX_READ_ONLY" "" "Further folders that jobs can read, absolute, with ':' between them";
     test_seed "test-seed" "TEST_SEED" "424242" "Seed of everything random in tests, part of the planner's fixture key";
 }
 
@@ -128,8 +136,12 @@ pub(crate) struct Settings {
     pub(crate) drain_grace: Duration,
     /// The planner.
     pub(crate) planner: PlannerSettings,
+    /// Which sandbox carries out tool calls.
+    pub(crate) sbx_mode: SandboxMode,
     /// How long the mock sandbox pretends to work.
     pub(crate) sbx_mock_delay: Duration,
+    /// How the live sandbox jails, whether it is the one that carries out tool calls or not.
+    pub(crate) jail: JailConfig,
     /// The seed.
     pub(crate) seed: u64,
 }
@@ -150,8 +162,9 @@ impl Settings {
              or keep to a loopback address"
         );
         flags
-            .sbx_mode()
-            .one_of(&["mock"], &[("live", "live sandbox")])?;
+            .sbx_provider()
+            .one_of(&["auto", "process"], &stronger)?;
+        flags.sbx_min_isolation().one_of(&["process"], &stronger)?;
         let server = DatabaseConfig {
             host: flags.db_host().filled("a host name or address")?,
             port: flags.db_port().number(1, u16::MAX)?,
@@ -180,6 +193,8 @@ impl Settings {
             max_concurrent_runs: flags.max_concurrent_runs().number(1, 100_000)?,
             drain_grace: milliseconds(flags.drain_grace_ms())?,
             planner: PlannerSettings::load(flags)?,
+            sbx_mode: SandboxMode::load(flags)?,
+            jail: jail_config(flags)?,
             sbx_mock_delay: milliseconds(flags.sbx_mock_delay_ms())?,
             seed: flags.test_seed().number(0, u64::MAX)?,
         })

@@ -1,0 +1,510 @@
+//! What a job must not be able to do: each thing tried in the jail, where it must be held, and once more with the
+//! matching defences missing, where it must not: a probe that cannot fail proves nothing.
+
+// A test says that something cannot fail by failing.
+#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
+
+use std::ffi::OsString;
+use std::fs;
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::AsFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use kodo_jail::{CgroupPolicy, Defence, Helper, Jail, JailConfig};
+use kodo_sandbox::{Ended, JobResult, JobSpec, Reason, Sandbox};
+
+#[path = "shared/ordinary_user.rs"]
+mod ordinary_user;
+
+use Defence::*;
+
+/// Exit codes of the probe.
+const HELD: i32 = 0;
+const NOT_HELD: i32 = 10;
+
+/// A jail without some of its defences. Memory and processes are watched, so that what a cgroup would hold
+/// besides does not hide what is missing.
+fn jail(without: &[Defence], read_only: &Path) -> Jail {
+    let mut arguments: Vec<OsString> = vec!["jail-init".into()];
+    if !without.is_empty() {
+        arguments = vec!["weakened".into()];
+        arguments.extend(without.iter().map(|it| it.as_str().into()));
+    }
+    Jail::new(JailConfig {
+        cgroup: CgroupPolicy::Never,
+        helper: Helper::program(
+            ordinary_user::helper(),
+            arguments,
+            without.contains(&Environment),
+        ),
+        read_only: vec![read_only.to_owned()],
+    })
+}
+
+/// A folder that everybody can write to, where neither the jail has one of its own nor Landlock lets a job in.
+fn open_folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    folder
+}
+
+fn attack(words: &[&str]) -> JobSpec {
+    let mut argv = vec!["probe", "attack"];
+    argv.extend(words);
+    let mut job = JobSpec::new(argv);
+    job.limits.wall = Duration::from_secs(20);
+    job.limits.processes = 16;
+    job
+}
+
+async fn run(job: &JobSpec, without: &[Defence]) -> JobResult {
+    let folder = open_folder();
+    let probe = folder.path().join("probe");
+    fs::copy(ordinary_user::helper(), &probe).unwrap();
+    let mut job = job.clone();
+    if job.argv[0] == "probe" {
+        job.argv[0] = probe.to_str().unwrap().to_owned();
+    }
+    let result = jail(without, folder.path()).run(&job).await;
+    result.unwrap_or_else(|error| panic!("{:?} without {without:?}: {error}", job.argv))
+}
+
+async fn verdict(words: &[&str], without: &[Defence]) -> (JobResult, String) {
+    let result = run(&attack(words), without).await;
+    let text = format!("{}{}", result.stdout.text(), result.stderr.text());
+    let text = format!("{words:?} without {without:?}: {:?} {text}", result.ended);
+    (result, text)
+}
+
+/// Held in the jail, and not held without these defences.
+async fn held_by(words: &[&str], without: &[Defence]) {
+    held(words).await;
+    not_held(words, without).await;
+}
+
+async fn held(words: &[&str]) {
+    let (result, text) = verdict(words, &[]).await;
+    assert_eq!(result.ended, Ended::Exited(HELD), "{text}");
+}
+
+async fn not_held(words: &[&str], without: &[Defence]) {
+    let (result, text) = verdict(words, without).await;
+    assert_eq!(result.exit_code(), NOT_HELD, "{text}");
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Such a folder with a file that everybody can read, and a name that is free in it.
+fn canary() -> (tempfile::TempDir, String, String) {
+    let folder = open_folder();
+    let file = folder.path().join("canary");
+    fs::write(&file, "secret").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let written = folder.path().join("written").to_str().unwrap().to_owned();
+    let file = file.to_str().unwrap().to_owned();
+    (folder, file, written)
+}
+
+#[test]
+fn all_of_it_is_held_from_an_ordinary_user_too() {
+    ordinary_user::run_this_suite("all_of_it_is_held_from_an_ordinary_user_too");
+}
+
+// ---- files ----
+
+#[tokio::test]
+async fn files_of_the_machine_are_not_there() {
+    let (_folder, canary, written) = canary();
+    held_by(&["read-file", &canary], &[Root, Landlock]).await;
+    held_by(&["write-folder", &written], &[Root, Landlock]).await;
+    for path in [
+        "/etc/shadow",
+        "/root/.profile",
+        "/var/run/docker.sock",
+        "/sys/kernel",
+        "/boot",
+    ] {
+        held(&["read-file", path]).await;
+    }
+    held(&["write-system"]).await;
+    // The two layers hold each without the other.
+    let landlock_alone = run(&JobSpec::new(["cat", &canary]), &[Root]).await;
+    assert!(landlock_alone.stderr.text().contains("Permission denied"));
+    let neither = run(&JobSpec::new(["cat", &canary]), &[Root, Landlock]).await;
+    assert_eq!(neither.stdout.text(), "secret");
+}
+
+#[tokio::test]
+async fn proc_shows_nothing_of_the_machine() {
+    for path in ["/proc/sys/kernel/hostname", "/proc/meminfo", "/proc/mounts"] {
+        held(&["read-file", path]).await;
+    }
+    held_by(&["read-file", "/proc/meminfo"], &[Proc]).await;
+    for path in [
+        "/proc/kcore",
+        "/proc/kmsg",
+        "/proc/sysrq-trigger",
+        "/dev/mem",
+        "/dev/kmsg",
+        "/dev/kvm",
+    ] {
+        held(&["open-for-writing", path]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_job_of_the_machines_user_0_is_not_the_machines_user_0() {
+    held(&["machine-user-0"]).await;
+    held(&["open-for-writing", "/proc/sys/kernel/core_pattern"]).await;
+    if is_root() {
+        not_held(&["machine-user-0"], &[LeaveRoot]).await;
+        // A host escape, if it were written to. It is opened and closed.
+        not_held(
+            &["open-for-writing", "/proc/sys/kernel/core_pattern"],
+            &[LeaveRoot, Proc],
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn rights_are_gone_and_do_not_come_back() {
+    held_by(&["capabilities"], &[Capabilities]).await;
+    held_by(
+        &["no-new-privileges"],
+        &[NoNewPrivileges, Landlock, Seccomp],
+    )
+    .await;
+}
+
+// ---- what leaks ----
+
+#[tokio::test]
+async fn the_services_environment_is_not_there() {
+    // Set by whoever runs tests of a crate.
+    assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+    held_by(&["environment", "CARGO_MANIFEST_DIR"], &[Environment]).await;
+    held_by(
+        &["first-environment"],
+        &[Proc, Undumpable, Capabilities, Landlock],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn the_services_descriptors_are_not_there() {
+    let (_folder, canary, _) = canary();
+    let secret = fs::File::open(canary).unwrap();
+    // As a library might leave one: inherited by whatever this process starts.
+    rustix::io::fcntl_setfd(secret.as_fd(), rustix::io::FdFlags::empty()).unwrap();
+    held_by(&["descriptors"], &[Descriptors]).await;
+}
+
+#[tokio::test]
+async fn the_session_is_the_jobs_own() {
+    held_by(&["session"], &[Session]).await;
+}
+
+// ---- network ----
+
+#[tokio::test]
+async fn the_machines_loopback_is_not_reached() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    held_by(&["connect", &address], &[NetNamespace]).await;
+}
+
+#[tokio::test]
+async fn there_is_no_route_to_anywhere() {
+    for address in ["169.254.169.254:80", "192.0.2.1:53"] {
+        held(&["route", address]).await;
+        let machine_has_one = UdpSocket::bind("0.0.0.0:0").and_then(|it| it.connect(address));
+        if machine_has_one.is_ok() {
+            not_held(&["route", address], &[NetNamespace]).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn abstract_sockets_of_the_machine_are_not_reached() {
+    let name = format!("kodo-attack-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let _listener = UnixListener::bind_addr(&address).unwrap();
+    held_by(&["abstract-socket", &name], &[NetNamespace, Landlock]).await;
+}
+
+#[tokio::test]
+async fn other_kinds_of_sockets_do_not_exist() {
+    // vsock, crypto, and a netlink that configures firewalls.
+    for words in [["40", "1", "0"], ["38", "5", "0"], ["16", "3", "12"]] {
+        held(&["socket", words[0], words[1], words[2]]).await;
+    }
+    not_held(&["socket", "16", "3", "12"], &[Seccomp]).await;
+    // Packets and raw IP, which the owner of a network namespace may have.
+    held_by(&["socket", "17", "3", "0"], &[Seccomp, Capabilities]).await;
+    held_by(&["socket", "2", "3", "1"], &[Seccomp, Capabilities]).await;
+}
+
+// ---- namespaces ----
+
+#[tokio::test]
+async fn every_namespace_is_the_jobs_own() {
+    for (name, defence) in [
+        ("net", NetNamespace),
+        ("ipc", IpcNamespace),
+        ("uts", UtsNamespace),
+        ("cgroup", CgroupNamespace),
+    ] {
+        let machines = fs::read_link(format!("/proc/self/ns/{name}")).unwrap();
+        held_by(&["namespace", name, machines.to_str().unwrap()], &[defence]).await;
+    }
+    let machines = fs::read_link("/proc/self/ns/pid").unwrap();
+    // Without a pid namespace there is no /proc of its own either: the machine's.
+    held_by(
+        &["namespace", "pid", machines.to_str().unwrap()],
+        &[PidNamespace, Root, Landlock],
+    )
+    .await;
+    for name in ["user", "mnt"] {
+        let machines = fs::read_link(format!("/proc/self/ns/{name}")).unwrap();
+        held(&["namespace", name, machines.to_str().unwrap()]).await;
+    }
+    let machine = rustix::system::uname();
+    let machine = machine.nodename().to_str().unwrap();
+    held_by(&["host-name", machine], &[UtsNamespace]).await;
+}
+
+#[tokio::test]
+async fn processes_of_the_machine_do_not_exist() {
+    let own = std::process::id().to_string();
+    held_by(&["see-process", &own], &[PidNamespace, Landlock]).await;
+}
+
+#[tokio::test]
+async fn the_first_process_is_out_of_reach() {
+    held_by(&["signal-first"], &[Landlock]).await;
+    held_by(
+        &["trace-first"],
+        &[Seccomp, Landlock, Undumpable, Capabilities],
+    )
+    .await;
+}
+
+// ---- the kernel's surface ----
+
+#[tokio::test]
+async fn what_the_kernel_offers_beyond_programs_needs_is_refused() {
+    for words in [
+        "new-user-namespace",
+        "clone-user-namespace",
+        "clone3",
+        "bpf",
+        "perf",
+        "io-uring",
+        "keyring",
+        "add-key",
+        "userfaultfd",
+        "read-process-memory",
+        "personality",
+        "device-node",
+        "type-into-terminal",
+    ] {
+        held_by(&[words], &[Seccomp]).await;
+    }
+    held_by(&["mount"], &[Seccomp, Capabilities, Landlock]).await;
+}
+
+#[tokio::test]
+async fn the_door_of_older_programs_is_no_way_around_the_filter() {
+    let (result, text) = verdict(&["old-calls"], &[Seccomp]).await;
+    if result.exit_code() == NOT_HELD && text.contains("0x0\n") {
+        held(&["old-calls"]).await;
+    } else {
+        eprintln!("this machine's kernel has no 32-bit calls: {text}");
+    }
+}
+
+// ---- what it may use ----
+
+#[tokio::test]
+async fn a_bomb_of_processes_ends_at_its_bound_each_of_several_at_its_own() {
+    let count = |text: &str| -> usize {
+        let words: Vec<_> = text.split_whitespace().collect();
+        let at = words.iter().position(|it| *it == "forked").unwrap();
+        words[at + 1].parse().unwrap()
+    };
+    let bombs = [(); 3].map(|()| tokio::spawn(async { verdict(&["fork", "40"], &[]).await }));
+    for bomb in bombs {
+        let (result, text) = bomb.await.unwrap();
+        assert_eq!(result.ended, Ended::Exited(HELD), "{text}");
+        assert!((12..=16).contains(&count(&text)), "{text}");
+    }
+    not_held(&["fork", "40"], &[ResourceLimits]).await;
+}
+
+#[tokio::test]
+async fn the_disk_ends_at_its_bounds() {
+    let mut job = attack(&["fill", "8000000"]);
+    job.limits.disk_bytes = 4 << 20;
+    assert_eq!(run(&job, &[]).await.ended.reason(), Some("disk"));
+    job.limits.returned_bytes = 16 << 20;
+    let free = run(&job, &[DiskSize, ResourceLimits]).await;
+    assert_eq!(free.ended, Ended::Exited(NOT_HELD));
+    let mut job = attack(&["many-files", "200"]);
+    job.limits.inodes = 64;
+    assert_eq!(run(&job, &[]).await.ended, Ended::Exited(HELD));
+    assert_eq!(
+        run(&job, &[DiskInodes]).await.ended,
+        Ended::Exited(NOT_HELD)
+    );
+    let job = attack(&["sparse"]);
+    assert_eq!(run(&job, &[]).await.ended, Ended::Exited(HELD));
+    let free = run(&job, &[ResourceLimits]).await;
+    assert!(matches!(
+        free.ended,
+        Ended::Stopped {
+            reason: Reason::Returned,
+            status: NOT_HELD
+        }
+    ));
+}
+
+#[tokio::test]
+async fn time_ends_at_its_bound() {
+    let mut job = attack(&["sleep", "1500"]);
+    job.limits.wall = Duration::from_millis(400);
+    assert_eq!(run(&job, &[]).await.ended.reason(), Some("timeout"));
+    assert_eq!(run(&job, &[Deadline]).await.ended, Ended::Exited(0));
+}
+
+#[test]
+fn endless_output_does_not_grow_the_service() {
+    // In a process of its own, which does nothing else.
+    let output = Command::new(ordinary_user::helper())
+        .args(["hold", "listen"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (printed, peak) = text.trim().split_once(' ').unwrap();
+    assert_eq!(printed, "300000000");
+    let peak: u64 = peak.parse().unwrap();
+    assert!(peak < 32 * 1024, "{peak} KiB");
+}
+
+#[tokio::test]
+async fn the_dead_are_buried() {
+    let script =
+        "i=0; while [ $i -lt 100 ]; do (sh -c : &) ; i=$((i+1)); done; sleep 0.2; echo over";
+    let mut job = JobSpec::new(["/bin/sh", "-c", script]);
+    job.limits.processes = 24;
+    let result = run(&job, &[]).await;
+    assert_eq!(result.stdout.text(), "over\n", "{}", result.stderr.text());
+}
+
+#[tokio::test]
+async fn no_link_leads_the_collection_astray() {
+    let job = JobSpec::new(["/bin/sh", "-c", "ln -s /etc/passwd stolen"]);
+    let result = run(&job, &[]).await;
+    assert!(result.files.is_empty());
+    assert_eq!(result.skipped[0].kind, "symlink");
+    let result = run(&job, &[NoFollow]).await;
+    assert_eq!(result.files[0].name, "stolen");
+}
+
+// ---- nothing survives ----
+
+/// Processes with this word among their arguments.
+fn with_token(token: &str) -> Vec<i32> {
+    fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|it| *it == 0)
+                .any(|word| word == token.as_bytes())
+        })
+        .collect()
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(15);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Ends what a weakened jail has left, by its ids.
+fn bury(pids: &[i32]) {
+    for pid in pids {
+        if let Some(pid) = rustix::process::Pid::from_raw(*pid) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+fn token(test: &str) -> String {
+    format!("kodo-token-{test}-{}", std::process::id())
+}
+
+#[tokio::test]
+async fn nothing_survives_the_job() {
+    let token = token("daemon");
+    run(&attack(&["daemon", &token]), &[]).await;
+    assert!(with_token(&token).is_empty());
+    run(&attack(&["daemon", &token]), &[PidNamespace, KillAll]).await;
+    let left = with_token(&token);
+    bury(&left);
+    assert!(!left.is_empty(), "the probe can see a survivor");
+}
+
+/// Kills a process that has a job in a jail, while the job runs.
+fn kill_the_service(helper: &str, token: &str) {
+    let mut service = Command::new(ordinary_user::helper())
+        .args(["hold", "jail", helper, token])
+        .spawn()
+        .unwrap();
+    // The service itself, the job's shell, its child, and the one that left the session.
+    until("the job runs", || with_token(token).len() >= 4);
+    service.kill().unwrap();
+    service.wait().unwrap();
+}
+
+#[test]
+fn nothing_survives_the_services_death() {
+    let token = token("service");
+    kill_the_service("jail-init", &token);
+    until("all of the job is gone", || with_token(&token).is_empty());
+}
+
+#[test]
+fn without_its_lifeline_a_job_would_survive_the_services_death() {
+    let token = token("orphan");
+    kill_the_service("weakened lifeline", &token);
+    std::thread::sleep(Duration::from_millis(500));
+    let left = with_token(&token);
+    bury(&left);
+    assert!(!left.is_empty(), "the probe can see a survivor");
+}
+
+// ---- refusal ----
+
+#[tokio::test]
+async fn what_is_missing_refuses_the_job_and_is_named() {
+    let config = JailConfig {
+        read_only: vec!["/no/such/folder".into()],
+        helper: Helper::program(ordinary_user::helper(), vec!["jail-init".into()], false),
+        ..JailConfig::default()
+    };
+    let error = Jail::new(config).try_out().await.unwrap_err();
+    assert_eq!(error.code(), "sandbox_refused");
+    assert!(error.to_string().contains("read-only-folder"), "{error}");
+}
