@@ -21,6 +21,9 @@ const MAX_DEPTH: usize = 64;
 /// How much is said of what is not handed back.
 const MAX_SKIPPED: usize = 256;
 
+/// How much of a name is said there, in characters.
+const MAX_NAME: usize = 1024;
+
 /// SHA-256 of a file.
 pub(crate) type Hash = [u8; 32];
 
@@ -67,7 +70,9 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn skip(&mut self, name: String, kind: &str) {
+    fn skip(&mut self, mut name: String, kind: &str) {
+        let most = name.char_indices().nth(MAX_NAME).map(|(at, _)| at);
+        name.truncate(most.unwrap_or(name.len()));
         if self.collected.skipped.len() < MAX_SKIPPED {
             self.collected.skipped.push((name, kind.to_owned()));
         }

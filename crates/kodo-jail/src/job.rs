@@ -33,8 +33,8 @@ pub(crate) fn run(
     let group = group(inner, spec)?;
     let mut talk = Talk::begin(inner, spec, group.as_ref()).map_err(broken("start the helper"))?;
     let outcome = talk.hold(spec, waited_for);
-    // Whatever came of it: after this line nothing of the job lives. The helper's end is that of the first
-    // process of the jail, and the kernel kills the rest before that is over.
+    // At the usual end all of the job is dead by now: the helper ends after the first process of the jail, and
+    // that only after the kernel has killed the rest. Where it is cut short here, that follows at once.
     talk.end();
     outcome.map_err(broken("talk with the helper"))?;
     let seen = group.as_ref().map(Group::seen).unwrap_or_default();
