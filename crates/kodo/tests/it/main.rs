@@ -31,6 +31,7 @@ mod interrupted;
 mod invalid_json;
 mod limits;
 mod live_planner;
+mod live_sandbox;
 mod neighbours;
 mod oc_commands;
 mod origin;

@@ -1,0 +1,147 @@
+//! How long a jail takes to start: /bin/true in it, beside plain fork and exec, and beside bubblewrap where the
+//! machine has it. One JSON line a figure.
+//!
+//! The launchers take turns, so that whatever else the machine does meets all of them alike.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use kodo_jail::{Helper, Jail, JailConfig};
+use kodo_sandbox::{JobSpec, Sandbox};
+use serde_json::json;
+
+/// Rounds that count, and rounds before them that do not.
+const ROUNDS: usize = 200;
+const WARM_UP: usize = 10;
+
+fn main() {
+    // Run by `cargo test --benches` or a list of tests, there is nothing to do.
+    if !std::env::args().any(|it| it == "--bench") {
+        return;
+    }
+    if let Err(error) = measure() {
+        eprintln!("start: {error}");
+        std::process::exit(1);
+    }
+}
+
+fn measure() -> Result<(), Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let jail = Jail::new(JailConfig {
+        helper: Helper::program(
+            env!("CARGO_BIN_EXE_kodo-jail-probe").into(),
+            vec!["jail-init".into()],
+            false,
+        ),
+        ..JailConfig::default()
+    });
+    let spec = JobSpec::new(["/bin/true"]);
+    let enforced = runtime.block_on(jail.run(&spec))?.enforced;
+    let bwrap = is_there("bwrap");
+    let mut times: [Vec<Duration>; 3] = Default::default();
+    for round in 0..ROUNDS + WARM_UP {
+        let mut one = [Duration::ZERO; 3];
+        one[0] = timed(|| plain("/bin/true", &[]))?;
+        one[1] = timed(|| Ok(runtime.block_on(jail.run(&spec)).map(drop)?))?;
+        if bwrap {
+            one[2] = timed(|| plain("bwrap", BWRAP))?;
+        }
+        if round >= WARM_UP {
+            for (times, one) in times.iter_mut().zip(one) {
+                times.push(one);
+            }
+        }
+    }
+    for (name, times) in ["fork and exec", "process", "bwrap"].iter().zip(&mut times) {
+        if *name == "bwrap" && !bwrap {
+            println!(
+                "{}",
+                json!({"figure": "jail_start", "launcher": name, "missing": true})
+            );
+            continue;
+        }
+        times.sort();
+        let at =
+            |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+        println!(
+            "{}",
+            json!({
+                "figure": "jail_start", "launcher": name, "rounds": ROUNDS, "unit": "ms",
+                "p50": round(at(0.5)), "p99": round(at(0.99)), "min": round(at(0.0)),
+            })
+        );
+    }
+    for parallel in [1, 8] {
+        let rate = runtime.block_on(rate(&jail, &spec, parallel))?;
+        println!(
+            "{}",
+            json!({"figure": "jobs_per_second", "parallel": parallel, "value": round(rate)})
+        );
+    }
+    println!("{}", json!({"figure": "enforced", "value": enforced}));
+    Ok(())
+}
+
+/// What comes closest to the jail: every namespace, a file tree of its own, no rights.
+#[rustfmt::skip]
+const BWRAP: &[&str] = &[
+    "--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--uid", "1000", "--gid", "1000",
+    "--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin", "--symlink", "usr/lib", "/lib", "--symlink",
+    "usr/lib64", "/lib64", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--cap-drop", "ALL", "/bin/true",
+];
+
+fn round(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+fn timed(
+    work: impl FnOnce() -> Result<(), Box<dyn std::error::Error>>,
+) -> Result<Duration, Box<dyn std::error::Error>> {
+    let began = Instant::now();
+    work()?;
+    Ok(began.elapsed())
+}
+
+fn plain(program: &str, arguments: &[&str]) -> Result<(), Box<dyn std::error::Error>> {
+    let status = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()?;
+    if !status.success() {
+        return Err(format!("{program} ended with {status}").into());
+    }
+    Ok(())
+}
+
+fn is_there(program: &str) -> bool {
+    plain(program, BWRAP).is_ok()
+}
+
+async fn rate(
+    jail: &Jail,
+    spec: &JobSpec,
+    parallel: usize,
+) -> Result<f64, kodo_sandbox::SandboxError> {
+    const JOBS: usize = 200;
+    let began = Instant::now();
+    let workers = (0..parallel).map(|_| {
+        let (jail, spec) = (jail.clone(), spec.clone());
+        tokio::spawn(async move {
+            for _ in 0..JOBS / parallel {
+                jail.run(&spec).await?;
+            }
+            Ok::<_, kodo_sandbox::SandboxError>(())
+        })
+    });
+    for worker in workers.collect::<Vec<_>>() {
+        worker
+            .await
+            .map_err(|error| kodo_sandbox::SandboxError::Unavailable {
+                reason: error.to_string(),
+            })??;
+    }
+    Ok(JOBS as f64 / began.elapsed().as_secs_f64())
+}

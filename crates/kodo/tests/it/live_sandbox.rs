@@ -1,0 +1,216 @@
+//! `SBX_MODE=live`: tool calls are programs in a jail.
+
+use std::fs;
+
+use kodo_contract::{Intent, decode, parse_json};
+use kodo_planner::fixture_key;
+use serde_json::{Value, json};
+
+use crate::scratch::Scratch;
+use crate::support::{DEMO_INTENT, World, program, until};
+
+/// A world whose planner plans these tool calls for the demo intent.
+async fn world(test: &str, scratch: &Scratch, tool_calls: &Value) -> World {
+    let intent: Intent = decode(&parse_json(DEMO_INTENT.as_bytes()).unwrap()).unwrap();
+    let key = fixture_key(&intent, 424_242);
+    let response = json!({"prompt": "p", "toolCalls": tool_calls, "responses": [], "diffs": []});
+    let fixture = json!({"key": key, "schemaVersion": 1, "response": response});
+    scratch.file(&format!("{key}.json"), &fixture.to_string());
+    World::with(test, |options| {
+        options
+            .env("OC_FIXTURES_DIR", scratch.path().display())
+            .env("TEST_SEED", 424_242)
+            .env("SBX_MODE", "live")
+            // What a job must not see.
+            .env("KODO_TEST_CANARY", "secret")
+    })
+    .await
+}
+
+async fn run(world: &World) -> Value {
+    let intent = world.intent(DEMO_INTENT).await;
+    let run = world.run(&intent).await;
+    world.ended(&run).await
+}
+
+/// Processes with this word in their arguments.
+fn with_token(token: &str) -> usize {
+    fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter(|entry| {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            line.split(|it| *it == 0).any(|it| it == token.as_bytes())
+        })
+        .count()
+}
+
+#[tokio::test]
+async fn a_plans_calls_are_run_in_the_jail_and_what_came_of_them_is_recorded() {
+    let scratch = Scratch::new("live_runs");
+    let calls = json!([
+        {"name": "exec", "args": {"argv": ["env"]}},
+        {"name": "exec", "args": {
+            "shell": "cat in/a; echo made > out; printf '\\000' > binary; test ! -e /etc/shadow",
+            "files": {"in/a": "given\n"},
+        }},
+    ]);
+    let world = world("live_runs", &scratch, &calls).await;
+    let view = run(&world).await;
+    assert_eq!(view["status"], "succeeded", "{view:#}");
+    let first = &view["steps"][1]["output"];
+    assert_eq!(first["provider"], "process");
+    let environment = first["stdout"].as_str().unwrap();
+    assert!(environment.contains("HOME=/job\n"), "{environment}");
+    assert!(!environment.contains("KODO_TEST_CANARY"), "{environment}");
+    let second = &view["steps"][2]["output"];
+    assert_eq!(second["stdout"], "given\n");
+    assert_eq!(second["files"][0]["encoding"], "base64");
+    assert_eq!(second["files"][1]["content"], "made\n");
+    assert_eq!(second["report"]["limits"]["processes"], 64);
+    let kinds: Vec<_> = view["artifacts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["kind"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["plan", "stdout", "stdout", "file", "file"]);
+}
+
+#[tokio::test]
+async fn a_call_that_fails_or_is_ended_ends_the_run_and_says_how() {
+    let scratch = Scratch::new("live_fails");
+    let calls = json!([
+        {"name": "exec", "args": {"argv": ["sleep", "600"], "limits": {"wallMs": 300}}},
+    ]);
+    let world = world("live_fails", &scratch, &calls).await;
+    let view = run(&world).await;
+    assert_eq!(view["status"], "failed");
+    assert_eq!(view["steps"][1]["output"]["reason"], "timeout");
+    let error = view["artifacts"].as_array().unwrap().last().unwrap();
+    assert_eq!(error["inline"]["code"], "tool_failed");
+    let message = error["inline"]["message"].as_str().unwrap();
+    assert!(message.contains("exit code 137 (timeout)"), "{message}");
+}
+
+#[tokio::test]
+async fn a_tool_that_the_sandbox_does_not_have_is_refused_and_never_run() {
+    for (test, call, code) in [
+        (
+            "live_other_tool",
+            json!({"name": "repo.inspect", "args": {}}),
+            "tool_not_supported",
+        ),
+        (
+            "live_wrong_args",
+            json!({"name": "exec", "args": {"argv": "ls"}}),
+            "tool_args_invalid",
+        ),
+    ] {
+        let scratch = Scratch::new(test);
+        let world = world(test, &scratch, &json!([call])).await;
+        let view = run(&world).await;
+        assert_eq!(view["status"], "failed");
+        let error = view["artifacts"].as_array().unwrap().last().unwrap();
+        assert_eq!(error["inline"]["code"], code, "{view:#}");
+    }
+}
+
+#[tokio::test]
+async fn a_job_dies_with_the_service_and_the_run_goes_on_after_a_restart() {
+    let scratch = Scratch::new("live_killed");
+    let token = format!("kodo-it-token-{}", std::process::id());
+    let calls = json!([
+        {"name": "exec", "args": {"argv": ["/bin/sh", "-c",
+            "(setsid sh -c 'sleep 3; :' \"$0\" &); trap '' TERM; sleep 3; echo over", token]}},
+    ]);
+    let mut world = world("live_killed", &scratch, &calls).await;
+    let intent = world.intent(DEMO_INTENT).await;
+    let run = world.run(&intent).await;
+    until("the job runs", || async { with_token(&token) >= 2 }).await;
+    world.service.kill9().await.unwrap();
+    until("all of the job is gone", || async {
+        with_token(&token) == 0
+    })
+    .await;
+    let options = world.options.clone();
+    world.restart(&options).await;
+    let view = world.ended(&run).await;
+    assert_eq!(view["status"], "succeeded", "{view:#}");
+    assert_eq!(view["steps"][1]["output"]["stdout"], "over\n");
+    let steps = world.count("SELECT count(*) FROM app.run_steps").await;
+    assert_eq!(steps, 2, "planned once, executed once as far as rows go");
+}
+
+#[tokio::test]
+async fn a_machine_that_cannot_hold_a_job_starts_no_service() {
+    let output = tokio::process::Command::new(program())
+        .args(["serve", "--port", "0", "--admin-port", "0"])
+        .env("SBX_MODE", "live")
+        .env("SBX_CGROUP", "/no/such/cgroup")
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stderr).unwrap();
+    let last = text.lines().last().unwrap();
+    assert!(
+        last.starts_with("kodo: SBX_MODE=live does not work on this machine:")
+            && last.contains("SBX_CGROUP"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn one_job_can_be_run_from_the_command_line() {
+    let sandbox = async |arguments: &[&str]| {
+        let output = tokio::process::Command::new(program())
+            .args(["sandbox", "run"])
+            .args(arguments)
+            .output()
+            .await
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    };
+    let scratch = Scratch::new("live_cli");
+    let input = scratch.file("input", "given\n");
+    let given = format!("{}:in.txt", input.display());
+    let out = scratch.path().join("out");
+    let out = out.to_str().unwrap();
+    let script = "cat in.txt; echo $K >&2; mkdir d; echo made > d/out; exit 3";
+    let ran = sandbox(&[
+        "--file", &given, "--env", "K=v", "--out", out, "--", "sh", "-c", script,
+    ])
+    .await;
+    assert_eq!(ran, (Some(3), "given\n".to_owned(), "v\n".to_owned()));
+    let made = fs::read_to_string(scratch.path().join("out/d/out")).unwrap();
+    assert_eq!(made, "made\n");
+
+    let ran = sandbox(&["-o", "json", "--limit", "wallMs=300", "sleep", "60"]).await;
+    assert_eq!(ran.0, Some(137));
+    let result: Value = serde_json::from_str(&ran.1).unwrap();
+    assert_eq!(result["reason"], "timeout");
+
+    for wrong in [
+        &["--limit", "speed=1", "true"][..],
+        &["--limit", "wallMs=0", "true"],
+        &["--file", "nowhere:x", "true"],
+        &["--env", "K", "true"],
+        &["--cwd", "/etc", "true"],
+    ] {
+        let ran = sandbox(wrong).await;
+        assert_eq!(
+            (ran.0, ran.1.as_str()),
+            (Some(125), ""),
+            "{wrong:?}: {}",
+            ran.2
+        );
+        assert!(ran.2.starts_with("kodo: "), "{}", ran.2);
+    }
+    assert_eq!(sandbox(&[]).await.0, Some(2));
+}
