@@ -161,10 +161,6 @@ impl Settings {
             "HOST={host} would serve everybody who can reach this machine: set API_TOKEN or API_TOKEN_FILE, \
              or keep to a loopback address"
         );
-        flags
-            .sbx_provider()
-            .one_of(&["auto", "process"], &stronger)?;
-        flags.sbx_min_isolation().one_of(&["process"], &stronger)?;
         let server = DatabaseConfig {
             host: flags.db_host().filled("a host name or address")?,
             port: flags.db_port().number(1, u16::MAX)?,
