@@ -14,36 +14,33 @@ instance=$("$here/psql-app.sh" -Atq -v ON_ERROR_STOP=1 -c 'SELECT id FROM app.in
 rows=$(mktemp)
 trap 'rm -f "$rows"' EXIT
 
-# load TABLE COMMAND...: what the command prints becomes the content of the session's table. Written to a file first, so
-# that a command that fails half-way loads nothing.
-load() {
-	local table=$1
-	shift
-	printf 'COPY pg_temp.%s FROM STDIN;\n' "$table" >>"$rows"
-	"$@" >>"$rows"
-	printf '\\.\n' >>"$rows"
-}
-
+# The statements that load the engine's rows, with the rows in them: one session of the system database prints both.
 engine() {
+	local name
 	{
-		echo 'COPY ('
-		cat -- "$root/crates/kodo-workflow/sql/$1.sql"
-		echo ') TO STDOUT;'
+		echo 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;'
+		for name in workflows checkpoints workers relations; do
+			printf '\\echo \x27COPY pg_temp.engine_%s FROM STDIN;\x27\nCOPY (\n' "$name"
+			cat -- "$root/crates/kodo-workflow/sql/$name.sql"
+			printf ') TO STDOUT;\n\\echo \x27\\\\.\x27\n'
+		done
 	} | "$here/psql-sys.sh" -Atq -v ON_ERROR_STOP=1 -v instance="$instance" -f -
 }
 
 migrations() {
 	local file name
+	echo 'COPY pg_temp.known_migrations FROM STDIN;'
 	for file in "$root"/db/migrations/[0-9]*.sql; do
 		name=${file##*/}
 		printf '%d\t%s\n' "$((10#${name%%_*}))" "$(sha384sum <"$file" | cut -d ' ' -f 1)"
 	done
+	echo '\.'
 }
 
-cat -- "$root/crates/kodo-store/sql/engine_rows.sql" >"$rows"
-load engine_workflows engine workflows
-load engine_checkpoints engine checkpoints
-load engine_workers engine workers
-load engine_relations engine relations
-load known_migrations migrations
+# Into a file first, so that an engine that fails half-way loads nothing.
+{
+	cat -- "$root/crates/kodo-store/sql/engine_rows.sql"
+	engine
+	migrations
+} >"$rows"
 PGOPTIONS="${PGOPTIONS:-} -c client_min_messages=warning" "$here/psql-app.sh" -q -v ON_ERROR_STOP=1 -f - "$@" <"$rows"

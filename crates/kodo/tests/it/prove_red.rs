@@ -18,7 +18,7 @@ async fn execute(pool: &PgPool, statements: &str) {
         .unwrap_or_else(|error| panic!("{statements}: {error}"));
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Side {
     App,
     System,
@@ -242,12 +242,12 @@ const CASES: &[Case] = &[
 ];
 
 /// Two databases with a run that succeeded, one that failed and a crash demo, and no service.
-async fn finished(scratch: &Scratch) -> (World, String, String) {
+async fn finished(test: &str, scratch: &Scratch) -> (World, String, String) {
     let intent: Intent = decode(&parse_json(DEMO_INTENT.as_bytes()).unwrap()).unwrap();
     let default = std::fs::read_to_string(format!("{}/default.json", fixtures())).unwrap();
     scratch.file("default.json", &default);
     scratch.file(&format!("{}.json", fixture_key(&intent, 424_242)), "{}");
-    let mut world = World::apart("prove_red", |options| {
+    let mut world = World::apart(test, |options| {
         options
             .env("OC_FIXTURES_DIR", scratch.path().display())
             .env("TEST_SEED", 424_242)
@@ -280,17 +280,17 @@ async fn finished(scratch: &Scratch) -> (World, String, String) {
     (world, run, failed)
 }
 
-#[tokio::test]
-async fn each_violation_is_found_by_the_invariant_that_it_violates_and_by_no_other() {
-    let scratch = Scratch::new("prove_red");
-    let (world, run, failed) = finished(&scratch).await;
+/// Each case of one side is found by the invariant that it violates, and by no other.
+async fn found_by_its_own(test: &str, side: Side) {
+    let scratch = Scratch::new(test);
+    let (world, run, failed) = finished(test, &scratch).await;
+    let pool = match side {
+        App => &world.app,
+        System => &world.system,
+    };
     let none = [""; 0];
     assert_eq!(violated(&proof(&world).await), none);
-    for case in CASES {
-        let pool = match case.side {
-            App => &world.app,
-            System => &world.system,
-        };
+    for case in CASES.iter().filter(|case| case.side == side) {
         let names = |text: &str| text.replace("RUN", &run).replace("FAILED", &failed);
         execute(pool, &names(case.harm)).await;
         let found = proof(&world).await;
@@ -309,6 +309,20 @@ async fn each_violation_is_found_by_the_invariant_that_it_violates_and_by_no_oth
     }
     let after = proof(&world).await;
     assert_eq!(violated(&after), none, "{after:#}");
+}
+
+#[tokio::test]
+async fn each_violation_in_the_product_database_is_found_by_its_own_invariant_and_by_no_other() {
+    found_by_its_own("prove_red_app", App).await;
+}
+
+#[tokio::test]
+async fn each_violation_in_the_system_database_is_found_by_its_own_invariant_and_by_no_other() {
+    found_by_its_own("prove_red_system", System).await;
+}
+
+#[test]
+fn every_invariant_is_violated_by_some_test() {
     for name in kodo_store::INVARIANTS {
         // The one that needs a live worker has a test of its own.
         let seen = CASES.iter().any(|case| case.invariant == name);
