@@ -60,16 +60,27 @@ pub async fn watch(lane: &mut Lane, lives: &[Life]) -> Watched {
 /// A point of a life.
 pub type Step = (Life, String);
 
-/// The points of these lives, every single one; but for the whole matrix, those that a life passes again which was
-/// begun anew are left out: it is the same code, and the walks that disturb twice choose among them.
+/// The points of these lives, every single one for the whole matrix. Else those are left out at which a life does
+/// what another one did there before it: a run that fails, up to the step where it does; and what begins anew after
+/// a kill, where it is what had begun. The walks that disturb twice choose among those.
 pub fn steps(watched: &Watched, lives: &[Life]) -> Vec<Step> {
     let of = |life: &Life| {
-        let begun = &watched[&Life::new(life.scene)].points;
-        let left_out = |point: &&String| !whole() && !life.is_asked_for() && begun.contains(point);
         let points = &watched[life].points;
-        let chosen: Vec<String> = points.iter().filter(|p| !left_out(p)).cloned().collect();
-        let life = life.clone();
-        chosen.into_iter().map(move |point| (life.clone(), point))
+        let begun = &watched[&Life::new(life.scene)].points;
+        let differs = |point: &str| life.scene.fails_at() == Some(point);
+        let from = points.iter().position(|point| differs(point)).unwrap_or(0);
+        let chosen: Vec<Step> = points
+            .iter()
+            .enumerate()
+            .filter(|&(nth, point)| match life.is_asked_for() {
+                _ if whole() => true,
+                true => nth >= from,
+                false => !begun.contains(point),
+            })
+            .map(|(_, point)| (life.clone(), point.clone()))
+            .collect();
+        assert!(!chosen.is_empty(), "{life}: nothing to disturb");
+        chosen
     };
     lives.iter().flat_map(of).collect()
 }

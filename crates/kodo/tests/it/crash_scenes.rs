@@ -38,6 +38,11 @@ impl Scene {
         Self::CrashDemo,
     ];
 
+    /// The step at which it goes another way than [`Scene::Run`], where it does.
+    pub fn fails_at(self) -> Option<&'static str> {
+        matches!(self, Self::FailingRun | Self::BrokenRun).then_some("tool-002:before")
+    }
+
     /// The workflow that it leads to, by its name in the engine's table.
     pub fn workflow(self) -> Option<&'static str> {
         match self {
