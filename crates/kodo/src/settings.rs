@@ -460,14 +460,14 @@ mod tests {
     }
 
     #[test]
-    fn a_mode_that_is_still_to_come_says_so() {
-        let live = Flags {
-            sbx_mode: Some("live".to_owned()),
+    fn a_provider_that_is_still_to_come_says_so() {
+        let microvm = Flags {
+            sbx_provider: Some("microvm".to_owned()),
             ..Flags::default()
         };
         assert_eq!(
-            refused(live),
-            "--sbx-mode=live is not valid: this version has no live sandbox yet; mock is accepted"
+            refused(microvm),
+            "--sbx-provider=microvm is not valid: this version has no microvm provider yet; auto, process is accepted"
         );
     }
 
