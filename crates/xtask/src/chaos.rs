@@ -10,6 +10,7 @@ mod evidence;
 mod lanes;
 mod length;
 mod postgres;
+mod prove;
 mod report;
 mod schedule;
 mod verdict;
@@ -205,9 +206,8 @@ async fn play(
     }
 
     let rows = Rows::read(&databases).await?;
-    let checks = judge(&Told::from(&*board), &rows, &reference);
-    // Here the deployment is quiet, whole and still up: whatever else can judge one (`kodo prove`) is asked here, with
-    // `databases.environment()`, and what it finds becomes one more check.
+    let mut checks = judge(&Told::from(&*board), &rows, &reference);
+    checks.push(prove::prove(program, &databases).await?);
     for worker in &mut workers {
         worker.suffer(schedule::Fault::Terminate).await?;
     }
