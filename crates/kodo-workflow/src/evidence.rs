@@ -2,25 +2,15 @@
 //!
 //! The statements are in `sql/`, because scripts/db/psql-both.sh runs the same ones by hand.
 
-use std::time::Duration;
-
 use futures_util::TryStreamExt;
 use futures_util::stream::BoxStream;
 use kodo_store::DatabaseConfig;
 use sqlx::{Connection, PgConnection};
 
 use crate::InspectError;
-use crate::slot::TAKEOVER_AFTER;
-use crate::sweep::SWEEP_EVERY;
 
 /// How much is handed over at once, in bytes.
 const CHUNK: usize = 64 * 1024;
-
-/// How long a worker may leave an ended workflow's run unsettled: the time of a sweep. The views say the same.
-pub const SETTLED_WITHIN: Duration = SWEEP_EVERY;
-
-/// How long the work of a worker that is gone may wait for another one: until it is known to be gone, and a sweep.
-pub const TAKEN_OVER_WITHIN: Duration = TAKEOVER_AFTER.saturating_add(SWEEP_EVERY);
 
 /// What can be carried over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

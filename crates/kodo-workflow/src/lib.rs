@@ -27,7 +27,7 @@ mod system;
 mod takeover;
 
 pub use engine::{Engine, EngineConfig, StartError};
-pub use evidence::{EngineCopy, EngineRows, EngineTable, SETTLED_WITHIN, TAKEN_OVER_WITHIN};
+pub use evidence::{EngineCopy, EngineRows, EngineTable};
 pub use failpoint::failpoint;
 pub use failure::RunFailure;
 pub use health::{UnfinishedWork, WorkerSlot};

@@ -84,3 +84,18 @@ async fn unfinished(shared: &Shared) -> Result<(), SweepError> {
         after = Some(last.id.clone());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slot::TAKEOVER_AFTER;
+
+    #[test]
+    fn the_invariants_allow_what_a_sweep_and_a_takeover_take() {
+        let views = include_str!("../../../db/migrations/0002_invariants.sql");
+        for allowed in [SWEEP_EVERY, TAKEOVER_AFTER + SWEEP_EVERY] {
+            let interval = format!("THEN interval '{} s'", allowed.as_secs());
+            assert!(views.contains(&interval), "{interval}");
+        }
+    }
+}
