@@ -216,8 +216,8 @@ impl Job<'_> {
             }
             if service.contains(PollFlags::IN) {
                 let mut probe = [0];
-                let count = control.read(&mut probe)?;
-                if count == 1 && probe[0] == Kind::Stop as u8 {
+                // A service that died before it had read everything is an error here, and gone: see below.
+                if matches!(control.read(&mut probe), Ok(1)) && probe[0] == Kind::Stop as u8 {
                     return Ok(Some(Cut::Stopped));
                 }
             }

@@ -483,18 +483,13 @@ fn kill_the_service(helper: &str, token: &str) {
 }
 
 #[test]
-fn nothing_survives_the_services_death() {
-    let token = token("service");
-    kill_the_service("jail-init", &token);
-    until("all of the job is gone", || with_token(&token).is_empty());
-}
-
-#[test]
-fn without_its_lifeline_a_job_would_survive_the_services_death() {
-    let token = token("orphan");
-    kill_the_service("weakened lifeline", &token);
-    std::thread::sleep(Duration::from_millis(500));
-    let left = with_token(&token);
+fn nothing_survives_the_services_death_and_its_lifeline_is_why() {
+    let (weak, held) = (token("orphan"), token("service"));
+    kill_the_service("weakened lifeline", &weak);
+    kill_the_service("jail-init", &held);
+    until("all of the job is gone", || with_token(&held).is_empty());
+    // This one's service died first.
+    let left = with_token(&weak);
     bury(&left);
     assert!(!left.is_empty(), "the probe can see a survivor");
 }

@@ -367,7 +367,8 @@ pub async fn output_beyond_the_bound_ends_the_job(sandbox: &dyn Sandbox) {
     job.limits.output_bytes = 1 << 20;
     let result = run(sandbox, &job).await;
     stopped_by(&result, Reason::Output);
-    assert!(result.stdout.truncated());
+    // Either program may have had the machine to itself until then.
+    assert!(result.stdout.truncated() || result.stderr.truncated());
 }
 
 pub async fn a_long_output_is_kept_at_both_ends_and_blocks_nothing(sandbox: &dyn Sandbox) {
