@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use tempfile::NamedTempFile;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -11,6 +12,29 @@ use crate::support::{OTHER_INTENT, World, until};
 
 /// Bound on an exit that is to come by itself.
 const EXIT: Duration = Duration::from_secs(15);
+
+/// A service with these settings, and a file in which it says how far it is.
+async fn world_with(name: &str, settings: &[(&str, u64)]) -> (World, NamedTempFile) {
+    let trace = NamedTempFile::new().expect("a file");
+    let world = World::with(name, |options| {
+        let options = options.env("KODO_FAILPOINT_TRACE", trace.path().display());
+        settings
+            .iter()
+            .fold(options, |options, (name, value)| options.env(name, value))
+    })
+    .await;
+    (world, trace)
+}
+
+/// Waits until the first tool call is under way. Its predecessor's record is too early a sign of it: a signal that
+/// comes before the checkpoint finds a run between two steps.
+async fn tool_begun(trace: &NamedTempFile) {
+    until("the first tool call", || async {
+        let passed = std::fs::read_to_string(trace.path()).expect("the trace");
+        passed.lines().any(|point| point == "tool-001:before")
+    })
+    .await;
+}
 
 /// Waits until the service has understood a signal: it says so in its log.
 async fn draining(world: &World) {
@@ -22,13 +46,10 @@ async fn draining(world: &World) {
 
 #[tokio::test]
 async fn a_drain_lets_the_running_step_finish_and_leaves_the_rest_for_the_next_start() {
-    let mut world = World::with("drain_step", |options| {
-        options.env("SBX_MOCK_DELAY_MS", 2000)
-    })
-    .await;
+    let (mut world, trace) = world_with("drain_step", &[("SBX_MOCK_DELAY_MS", 2000)]).await;
     let intent = world.intent(OTHER_INTENT).await;
     let run = world.run(&intent).await;
-    recorded(&world, &run, "plan").await;
+    tool_begun(&trace).await;
     world.service.signal(Signal::TERM).expect("SIGTERM");
     draining(&world).await;
     let refused = world.client.post("/intents", OTHER_INTENT).await;
@@ -59,15 +80,11 @@ async fn a_drain_lets_the_running_step_finish_and_leaves_the_rest_for_the_next_s
 
 #[tokio::test]
 async fn a_second_signal_ends_at_once() {
-    let mut world = World::with("drain_twice", |options| {
-        options
-            .env("SBX_MOCK_DELAY_MS", 60_000)
-            .env("DRAIN_GRACE_MS", 60_000)
-    })
-    .await;
+    let settings = [("SBX_MOCK_DELAY_MS", 60_000), ("DRAIN_GRACE_MS", 60_000)];
+    let (mut world, trace) = world_with("drain_twice", &settings).await;
     let intent = world.intent(OTHER_INTENT).await;
     let run = world.run(&intent).await;
-    recorded(&world, &run, "plan").await;
+    tool_begun(&trace).await;
     world.service.signal(Signal::TERM).expect("SIGTERM");
     draining(&world).await;
     let asked = Instant::now();
@@ -84,13 +101,10 @@ async fn a_second_signal_ends_at_once() {
 
 #[tokio::test]
 async fn the_same_signal_twice_at_once_is_one_request_as_a_terminal_and_a_task_runner_send_it() {
-    let mut world = World::with("drain_echo", |options| {
-        options.env("SBX_MOCK_DELAY_MS", 1_500)
-    })
-    .await;
+    let (mut world, trace) = world_with("drain_echo", &[("SBX_MOCK_DELAY_MS", 1_500)]).await;
     let intent = world.intent(OTHER_INTENT).await;
     let run = world.run(&intent).await;
-    recorded(&world, &run, "plan").await;
+    tool_begun(&trace).await;
     world.service.signal(Signal::INT).expect("SIGINT");
     world.service.signal(Signal::INT).expect("SIGINT");
     draining(&world).await;
@@ -103,15 +117,11 @@ async fn the_same_signal_twice_at_once_is_one_request_as_a_terminal_and_a_task_r
 
 #[tokio::test]
 async fn a_step_that_outlasts_the_grace_period_does_not_hold_the_exit() {
-    let mut world = World::with("drain_grace", |options| {
-        options
-            .env("SBX_MOCK_DELAY_MS", 60_000)
-            .env("DRAIN_GRACE_MS", 300)
-    })
-    .await;
+    let settings = [("SBX_MOCK_DELAY_MS", 60_000), ("DRAIN_GRACE_MS", 300)];
+    let (mut world, trace) = world_with("drain_grace", &settings).await;
     let intent = world.intent(OTHER_INTENT).await;
     let run = world.run(&intent).await;
-    recorded(&world, &run, "plan").await;
+    tool_begun(&trace).await;
     let asked = Instant::now();
     let exit = world.service.stop().await.expect("an exit");
     assert!(
