@@ -167,10 +167,7 @@ mod tests {
 
     #[test]
     fn the_gate_out_refuses_what_the_schema_or_the_database_would() {
-        let call = ToolCall {
-            name: String::new(),
-            args: serde_json::Map::new(),
-        };
+        let call = ToolCall::default();
         let plan = Plan {
             prompt: "a\0b".to_owned(),
             tool_calls: vec![call],

@@ -82,7 +82,19 @@ fn run_error() -> impl Strategy<Value = RunError> {
 }
 
 fn plan() -> impl Strategy<Value = Plan> {
-    let call = ("[^\0]{1,128}", object()).prop_map(|(name, args)| ToolCall { name, args });
+    let id = || "[^\0]{1,128}";
+    let call = (
+        option::of(id()),
+        id(),
+        object(),
+        option::of(vec(id(), 0..3)),
+    )
+        .prop_map(|(id, name, args, deps)| ToolCall {
+            id,
+            name,
+            args,
+            deps,
+        });
     let values = || vec(json_value(), 0..3);
     (text(), vec(call, 0..3), values(), values()).prop_map(
         |(prompt, tool_calls, responses, diffs)| Plan {

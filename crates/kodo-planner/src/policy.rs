@@ -75,9 +75,15 @@ impl Policy {
         wanted && !tool.is_empty() && matches_any(&self.allowed_connectors, connector)
     }
 
-    /// What is too much in a plan, each as a sentence that a model can act on; nothing, as a rule.
+    /// What is too much in a plan, or makes no sense in its order, each as a sentence that a model can act on;
+    /// nothing, as a rule.
     pub(crate) fn excesses(&self, plan: &Plan) -> Vec<String> {
-        let mut excesses = Vec::new();
+        let mut excesses: Vec<String> = plan
+            .dependencies()
+            .err()
+            .map(|fault| fault.to_string())
+            .into_iter()
+            .collect();
         let steps = plan.tool_calls.len();
         if steps > self.max_steps {
             excesses.push(format!(

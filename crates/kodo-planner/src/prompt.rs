@@ -7,7 +7,7 @@ use crate::Policy;
 use crate::dialect::wire_schema;
 
 /// The version of these texts, kept in every recording: another one may lead to another plan.
-pub const PROMPT_VERSION: u32 = 1;
+pub const PROMPT_VERSION: u32 = 2;
 
 /// How many violations a model is shown at once.
 const SHOWN_VIOLATIONS: usize = 16;
@@ -31,9 +31,12 @@ pub(crate) fn messages(intent: &Intent, policy: &Policy) -> Vec<Value> {
          Answer with one JSON object and nothing else: a plan that reaches the goal and keeps every constraint. \
          Its members, all required:\n\
          - prompt: the task as you understood it, in one or two sentences.\n\
-         - toolCalls: what is to be carried out, in order, at most {max_steps}; each has a name and an object args. \
+         - toolCalls: what is to be carried out, at most {max_steps}; each has a name and an object args, and begins \
+         when the one before it has succeeded. A call may have an id, and deps: the ids of the earlier calls that it \
+         needs; it then waits for those alone, and calls that need nothing of each other go at the same time. \
          The tools that may be named: {tools} (a name that ends in * stands for every name that begins so).{connectors} \
-         Any other one ends the run. A command is given in args as an array of its words, not as a line for a shell.\n\
+         Any other one ends the run. A command is given in args as an array of its words, not as a line for a shell. It finds the \
+         files of the intent's inputs.files in its folder, as the calls before it that it depends on left them.\n\
          - responses: what you want to tell the reader, each {{\"role\": \"assistant\", \"text\": …}}.\n\
          - diffs: changes to files that you propose, each {{\"path\": …, \"patch\": a unified diff}}.\n\
          The object has to be valid by this JSON Schema: {schema}",

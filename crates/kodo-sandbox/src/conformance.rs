@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 use kodo_contract::{ToolCall, encode, sha256_hex};
 use serde_json::json;
 
-use crate::{Ended, InputFile, Job, JobResult, JobSpec, Reason, Sandbox, SandboxError, result_of};
+use crate::{
+    Ended, Grant, InputFile, Job, JobResult, JobSpec, Reason, Sandbox, SandboxError, SecretFolder,
+    result_of,
+};
 
 /// Long enough for any job here on a machine that is busy, short enough to tell it from a job that hangs.
 const PROMPTLY: Duration = Duration::from_secs(20);
@@ -149,11 +152,17 @@ pub async fn a_tool_that_it_does_not_have_is_refused(sandbox: &dyn Sandbox) {
         let call = ToolCall {
             name: name.to_owned(),
             args: args.as_object().unwrap().clone(),
+            ..ToolCall::default()
         };
         let job = Job {
             call: &call,
             idempotency_key: "k",
             seed: 1,
+            files: &[],
+            secrets: Grant {
+                folder: &SecretFolder::default(),
+                names: &[],
+            },
         };
         sandbox.execute(&job).await
     };

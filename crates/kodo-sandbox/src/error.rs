@@ -49,6 +49,20 @@ pub enum SandboxError {
         /// What the kernel or the configuration said.
         reason: String,
     },
+    /// The job asks for a secret that it does not get. Nothing was run.
+    #[error("the secret {name:?} is refused: {reason}")]
+    SecretRefused {
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// The files that the job was to find in its folder are none. Nothing was run.
+    #[error("inputs.files is invalid: {reason}")]
+    InputFilesInvalid {
+        /// What is wrong with them.
+        reason: String,
+    },
     /// The call itself asked the mock to fail; see [`MockSandbox`](crate::MockSandbox).
     #[error("tool call {tool:?} asked the mock to fail with {code}")]
     Scripted {
@@ -72,6 +86,8 @@ impl SandboxError {
             Self::ToolArgsInvalid { .. } => "tool_args_invalid",
             Self::JobInvalid { .. } => "sandbox_job_invalid",
             Self::Refused { .. } => "sandbox_refused",
+            Self::SecretRefused { .. } => "secret_refused",
+            Self::InputFilesInvalid { .. } => "input_files_invalid",
             Self::Scripted { code, .. } => code,
         }
     }
@@ -84,6 +100,8 @@ impl SandboxError {
             | Self::ToolNotSupported { .. }
             | Self::ToolArgsInvalid { .. }
             | Self::JobInvalid { .. }
+            | Self::SecretRefused { .. }
+            | Self::InputFilesInvalid { .. }
             | Self::Refused { .. } => false,
             Self::Unavailable { .. } => true,
             Self::Scripted { retryable, .. } => *retryable,

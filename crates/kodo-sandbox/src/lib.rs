@@ -10,6 +10,7 @@ mod job;
 mod mock;
 mod outcome;
 mod port;
+mod secret;
 mod tool;
 
 pub use error::SandboxError;
@@ -17,4 +18,5 @@ pub use job::{InputFile, JobSpec, Limits};
 pub use mock::MockSandbox;
 pub use outcome::{Captured, Ended, JobResult, OutputFile, Reason, Skipped, Usage};
 pub use port::{Job, Sandbox};
-pub use tool::{EXEC_TOOL, job_of, result_of};
+pub use secret::{Grant, SecretFile, SecretFolder, SecretUse};
+pub use tool::{EXEC_TOOL, ToolJob, input_files, job_of, result_of};

@@ -67,6 +67,10 @@ impl Sandbox for MockSandbox {
         "mock"
     }
 
+    fn runs_programs(&self) -> bool {
+        false
+    }
+
     /// Runs nothing: any job that is one succeeds, and prints what it would have run.
     async fn run(&self, job: &JobSpec) -> Result<JobResult, SandboxError> {
         job.check()?;
@@ -89,7 +93,7 @@ impl Sandbox for MockSandbox {
     }
 
     async fn execute(&self, job: &Job<'_>) -> Result<ToolResult, SandboxError> {
-        let ToolCall { name, args } = job.call;
+        let ToolCall { name, args, .. } = job.call;
         let invalid = |reason: String| SandboxError::InvalidCall {
             tool: name.clone(),
             reason,
@@ -163,6 +167,7 @@ fn file((name, content): (String, String)) -> ToolFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Grant, SecretFolder};
 
     crate::for_every_sandbox!(MockSandbox::new());
 
@@ -175,11 +180,17 @@ mod tests {
         let call = ToolCall {
             name: name.to_owned(),
             args: args.as_object().unwrap().clone(),
+            ..ToolCall::default()
         };
         let job = Job {
             call: &call,
             idempotency_key: key,
             seed,
+            files: &[],
+            secrets: Grant {
+                folder: &SecretFolder::default(),
+                names: &[],
+            },
         };
         MockSandbox::new().execute(&job).await
     }

@@ -135,6 +135,8 @@ pub struct Captured {
     /// moved at most once.
     tail: Vec<u8>,
     total: u64,
+    /// How much of it was missing before something was taken out of what is kept.
+    missing: Option<u64>,
 }
 
 impl Captured {
@@ -165,6 +167,25 @@ impl Captured {
         self.tail.drain(..surplus);
     }
 
+    /// Takes something out of what is kept: `whole` of a stream that is there from its beginning to its end, else
+    /// `head` and `tail` of the two parts that are left of it.
+    pub(crate) fn redact(
+        &mut self,
+        whole: &dyn Fn(&[u8]) -> Vec<u8>,
+        head: &dyn Fn(&[u8]) -> Vec<u8>,
+        tail: &dyn Fn(&[u8]) -> Vec<u8>,
+    ) {
+        self.cut();
+        if self.truncated() {
+            self.missing = Some(self.total - (self.head.len() + self.tail.len()) as u64);
+            self.head = head(&self.head);
+            self.tail = tail(&self.tail);
+        } else {
+            self.head.append(&mut self.tail);
+            self.head = whole(&self.head);
+        }
+    }
+
     /// How long the stream was in all.
     #[must_use]
     pub fn total(&self) -> u64 {
@@ -180,11 +201,15 @@ impl Captured {
     /// What is kept, with a line that says so where something is missing.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
-        let kept_tail = self.tail.len().min(self.half);
+        let kept_tail = match self.missing {
+            None => self.tail.len().min(self.half),
+            Some(_) => self.tail.len(),
+        };
         let tail = &self.tail[self.tail.len() - kept_tail..];
         let mut all = self.head.clone();
         if self.truncated() {
-            let missing = self.total - (self.head.len() + tail.len()) as u64;
+            let kept = (self.head.len() + tail.len()) as u64;
+            let missing = self.missing.unwrap_or_else(|| self.total - kept);
             all.extend_from_slice(format!("\n[{missing} bytes are not kept]\n").as_bytes());
         }
         all.extend_from_slice(tail);

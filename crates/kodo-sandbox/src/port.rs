@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use kodo_contract::{ToolCall, ToolResult};
 
-use crate::{JobResult, JobSpec, SandboxError, job_of, result_of};
+use crate::{Grant, InputFile, JobResult, JobSpec, SandboxError, job_of, result_of};
 
 /// Something that runs programs, and carries out tool calls by doing so.
 #[async_trait]
@@ -19,7 +19,13 @@ pub trait Sandbox: Send + Sync {
     /// or that a limit ends, is a result.
     async fn run(&self, job: &JobSpec) -> Result<JobResult, SandboxError>;
 
-    /// Carries out one tool call, by default as the job that [`job_of`] reads in it. The result is valid as [`encode`](kodo_contract::encode)
+    /// Whether it runs programs. One that does not needs neither files for them nor room on the machine.
+    fn runs_programs(&self) -> bool {
+        true
+    }
+
+    /// Carries out one tool call, by default as the job that [`job_of`] reads in it, with the secrets that it names
+    /// and without a trace of them in the result. The result is valid as [`encode`](kodo_contract::encode)
     /// understands it.
     ///
     /// It may be asked again with the same idempotency key, after a crash or on a retry, and must
@@ -30,8 +36,11 @@ pub trait Sandbox: Send + Sync {
     /// [`SandboxError`], which knows whether asking again can help. A tool that fails is no error
     /// but a result.
     async fn execute(&self, job: &Job<'_>) -> Result<ToolResult, SandboxError> {
-        let spec = job_of(job.call)?;
-        self.run(&spec).await.map(|result| result_of(&result))
+        let mut asked = job_of(job.call, job.files)?;
+        let taken = job.secrets.give(&mut asked.spec, &asked.secrets)?;
+        let mut result = self.run(&asked.spec).await?;
+        taken.redact(&mut result)?;
+        Ok(result_of(&result))
     }
 }
 
@@ -44,4 +53,9 @@ pub struct Job<'a> {
     pub idempotency_key: &'a str,
     /// The seed of everything random.
     pub seed: u64,
+    /// What is in the job's folder when it begins, beside the files that the call itself brings, which come over
+    /// these.
+    pub files: &'a [InputFile],
+    /// What it may have of the secrets.
+    pub secrets: Grant<'a>,
 }

@@ -8,13 +8,14 @@ use kodo_contract::{ToolCall, ToolFile, ToolResult};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::{InputFile, JobResult, JobSpec, Limits, SandboxError};
+use crate::{InputFile, JobResult, JobSpec, Limits, SandboxError, SecretUse};
 
 /// The one tool that a sandbox which executes has: run a program.
 ///
 /// ```json
 /// {"argv": ["/bin/sh", "-c", "make test"], "files": {"Makefile": "…"}, "env": {"CI": "1"},
-///  "cwd": "src", "limits": {"wallMs": 30000, "memoryBytes": 268435456}}
+///  "cwd": "src", "limits": {"wallMs": 30000, "memoryBytes": 268435456},
+///  "secrets": ["TOKEN", {"name": "KEY", "file": "id_ed25519"}]}
 /// ```
 ///
 /// `argv`, or `shell`, a string that becomes `["/bin/sh", "-c", …]`; exactly one of them. A file is a string,
@@ -36,6 +37,8 @@ struct Args {
     limits: Limits,
     #[serde(default)]
     network: bool,
+    #[serde(default)]
+    secrets: Vec<SecretUse>,
 }
 
 #[derive(Deserialize)]
@@ -47,12 +50,21 @@ struct FileArg {
     executable: bool,
 }
 
-/// The job that a tool call asks for.
+/// What a tool call asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolJob {
+    /// The job, without its secrets.
+    pub spec: JobSpec,
+    /// The secrets that it names.
+    pub secrets: Vec<SecretUse>,
+}
+
+/// The job that a tool call asks for, on these files: one of the same name that the call brings comes over them.
 ///
 /// # Errors
 /// [`SandboxError::ToolNotSupported`] for any tool but [`EXEC_TOOL`], [`SandboxError::ToolArgsInvalid`] for
 /// arguments that are no job. Either way nothing has been run.
-pub fn job_of(call: &ToolCall) -> Result<JobSpec, SandboxError> {
+pub fn job_of(call: &ToolCall, given: &[InputFile]) -> Result<ToolJob, SandboxError> {
     if call.name != EXEC_TOOL {
         return Err(SandboxError::ToolNotSupported {
             tool: call.name.clone(),
@@ -73,12 +85,16 @@ pub fn job_of(call: &ToolCall) -> Result<JobSpec, SandboxError> {
             ));
         }
     };
-    let mut files = Vec::with_capacity(args.files.len());
+    let mut files: Vec<InputFile> = given
+        .iter()
+        .filter(|file| !args.files.contains_key(&file.name))
+        .cloned()
+        .collect();
     for (name, value) in args.files {
         let file = input(name, value).map_err(invalid)?;
         files.push(file);
     }
-    let job = JobSpec {
+    let spec = JobSpec {
         argv,
         files,
         env: args.env,
@@ -86,9 +102,36 @@ pub fn job_of(call: &ToolCall) -> Result<JobSpec, SandboxError> {
         limits: args.limits,
         network: args.network,
     };
+    match spec.check() {
+        Err(SandboxError::JobInvalid { reason }) => Err(invalid(reason)),
+        checked => checked.map(|()| ToolJob {
+            spec,
+            secrets: args.secrets,
+        }),
+    }
+}
+
+/// The files of an object such as an intent's `inputs.files`, written as the `files` of [`EXEC_TOOL`] are.
+///
+/// # Errors
+/// [`SandboxError::InputFilesInvalid`].
+pub fn input_files(files: &Value) -> Result<Vec<InputFile>, SandboxError> {
+    let invalid = |reason: String| SandboxError::InputFilesInvalid { reason };
+    let Value::Object(files) = files else {
+        return Err(invalid(
+            "it must be an object: a name for each file, with its content".to_owned(),
+        ));
+    };
+    let mut read = Vec::with_capacity(files.len());
+    for (name, value) in files {
+        let file = input(name.clone(), value.clone()).map_err(invalid)?;
+        read.push(file);
+    }
+    let mut job = JobSpec::new(["true"]);
+    job.files = read;
     match job.check() {
         Err(SandboxError::JobInvalid { reason }) => Err(invalid(reason)),
-        checked => checked.map(|()| job),
+        checked => checked.map(|()| job.files),
     }
 }
 
@@ -180,10 +223,12 @@ mod tests {
     use super::*;
 
     fn call(name: &str, args: Value) -> Result<JobSpec, SandboxError> {
-        job_of(&ToolCall {
+        let call = ToolCall {
             name: name.to_owned(),
             args: args.as_object().unwrap().clone(),
-        })
+            ..ToolCall::default()
+        };
+        job_of(&call, &[]).map(|asked| asked.spec)
     }
 
     #[test]
@@ -215,6 +260,47 @@ mod tests {
     }
 
     #[test]
+    fn a_calls_own_files_come_over_those_that_it_finds() {
+        let call = ToolCall {
+            name: "exec".to_owned(),
+            args: json!({"argv": ["ls"], "files": {"a": "new"}, "secrets": ["KEY", {"name": "PEM", "file": "k/p"}]})
+                .as_object()
+                .unwrap()
+                .clone(),
+            ..ToolCall::default()
+        };
+        let given =
+            input_files(&json!({"a": "old", "b": {"content": "Yg==", "encoding": "base64"}}));
+        let asked = job_of(&call, &given.unwrap()).unwrap();
+        let files: Vec<(&str, &[u8])> = asked
+            .spec
+            .files
+            .iter()
+            .map(|it| (it.name.as_str(), it.content.as_slice()))
+            .collect();
+        assert_eq!(files, [("b", b"b".as_slice()), ("a", b"new")]);
+        let names: Vec<&str> = asked.secrets.iter().map(SecretUse::name).collect();
+        assert_eq!(names, ["KEY", "PEM"]);
+    }
+
+    #[test]
+    fn input_files_that_are_none_are_refused() {
+        for files in [
+            json!([]),
+            json!("a"),
+            json!({"a": 1}),
+            json!({"../a": ""}),
+            json!({"a": "", "a/b": ""}),
+            json!({"a": {"content": "!", "encoding": "base64"}}),
+        ] {
+            let error = input_files(&files).unwrap_err();
+            assert_eq!(error.code(), "input_files_invalid", "{files}");
+            assert!(!error.is_retryable());
+        }
+        assert!(input_files(&json!({})).unwrap().is_empty());
+    }
+
+    #[test]
     fn another_tool_is_refused_by_name() {
         let error = call("repo.inspect", json!({})).unwrap_err();
         assert_eq!(error.code(), "tool_not_supported");
@@ -239,6 +325,8 @@ mod tests {
             json!({"argv": ["a"], "limits": {"speed": 1}}),
             json!({"argv": ["a"], "cwd": "/etc"}),
             json!({"argv": ["a"], "env": {"A=B": "c"}}),
+            json!({"argv": ["a"], "secrets": "KEY"}),
+            json!({"argv": ["a"], "secrets": [{"name": "KEY"}]}),
         ] {
             let error = call("exec", args.clone()).unwrap_err();
             assert_eq!(error.code(), "tool_args_invalid", "{args}");

@@ -95,6 +95,31 @@ impl Store {
         })
     }
 
+    /// The `inline` of each file that these steps of a run left: by step, then index.
+    ///
+    /// # Errors
+    /// As any statement.
+    pub async fn step_files(
+        &self,
+        run_id: &RunId,
+        steps: &[StepId],
+    ) -> Result<Vec<Value>, StoreError> {
+        let steps: Vec<&str> = steps.iter().map(StepId::as_str).collect();
+        let files: Vec<String> = sqlx::query_scalar(
+            "SELECT inline::text FROM app.artifacts
+             WHERE run_id = $1 AND step_id = ANY ($2) AND kind = 'file'
+             ORDER BY step_id, idx",
+        )
+        .bind(run_id.as_str())
+        .bind(steps)
+        .fetch_all(&self.pool)
+        .await?;
+        files
+            .iter()
+            .map(|it| crate::runs::stored_json(it))
+            .collect()
+    }
+
     /// The output of a recorded step; `None` where it is not recorded.
     ///
     /// # Errors

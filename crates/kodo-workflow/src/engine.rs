@@ -6,9 +6,9 @@ use std::time::Duration;
 use dbos::StartOptions;
 use kodo_contract::{RunId, WorkflowId};
 use kodo_planner::Planner;
-use kodo_sandbox::Sandbox;
+use kodo_sandbox::{Sandbox, SecretFolder};
 use kodo_store::{DatabaseConfig, Store};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::crash_demo::DemoInput;
@@ -40,6 +40,10 @@ pub struct EngineConfig {
     pub engine_connections: u32,
     /// How many runs this process works on at once. Further ones wait as rows.
     pub max_concurrent_runs: usize,
+    /// How many tool calls this process carries out at once. Further ones wait, in the order in which they came.
+    pub max_concurrent_tool_calls: usize,
+    /// Where jobs get their secrets from.
+    pub secrets: SecretFolder,
     /// Durable sleep of the crash demo (`WF_SLEEP_MS`).
     pub crash_demo_sleep: Duration,
     /// Part of the planner's fixture key and of every deterministic choice (`TEST_SEED`).
@@ -100,6 +104,8 @@ impl Engine {
                 store: store.clone(),
                 planner,
                 sandbox,
+                secrets: config.secrets.clone(),
+                slots: Semaphore::new(config.max_concurrent_tool_calls),
                 seed: config.seed,
                 gate: Gate::default(),
             },

@@ -1,23 +1,26 @@
 //! The intent workflow: load and validate, plan, execute each tool call, finish.
 //!
-//! The order of its steps is its shape. A change of that order is a new workflow under a new name beside this
-//! one, kept until no old run is left: a run resumes by position, and must find the steps that it left.
+//! The order in which it makes its steps is its shape. A change of that order is a new workflow under a new name
+//! beside this one, kept until no old run is left: a run resumes by position, and must find the steps that it left.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use kodo_contract::{
-    Boundary, Intent, Invalid, Phase, Plan, RunId, StepId, ToolCall, ToolResult, decode, encode,
-};
-use kodo_planner::{PlanRequest, PlanSource, Planner};
-use kodo_sandbox::{Job, Sandbox};
-use kodo_store::{NewArtifact, NewStep, Recorded, Store};
+use kodo_contract::{Plan, RunId, StepId};
+use kodo_planner::Planner;
+use kodo_sandbox::{Sandbox, SecretFolder};
+use kodo_store::Store;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
+use tokio::sync::{OnceCell, Semaphore};
 
 use crate::failure::RunFailure;
 use crate::gate::Gate;
+use crate::material::before;
+use crate::parallel::run_in_parallel;
+use crate::plan_step::{Planned, plan, recorded_plan};
 use crate::step::{durable, weather};
+use crate::tool_step::{Executed, ToolStep};
 
 /// Name of the workflow in `dbos.workflow_status`.
 pub(crate) const WORKFLOW: &str = "intent_run";
@@ -38,71 +41,79 @@ pub(crate) struct RunOutput {
     pub(crate) tool_calls: usize,
 }
 
-/// What the planning step leaves in its checkpoint. The plan itself is in the step's own row: one place for
-/// it, whatever its size and however deep its arguments nest.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Planned {
-    trace_id: Option<String>,
-    #[serde(skip)]
-    plan: Option<Plan>,
-}
-
-/// What a tool step leaves for the body: its result is in the product database.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Executed {
-    exit_code: i32,
-    /// Why it did not end by itself. Absent in checkpoints of versions that did not know.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-}
-
 /// What the workflow works with.
 pub(crate) struct Workshop {
     pub(crate) store: Store,
     pub(crate) planner: Arc<dyn Planner>,
     pub(crate) sandbox: Arc<dyn Sandbox>,
+    /// Where jobs get their secrets from.
+    pub(crate) secrets: SecretFolder,
+    /// As many tool calls as this process carries out at once.
+    pub(crate) slots: Semaphore,
     pub(crate) seed: u64,
     pub(crate) gate: Gate,
 }
 
 /// The body.
 pub(crate) async fn run(shop: &Workshop, run_id: &RunId) -> dbos::Result<RunOutput, RunFailure> {
-    let history = History::default();
+    // An earlier execution recorded something. Without any, a step need not look for its own row before it does its
+    // work, and that is one statement less for each.
+    let earlier = AtomicBool::new(false);
     let plan_id = StepId::plan();
     let planned: Planned = durable(&shop.gate, plan_id.as_str(), || {
-        plan(shop, run_id, &plan_id, &history)
+        plan(shop, run_id, &plan_id, &earlier)
     })
     .await?;
     let plan = match planned.plan {
         Some(plan) => plan,
         // The step was replayed from its checkpoint; the row that it wrote before never changes.
         None => {
-            history.earlier.store(true, Ordering::Relaxed);
+            earlier.store(true, Ordering::Relaxed);
             recorded_plan(stored_output(shop, run_id, &plan_id).await?)?
         }
     };
-    for (index, call) in plan.tool_calls.iter().enumerate() {
-        let step_id = StepId::tool(index);
-        let trace_id = planned.trace_id.as_deref();
-        history.attempted.store(false, Ordering::Relaxed);
-        let executed: Executed = durable(&shop.gate, step_id.as_str(), || {
-            execute(shop, run_id, &step_id, call, trace_id, history.look())
+    let dependencies = plan
+        .dependencies()
+        .map_err(|fault| RunFailure::new("stored_plan_invalid", fault.to_string()))?;
+    let before = before(&dependencies);
+    let material = OnceCell::new_with(planned.material);
+    let steps: Vec<ToolStep<'_>> = plan
+        .tool_calls
+        .iter()
+        .zip(&before)
+        .enumerate()
+        .map(|(index, (call, before))| ToolStep {
+            shop,
+            run_id,
+            step_id: StepId::tool(index),
+            call,
+            trace_id: planned.trace_id.as_deref(),
+            before,
+            material: &material,
         })
-        .await?;
-        if executed.exit_code != 0 {
-            let reason = executed.reason.map(|it| format!(" ({it})"));
-            let message = format!(
-                "tool call {} ({}) ended with exit code {}{}; what it printed is among the run's artifacts",
-                index + 1,
-                call.name,
-                executed.exit_code,
-                reason.unwrap_or_default()
-            );
-            return Err(RunFailure::new("tool_failed", message)
-                .in_step(step_id.as_str())
-                .into());
+        .collect();
+    let work: Vec<_> = steps
+        .iter()
+        .map(|step| {
+            let mut look = earlier.load(Ordering::Relaxed);
+            durable(&shop.gate, step.step_id.as_str(), move || {
+                // After a first attempt, its write may have been committed though its answer was lost.
+                step.execute(std::mem::replace(&mut look, true))
+            })
+        })
+        .collect();
+    // What runs nothing takes no room.
+    let slots = shop.sandbox.runs_programs().then_some(&shop.slots);
+    let good = |outcome: &dbos::Result<Executed, RunFailure>| {
+        outcome
+            .as_ref()
+            .is_ok_and(|executed| executed.exit_code == 0)
+    };
+    let outcomes = run_in_parallel(&dependencies, work, slots, good).await;
+    for (index, (outcome, step)) in outcomes.into_iter().zip(&steps).enumerate() {
+        // Those that never began did so for one that failed, of which one at least comes before them or after.
+        if let Some(outcome) = outcome {
+            succeeded(&plan, index, &step.step_id, outcome?)?;
         }
     }
     Ok(RunOutput {
@@ -110,170 +121,27 @@ pub(crate) async fn run(shop: &Workshop, run_id: &RunId) -> dbos::Result<RunOutp
     })
 }
 
-/// What is known of earlier executions of the run: without any, a step need not look for its own row before it
-/// does its work, and that is one statement less for each.
-#[derive(Debug, Default)]
-struct History {
-    /// An earlier execution recorded something.
-    earlier: AtomicBool,
-    /// The step at hand was attempted in this execution: its write may have been committed though its answer
-    /// was lost.
-    attempted: AtomicBool,
-}
-
-impl History {
-    /// Whether the tool step at hand has to look for its own row.
-    fn look(&self) -> bool {
-        let attempted = self.attempted.swap(true, Ordering::Relaxed);
-        attempted || self.earlier.load(Ordering::Relaxed)
-    }
-}
-
-async fn plan(
-    shop: &Workshop,
-    run_id: &RunId,
+fn succeeded(
+    plan: &Plan,
+    index: usize,
     step_id: &StepId,
-    history: &History,
-) -> Result<Planned, RunFailure> {
-    let started_at = kodo_contract::now();
-    let run = weather(|| shop.store.run_to_plan(run_id))
-        .await?
-        .ok_or_else(|| {
-            RunFailure::new(
-                "run_missing",
-                format!("run {run_id} is not in the database"),
-            )
-        })?;
-    let trace_id = run.trace_id;
-    history.earlier.fetch_or(run.begun, Ordering::Relaxed);
-    if run.begun
-        && let Some(output) = weather(|| shop.store.step_output(run_id, step_id)).await?
-    {
-        let plan = Some(recorded_plan(output)?);
-        return Ok(Planned { trace_id, plan });
+    executed: Executed,
+) -> Result<(), RunFailure> {
+    if executed.exit_code == 0 {
+        return Ok(());
     }
-    // Gate 2: what the database holds is checked as if it came from outside.
-    let intent: Intent = decode(&run.intent).map_err(gate("stored_intent_invalid"))?;
-    let planned = shop
-        .planner
-        .plan(&PlanRequest {
-            intent: &intent,
-            seed: shop.seed,
-            idempotency_key: &format!("{run_id}/{step_id}"),
-        })
-        .await?;
-    // Gate 3: what a step produced is checked before it is kept.
-    let plan_json = encode(&planned.plan).map_err(gate("plan_invalid"))?;
-    let output = json!({ "plan": plan_json, "source": source_json(&planned.source) });
-    let mut artifacts = vec![NewArtifact {
-        kind: "plan".to_owned(),
-        inline: plan_json,
-    }];
-    artifacts.extend(planned.plan.diffs.iter().map(|diff| NewArtifact {
-        kind: "diff".to_owned(),
-        inline: diff.clone(),
-    }));
-    let recorded = weather(|| async {
-        shop.store
-            .record_step(&NewStep {
-                run_id,
-                step_id,
-                phase: Phase::Planning,
-                output: &output,
-                trace_id: trace_id.as_deref(),
-                started_at,
-                finished_at: kodo_contract::now(),
-                artifacts: &artifacts,
-            })
-            .await
-    })
-    .await?;
-    let plan = match recorded {
-        Recorded::Now => planned.plan,
-        // Somebody recorded a plan before: that one counts, whatever was planned just now.
-        Recorded::Before => recorded_plan(stored_output(shop, run_id, step_id).await?)?,
-    };
-    tracing::debug!(run.id = %run_id, tool_calls = plan.tool_calls.len(), "planned");
-    Ok(Planned {
-        trace_id,
-        plan: Some(plan),
-    })
+    let reason = executed.reason.map(|it| format!(" ({it})"));
+    let message = format!(
+        "tool call {} ({}) ended with exit code {}{}; what it printed is among the run's artifacts",
+        index + 1,
+        plan.tool_calls[index].name,
+        executed.exit_code,
+        reason.unwrap_or_default()
+    );
+    Err(RunFailure::new("tool_failed", message).in_step(step_id.as_str()))
 }
 
-async fn execute(
-    shop: &Workshop,
-    run_id: &RunId,
-    step_id: &StepId,
-    call: &ToolCall,
-    trace_id: Option<&str>,
-    look: bool,
-) -> Result<Executed, RunFailure> {
-    if look && let Some(output) = weather(|| shop.store.step_output(run_id, step_id)).await? {
-        return recorded_exit(&output);
-    }
-    let started_at = kodo_contract::now();
-    let result = shop
-        .sandbox
-        .execute(&Job {
-            call,
-            idempotency_key: &format!("{run_id}/{step_id}"),
-            seed: shop.seed,
-        })
-        .await?;
-    let output = encode(&result).map_err(gate("tool_result_invalid"))?;
-    let artifacts = tool_artifacts(&result);
-    let recorded = weather(|| async {
-        shop.store
-            .record_step(&NewStep {
-                run_id,
-                step_id,
-                phase: Phase::Executing,
-                output: &output,
-                trace_id,
-                started_at,
-                finished_at: kodo_contract::now(),
-                artifacts: &artifacts,
-            })
-            .await
-    })
-    .await?;
-    match recorded {
-        Recorded::Now => Ok(Executed {
-            exit_code: result.exit_code,
-            reason: result.reason,
-        }),
-        Recorded::Before => recorded_exit(&stored_output(shop, run_id, step_id).await?),
-    }
-}
-
-/// What a tool call produced, in a stable order: what it printed, then its files.
-fn tool_artifacts(result: &ToolResult) -> Vec<NewArtifact> {
-    let mut artifacts = vec![NewArtifact {
-        kind: "stdout".to_owned(),
-        inline: result.stdout.clone().into(),
-    }];
-    if !result.stderr.is_empty() {
-        artifacts.push(NewArtifact {
-            kind: "stderr".to_owned(),
-            inline: result.stderr.clone().into(),
-        });
-    }
-    artifacts.extend(result.files.iter().map(|file| {
-        let mut inline =
-            json!({ "name": file.name, "content": file.content, "sha256": file.sha256 });
-        // Content without this is text.
-        if let Some(encoding) = &file.encoding {
-            inline["encoding"] = encoding.clone().into();
-        }
-        NewArtifact {
-            kind: "file".to_owned(),
-            inline,
-        }
-    }));
-    artifacts
-}
-
-async fn stored_output(
+pub(crate) async fn stored_output(
     shop: &Workshop,
     run_id: &RunId,
     step_id: &StepId,
@@ -287,31 +155,3 @@ async fn stored_output(
             )
         })
 }
-
-fn recorded_plan(mut output: Value) -> Result<Plan, RunFailure> {
-    decode(&output["plan"].take()).map_err(gate("stored_plan_invalid"))
-}
-
-fn recorded_exit(output: &Value) -> Result<Executed, RunFailure> {
-    let result: ToolResult = decode(output).map_err(gate("stored_result_invalid"))?;
-    Ok(Executed {
-        exit_code: result.exit_code,
-        reason: result.reason,
-    })
-}
-
-fn source_json(source: &PlanSource) -> Value {
-    serde_json::to_value(source).unwrap_or(Value::Null)
-}
-
-fn gate(code: &'static str) -> impl Fn(Invalid) -> RunFailure {
-    move |invalid| RunFailure::new(code, invalid.to_string())
-}
-
-/// Every boundary type that this workflow lets through a gate has a schema; this fails to compile otherwise.
-const _: fn() = || {
-    fn has_schema<T: Boundary>() {}
-    has_schema::<Intent>();
-    has_schema::<Plan>();
-    has_schema::<ToolResult>();
-};

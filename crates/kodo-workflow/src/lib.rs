@@ -16,6 +16,9 @@ mod health;
 mod holder;
 mod inspect;
 mod intent_run;
+mod material;
+mod parallel;
+mod plan_step;
 mod settle;
 mod slot;
 mod starter;
@@ -25,6 +28,7 @@ mod supervisor;
 mod sweep;
 mod system;
 mod takeover;
+mod tool_step;
 
 pub use engine::{Engine, EngineConfig, StartError};
 pub use evidence::{EngineCopy, EngineRows, EngineTable};

@@ -17,17 +17,20 @@ const MAX_ATTEMPTS: u32 = 3;
 
 /// Runs `body` as the durable step `name`: at most once per recorded checkpoint, again after a crash that came
 /// before it, and with bounded backoff after a failure that is marked retryable.
-pub(crate) async fn durable<T, F, Fut>(
-    gate: &Gate,
-    name: &str,
+///
+/// The step has its place in the workflow's history from this call on, not from when it is polled: several steps that
+/// are made one after the other and then driven together are found in the same places by a later execution, in
+/// whatever order they ended.
+pub(crate) fn durable<'a, T, F, Fut>(
+    gate: &'a Gate,
+    name: &'a str,
     mut body: F,
-) -> dbos::Result<T, RunFailure>
+) -> impl Future<Output = dbos::Result<T, RunFailure>> + Send + 'a
 where
-    T: Serialize + DeserializeOwned + Send,
-    F: FnMut() -> Fut + Send,
-    Fut: Future<Output = Result<T, RunFailure>> + Send,
+    T: Serialize + DeserializeOwned + Send + 'a,
+    F: FnMut() -> Fut + Send + 'a,
+    Fut: Future<Output = Result<T, RunFailure>> + Send + 'a,
 {
-    let _running = gate.pass().await;
     let options = StepOptions {
         max_attempts: MAX_ATTEMPTS,
         interval: Duration::from_millis(200),
@@ -35,7 +38,7 @@ where
         ..StepOptions::default()
     }
     .should_retry(|error: &Error<RunFailure>| matches!(error, Error::Application(failure) if failure.retryable));
-    let outcome = step_with(name, options, || {
+    let step = step_with(name, options, move || {
         failpoint(&format!("{name}:before"));
         let work = body();
         async move {
@@ -43,10 +46,13 @@ where
             failpoint(&format!("{name}:committed"));
             outcome.map_err(|failure| Error::Application(failure.in_step(name)))
         }
-    })
-    .await;
-    failpoint(&format!("{name}:checkpointed"));
-    outcome.map_err(last_attempt)
+    });
+    async move {
+        let _running = gate.pass().await;
+        let outcome = step.await;
+        failpoint(&format!("{name}:checkpointed"));
+        outcome.map_err(last_attempt)
+    }
 }
 
 /// Sleeps durably: the wake-up time is a checkpoint, so a restart sleeps what is left and no more.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use kodo_planner::{LivePlanner, Planner, RecordPlanner, ReplayPlanner};
+use kodo_sandbox::SecretFolder;
 use kodo_server::Readiness;
 use kodo_store::{MigrationState, Store, StoreError};
 use kodo_workflow::{Engine, EngineConfig};
@@ -43,6 +44,8 @@ pub(crate) async fn boot(
             system: settings.system.clone(),
             engine_connections: settings.db_pool_size,
             max_concurrent_runs: settings.max_concurrent_runs,
+            max_concurrent_tool_calls: settings.max_concurrent_tool_calls,
+            secrets: SecretFolder::new(settings.sbx_secrets_dir.clone()),
             crash_demo_sleep: settings.wf_sleep,
             seed: settings.seed,
         },

@@ -4,6 +4,7 @@ mod planner;
 mod sandbox;
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -80,6 +81,7 @@ keys! {
     db_pool_size "db-pool-size" "DB_POOL_SIZE" "16" "Connections to the product database, and as many of the engine";
     wf_sleep_ms "wf-sleep-ms" "WF_SLEEP_MS" "5000" "Durable sleep of the crash demo, in milliseconds";
     max_concurrent_runs "max-concurrent-runs" "MAX_CONCURRENT_RUNS" "64" "Runs that this process works on at once; further ones wait as rows";
+    max_concurrent_tool_calls "max-concurrent-tool-calls" "MAX_CONCURRENT_TOOL_CALLS" "8" "Jobs that this process has in a live sandbox at once; further ones wait";
     drain_grace_ms "drain-grace-ms" "DRAIN_GRACE_MS" "10000" "How long a shutdown waits for running steps and requests, in milliseconds";
     oc_mode "oc-mode" "OC_MODE" "replay" "Planner: replay answers from fixtures, live asks a model, record asks one and keeps its answers as fixtures";
     oc_fixtures_dir "oc-fixtures-dir" "OC_FIXTURES_DIR" "" "Folder of planner fixtures; without one fixtures/oc, or what is built in";
@@ -101,6 +103,7 @@ keys! {
     sbx_min_isolation "sbx-min-isolation" "SBX_MIN_ISOLATION" "process" "The weakest live sandbox that will do";
     sbx_cgroup "sbx-cgroup" "SBX_CGROUP" "auto" "What bounds memory and processes of a job: auto, require, or a delegated cgroup (an absolute path)";
     sbx_read_only "sbx-read-only" "SBX_READ_ONLY" "" "Further folders that jobs can read, absolute, with ':' between them";
+    sbx_secrets_dir "sbx-secrets-dir" "SBX_SECRETS_DIR" "" "Folder of the secrets that jobs can be given by name, one file each";
     test_seed "test-seed" "TEST_SEED" "424242" "Seed of everything random in tests, part of the planner's fixture key";
 }
 
@@ -132,6 +135,8 @@ pub(crate) struct Settings {
     pub(crate) wf_sleep: Duration,
     /// Bound on concurrent runs.
     pub(crate) max_concurrent_runs: usize,
+    /// Jobs in a live sandbox at once.
+    pub(crate) max_concurrent_tool_calls: usize,
     /// Bound on a shutdown.
     pub(crate) drain_grace: Duration,
     /// The planner.
@@ -140,6 +145,8 @@ pub(crate) struct Settings {
     pub(crate) sbx_mode: SandboxMode,
     /// How long the mock sandbox pretends to work.
     pub(crate) sbx_mock_delay: Duration,
+    /// Folder of the secrets that jobs can be given, if there is one.
+    pub(crate) sbx_secrets_dir: Option<PathBuf>,
     /// How the live sandbox jails, whether it is the one that carries out tool calls or not.
     pub(crate) jail: JailConfig,
     /// The seed.
@@ -187,10 +194,12 @@ impl Settings {
             db_pool_size: flags.db_pool_size().number(2, 1000)?,
             wf_sleep: milliseconds(flags.wf_sleep_ms())?,
             max_concurrent_runs: flags.max_concurrent_runs().number(1, 100_000)?,
+            max_concurrent_tool_calls: flags.max_concurrent_tool_calls().number(1, 10_000)?,
             drain_grace: milliseconds(flags.drain_grace_ms())?,
             planner: PlannerSettings::load(flags)?,
             sbx_mode: SandboxMode::load(flags)?,
             jail: jail_config(flags)?,
+            sbx_secrets_dir: sandbox::secrets_dir(flags)?,
             sbx_mock_delay: milliseconds(flags.sbx_mock_delay_ms())?,
             seed: flags.test_seed().number(0, u64::MAX)?,
         })

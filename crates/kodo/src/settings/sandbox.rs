@@ -35,6 +35,19 @@ impl SandboxMode {
     }
 }
 
+/// Where secrets are.
+pub(super) fn secrets_dir(flags: &Flags) -> anyhow::Result<Option<PathBuf>> {
+    let raw = flags.sbx_secrets_dir();
+    if raw.value.is_empty() {
+        return Ok(None);
+    }
+    let folder = PathBuf::from(&raw.value);
+    if !folder.is_absolute() || !folder.is_dir() {
+        return raw.refuse("the absolute path of an existing folder");
+    }
+    Ok(Some(folder))
+}
+
 /// How the live sandbox jails.
 pub(super) fn jail_config(flags: &Flags) -> anyhow::Result<JailConfig> {
     let raw = flags.sbx_cgroup();

@@ -56,6 +56,7 @@ mod support;
 mod tap;
 mod tasks;
 mod token;
+mod tool_calls;
 mod verdicts;
 mod workers;
 mod workflow_commands;

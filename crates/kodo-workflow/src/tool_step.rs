@@ -1,0 +1,141 @@
+//! A tool step: one call of the plan in the sandbox, and its row.
+
+use kodo_contract::{Boundary, Phase, RunId, StepId, ToolCall, ToolResult, decode, encode};
+use kodo_sandbox::{Grant, Job};
+use kodo_store::{NewArtifact, NewStep, Recorded};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+use crate::failure::RunFailure;
+use crate::intent_run::{Workshop, stored_output};
+use crate::material::Material;
+use crate::plan_step::gate;
+use crate::step::weather;
+
+/// What a tool step leaves for the body: its result is in the product database.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Executed {
+    pub(crate) exit_code: i32,
+    /// Why it did not end by itself. Absent in checkpoints of versions that did not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+}
+
+/// A call of a plan, as a step of a run.
+pub(crate) struct ToolStep<'a> {
+    pub(crate) shop: &'a Workshop,
+    pub(crate) run_id: &'a RunId,
+    pub(crate) step_id: StepId,
+    pub(crate) call: &'a ToolCall,
+    pub(crate) trace_id: Option<&'a str>,
+    /// The indexes of the calls that are over before this one begins.
+    pub(crate) before: &'a [usize],
+    /// What the run gives to its calls, read by the first that needs it where the plan comes from a checkpoint.
+    pub(crate) material: &'a OnceCell<Material>,
+}
+
+impl ToolStep<'_> {
+    /// Carries the call out and records it; `look` where it may be recorded already.
+    pub(crate) async fn execute(&self, look: bool) -> Result<Executed, RunFailure> {
+        let Self {
+            shop,
+            run_id,
+            step_id,
+            ..
+        } = self;
+        if look && let Some(output) = weather(|| shop.store.step_output(run_id, step_id)).await? {
+            return recorded_exit(&output);
+        }
+        let started_at = kodo_contract::now();
+        let result = self.call_sandbox().await?;
+        let output = encode(&result).map_err(gate("tool_result_invalid"))?;
+        let artifacts = tool_artifacts(&result);
+        let recorded = weather(|| async {
+            shop.store
+                .record_step(&NewStep {
+                    run_id,
+                    step_id,
+                    phase: Phase::Executing,
+                    output: &output,
+                    trace_id: self.trace_id,
+                    started_at,
+                    finished_at: kodo_contract::now(),
+                    artifacts: &artifacts,
+                })
+                .await
+        })
+        .await?;
+        match recorded {
+            Recorded::Now => Ok(Executed {
+                exit_code: result.exit_code,
+                reason: result.reason,
+            }),
+            Recorded::Before => recorded_exit(&stored_output(shop, run_id, step_id).await?),
+        }
+    }
+
+    async fn call_sandbox(&self) -> Result<ToolResult, RunFailure> {
+        let (mut files, mut names) = (Vec::new(), &[][..]);
+        if self.shop.sandbox.runs_programs() {
+            let load = || Material::load(self.shop, self.run_id);
+            let material = self.material.get_or_try_init(load).await?;
+            let before: Vec<StepId> = self.before.iter().copied().map(StepId::tool).collect();
+            files = material.files(self.shop, self.run_id, &before).await?;
+            names = &material.secrets;
+        }
+        let job = Job {
+            call: self.call,
+            idempotency_key: &format!("{}/{}", self.run_id, self.step_id),
+            seed: self.shop.seed,
+            files: &files,
+            secrets: Grant {
+                folder: &self.shop.secrets,
+                names,
+            },
+        };
+        Ok(self.shop.sandbox.execute(&job).await?)
+    }
+}
+
+/// What a tool call produced, in a stable order: what it printed, then its files.
+fn tool_artifacts(result: &ToolResult) -> Vec<NewArtifact> {
+    let mut artifacts = vec![NewArtifact {
+        kind: "stdout".to_owned(),
+        inline: result.stdout.clone().into(),
+    }];
+    if !result.stderr.is_empty() {
+        artifacts.push(NewArtifact {
+            kind: "stderr".to_owned(),
+            inline: result.stderr.clone().into(),
+        });
+    }
+    artifacts.extend(result.files.iter().map(|file| {
+        let mut inline =
+            json!({ "name": file.name, "content": file.content, "sha256": file.sha256 });
+        // Content without this is text.
+        if let Some(encoding) = &file.encoding {
+            inline["encoding"] = encoding.clone().into();
+        }
+        NewArtifact {
+            kind: "file".to_owned(),
+            inline,
+        }
+    }));
+    artifacts
+}
+
+fn recorded_exit(output: &Value) -> Result<Executed, RunFailure> {
+    let result: ToolResult = decode(output).map_err(gate("stored_result_invalid"))?;
+    Ok(Executed {
+        exit_code: result.exit_code,
+        reason: result.reason,
+    })
+}
+
+/// What this step lets through a gate has a schema; this fails to compile otherwise.
+const _: fn() = || {
+    fn has_schema<T: Boundary>() {}
+    has_schema::<ToolResult>();
+};
