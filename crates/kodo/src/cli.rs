@@ -257,6 +257,12 @@ pub(crate) struct DemoArgs {
 pub(crate) enum DemoCommand {
     /// Kill the service between the two effects of the crash demo (walkthrough B of the course)
     Crash,
+    /// Make failing tests pass in a jail, with a kill -9 in the middle (walkthrough K of the course)
+    Work {
+        /// Where this machine cannot jail, say so and end well
+        #[arg(long)]
+        allow_none: bool,
+    },
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod crash;
 mod main_job;
 pub(crate) mod say;
 mod signal;
+mod work;
 
 use std::process::ExitCode;
 
@@ -16,7 +17,14 @@ pub(crate) use bar::run as completion_bar;
 /// Runs one of them. Exit code 0 means that what it shows was so.
 pub(crate) async fn run(settings: &Settings, args: DemoArgs) -> anyhow::Result<ExitCode> {
     match args.which {
-        None => main_job::run(settings).await,
+        None => {
+            let shown = main_job::run(settings).await?;
+            println!();
+            work::run(settings, true).await?;
+            main_job::next();
+            Ok(shown)
+        }
         Some(DemoCommand::Crash) => crash::run(settings).await,
+        Some(DemoCommand::Work { allow_none }) => work::run(settings, allow_none).await,
     }
 }

@@ -16,6 +16,14 @@ pub(crate) async fn of(settings: &Settings) -> anyhow::Result<Arc<dyn Sandbox>> 
     if settings.sbx_mode == SandboxMode::Mock {
         return Ok(Arc::new(MockSandbox::with_delay(settings.sbx_mock_delay)));
     }
+    Ok(Arc::new(jail(settings).await?))
+}
+
+/// The jail, which has held a job.
+///
+/// # Errors
+/// As [`of`].
+pub(crate) async fn jail(settings: &Settings) -> anyhow::Result<Jail> {
     let jail = Jail::new(settings.jail.clone());
     match jail.try_out().await {
         Ok(tried) if tried.exit_code() == 0 => {
@@ -25,7 +33,7 @@ pub(crate) async fn of(settings: &Settings) -> anyhow::Result<Arc<dyn Sandbox>> 
                 memory,
                 "the sandbox has held a job that does nothing"
             );
-            Ok(Arc::new(jail))
+            Ok(jail)
         }
         Ok(tried) => bail!(
             "SBX_MODE=live does not work on this machine: a job that does nothing ended with {}: {}",

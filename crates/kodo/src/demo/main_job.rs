@@ -133,12 +133,17 @@ async fn story(settings: &Settings, databases: &Databases) -> anyhow::Result<()>
 
     let exit = service.stop().await?;
     ensure!(exit.success(), "the service ended with {exit} on SIGTERM");
+    Ok(())
+}
+
+/// What to do after the demonstrations.
+pub(super) fn next() {
+    let say = Say::new();
     say.line(&format!(
-        "\n{} The demo's service and databases are gone; the Postgres it used still runs (bin/mise run db:down stops it).",
+        "\n{} The demo's services and databases are gone; the Postgres it used still runs (bin/mise run db:down stops it).",
         say.good("Done.")
     ));
     say.line("Next: bin/mise run start, and README.md shows the same with curl.");
-    Ok(())
 }
 
 async fn start_runs(service: &Service, say: Say) -> anyhow::Result<Vec<String>> {

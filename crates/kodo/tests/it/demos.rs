@@ -24,8 +24,8 @@ async fn demo_databases(pid: u32) -> Vec<String> {
     let mut connection = PgConnection::connect_with(&options)
         .await
         .expect("a connection");
-    sqlx::query_scalar("SELECT datname FROM pg_database WHERE starts_with(datname, $1)")
-        .bind(format!("kodo_demo_{pid}_"))
+    sqlx::query_scalar("SELECT datname FROM pg_database WHERE datname ~ $1")
+        .bind(format!("^kodo_(demo|work)_{pid}_"))
         .fetch_all(&mut connection)
         .await
         .expect("databases")
@@ -33,13 +33,14 @@ async fn demo_databases(pid: u32) -> Vec<String> {
 
 /// Processes that work on such databases: their environment names them.
 fn demo_services(pid: u32) -> Vec<PathBuf> {
-    let needle = format!("APP_DB_NAME=kodo_demo_{pid}_app");
+    let needles = ["demo", "work"].map(|it| format!("APP_DB_NAME=kodo_{it}_{pid}_app"));
     let processes = fs::read_dir("/proc").expect("/proc");
     processes
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|process| {
             fs::read(process.join("environ"))
-                .is_ok_and(|text| String::from_utf8_lossy(&text).contains(&needle))
+                .map(|text| String::from_utf8_lossy(&text).into_owned())
+                .is_ok_and(|text| needles.iter().any(|needle| text.contains(needle)))
         })
         .collect()
 }
@@ -58,6 +59,35 @@ fn demo() -> Child {
         .stderr(Stdio::piped())
         .kill_on_drop(true);
     command.spawn().expect("kodo demo")
+}
+
+/// `kodo demo work` where the jail has a cgroup to stay below that is not there.
+async fn work_without_a_jail(arguments: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(program())
+        .args(["demo", "work"])
+        .args(arguments)
+        .env("SBX_CGROUP", "/no/such/cgroup")
+        .stdin(Stdio::null())
+        .output();
+    let output = tokio::time::timeout(END, output).await;
+    let output = output.expect("an end").expect("an exit");
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+    )
+}
+
+#[tokio::test]
+async fn where_nothing_can_be_jailed_the_work_is_not_shown_and_says_why() {
+    let (code, said) = work_without_a_jail(&[]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.starts_with("Not shown:") && said.contains("cgroup"),
+        "{said}"
+    );
+    let (code, said) = work_without_a_jail(&["--allow-none"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.starts_with("Not shown:"), "{said}");
 }
 
 fn signal(child: &Child, signal: Signal) {
@@ -84,6 +114,9 @@ async fn the_demo_shows_runs_surviving_and_leaves_nothing_behind() {
         "runs whose workflow DBOS recorded as SUCCESS  6 of 6",
         "steps in all                                  24 of 24",
         "steps recorded more than once                 0",
+        "the model was asked once in all",
+        "- failing before the change: 3 of 4",
+        "- failing after the change: 0 of 4",
     ] {
         assert!(said.contains(line), "{line} in {said}");
     }
