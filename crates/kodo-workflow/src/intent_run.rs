@@ -5,18 +5,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use kodo_artifacts::ArtifactStore;
 use kodo_contract::{
     Boundary, Intent, Invalid, Phase, Plan, RunId, StepId, ToolCall, ToolResult, decode, encode,
 };
 use kodo_planner::{PlanRequest, PlanSource, Planner};
 use kodo_sandbox::{Job, Sandbox};
-use kodo_store::{NewArtifact, NewStep, Recorded, Store};
+use kodo_store::{NewStep, Recorded, Store};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::failure::RunFailure;
 use crate::gate::Gate;
+use crate::recording::Recording;
 use crate::step::{durable, weather};
 
 /// Name of the workflow in `dbos.workflow_status`.
@@ -61,6 +64,9 @@ struct Executed {
 /// What the workflow works with.
 pub(crate) struct Workshop {
     pub(crate) store: Store,
+    pub(crate) artifacts: Arc<dyn ArtifactStore>,
+    /// How long a step waits for the artifact store before its run fails.
+    pub(crate) artifact_patience: Duration,
     pub(crate) planner: Arc<dyn Planner>,
     pub(crate) sandbox: Arc<dyn Sandbox>,
     pub(crate) seed: u64,
@@ -165,29 +171,18 @@ async fn plan(
     // Gate 3: what a step produced is checked before it is kept.
     let plan_json = encode(&planned.plan).map_err(gate("plan_invalid"))?;
     let output = json!({ "plan": plan_json, "source": source_json(&planned.source) });
-    let mut artifacts = vec![NewArtifact {
-        kind: "plan".to_owned(),
-        inline: plan_json,
-    }];
-    artifacts.extend(planned.plan.diffs.iter().map(|diff| NewArtifact {
-        kind: "diff".to_owned(),
-        inline: diff.clone(),
-    }));
-    let recorded = weather(|| async {
-        shop.store
-            .record_step(&NewStep {
-                run_id,
-                step_id,
-                phase: Phase::Planning,
-                output: &output,
-                trace_id: trace_id.as_deref(),
-                started_at,
-                finished_at: kodo_contract::now(),
-                artifacts: &artifacts,
-            })
-            .await
-    })
-    .await?;
+    let recording = Recording::of_plan(&planned.plan, plan_json, output)?;
+    let step = NewStep {
+        run_id,
+        step_id,
+        phase: Phase::Planning,
+        output: &recording.output,
+        trace_id: trace_id.as_deref(),
+        started_at,
+        finished_at: kodo_contract::now(),
+        artifacts: recording.artifacts(),
+    };
+    let recorded = recording.record(shop, &step).await?;
     let plan = match recorded {
         Recorded::Now => planned.plan,
         // Somebody recorded a plan before: that one counts, whatever was planned just now.
@@ -220,57 +215,25 @@ async fn execute(
             seed: shop.seed,
         })
         .await?;
-    let output = encode(&result).map_err(gate("tool_result_invalid"))?;
-    let artifacts = tool_artifacts(&result);
-    let recorded = weather(|| async {
-        shop.store
-            .record_step(&NewStep {
-                run_id,
-                step_id,
-                phase: Phase::Executing,
-                output: &output,
-                trace_id,
-                started_at,
-                finished_at: kodo_contract::now(),
-                artifacts: &artifacts,
-            })
-            .await
-    })
-    .await?;
-    match recorded {
-        Recorded::Now => Ok(Executed {
-            exit_code: result.exit_code,
-            reason: result.reason,
-        }),
+    let executed = Executed {
+        exit_code: result.exit_code,
+        reason: result.reason.clone(),
+    };
+    let recording = Recording::of_tool(result)?;
+    let step = NewStep {
+        run_id,
+        step_id,
+        phase: Phase::Executing,
+        output: &recording.output,
+        trace_id,
+        started_at,
+        finished_at: kodo_contract::now(),
+        artifacts: recording.artifacts(),
+    };
+    match recording.record(shop, &step).await? {
+        Recorded::Now => Ok(executed),
         Recorded::Before => recorded_exit(&stored_output(shop, run_id, step_id).await?),
     }
-}
-
-/// What a tool call produced, in a stable order: what it printed, then its files.
-fn tool_artifacts(result: &ToolResult) -> Vec<NewArtifact> {
-    let mut artifacts = vec![NewArtifact {
-        kind: "stdout".to_owned(),
-        inline: result.stdout.clone().into(),
-    }];
-    if !result.stderr.is_empty() {
-        artifacts.push(NewArtifact {
-            kind: "stderr".to_owned(),
-            inline: result.stderr.clone().into(),
-        });
-    }
-    artifacts.extend(result.files.iter().map(|file| {
-        let mut inline =
-            json!({ "name": file.name, "content": file.content, "sha256": file.sha256 });
-        // Content without this is text.
-        if let Some(encoding) = &file.encoding {
-            inline["encoding"] = encoding.clone().into();
-        }
-        NewArtifact {
-            kind: "file".to_owned(),
-            inline,
-        }
-    }));
-    artifacts
 }
 
 async fn stored_output(

@@ -16,6 +16,7 @@ mod health;
 mod holder;
 mod inspect;
 mod intent_run;
+mod recording;
 mod settle;
 mod slot;
 mod starter;
