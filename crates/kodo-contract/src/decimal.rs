@@ -1,9 +1,21 @@
 //! The exact value of a JSON number, read from its text and never by way of a float.
 
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, de};
 use serde_json::Number;
 
 /// Postgres takes no exponent from here on, not even on a zero.
 const EXPONENT_LIMIT: u64 = (i32::MAX / 2) as u64;
+
+/// Reads every spelling of a whole number: to JSON Schema `1.0` and `1e0` are integers, to serde they are not.
+pub(crate) fn whole<'de, D: Deserializer<'de>, T: FromStr>(deserializer: D) -> Result<T, D::Error> {
+    let number = Number::deserialize(deserializer)?;
+    let canonical = Decimal::of(&number).canonical();
+    canonical
+        .parse()
+        .map_err(|_| de::Error::custom(format_args!("{number} is out of range")))
+}
 
 /// The parts of a JSON number as it was spelled.
 pub(crate) struct Decimal<'a> {

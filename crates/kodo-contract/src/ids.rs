@@ -130,6 +130,28 @@ impl WorkflowId {
 
 text_id!(WorkflowId, "a workflow id of 1 to 256 bytes without U+0000");
 
+/// What content is called everywhere: its sha256, as 64 lower-case hex digits.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct ContentHash(String);
+
+impl ContentHash {
+    /// The hash of some bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(crate::sha256_hex(bytes))
+    }
+
+    /// Reads a hash; `None` unless it is exactly 64 lower-case hex digits.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let lower_hex = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        (text.len() == 64 && text.bytes().all(lower_hex)).then(|| Self(text.to_owned()))
+    }
+}
+
+text_id!(ContentHash, "a sha256 of 64 lower-case hex digits");
+
 /// The id of a step within its run.
 ///
 /// The ids that we make sort as the steps were planned: `plan` before `tool-001` before `tool-002`.

@@ -5,6 +5,7 @@
 //! [`encode`]; whatever a gate refuses, it refuses with [`Invalid`], whose violations read exactly
 //! as Ajv 8 would report them.
 
+mod artifact;
 mod boundary;
 mod canonical;
 mod clock;
@@ -22,10 +23,11 @@ mod tool;
 mod view;
 mod wording;
 
+pub use artifact::{ArtifactEntry, ArtifactList, StoredContent};
 pub use boundary::{Boundary, decode, encode};
 pub use canonical::{canonical_json, sha256_hex};
 pub use clock::now;
-pub use ids::{IntentId, MAX_ID_BYTES, RunId, StepId, WorkflowId, request_id};
+pub use ids::{ContentHash, IntentId, MAX_ID_BYTES, RunId, StepId, WorkflowId, request_id};
 pub use intent::{Intent, RunRequest};
 pub use invalid::{Invalid, Violation};
 pub use json::{JsonError, MAX_DEPTH, MAX_STORED_DEPTH, parse_json, parse_stored_json};

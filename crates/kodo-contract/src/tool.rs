@@ -43,8 +43,9 @@ impl Boundary for ToolResult {
 pub struct ToolFile {
     /// Its path, relative to where the tool ran.
     pub name: String,
-    /// Its content as text.
-    pub content: String,
+    /// Its content as text; absent where it is stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
     /// The hash of its content, 64 lower-case hex digits.
     pub sha256: String,
     /// The length of its content, in bytes.
@@ -57,6 +58,12 @@ pub struct ToolFile {
     /// `base64` where its content is no text that a database can hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<String>,
+    /// Whether it can be run; absent where it cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executable: Option<bool>,
+    /// Whether its content is in the artifact store, under its hash; absent where it is here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored: Option<bool>,
 }
 
 /// Reads every spelling of a whole number: to JSON Schema `1.0` and `1e0` are integers, to serde

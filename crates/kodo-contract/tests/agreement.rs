@@ -6,9 +6,9 @@
 use std::fmt::Debug;
 
 use kodo_contract::{
-    ArtifactRef, Boundary, Intent, Phase, Plan, RunError, RunId, RunRequest, RunStatus, RunView,
-    StepId, StepView, Timestamp, ToolCall, ToolFile, ToolResult, decode, encode, parse_json,
-    sha256_hex,
+    ArtifactEntry, ArtifactList, ArtifactRef, Boundary, ContentHash, Intent, Phase, Plan, RunError,
+    RunId, RunRequest, RunStatus, RunView, StepId, StepView, StoredContent, Timestamp, ToolCall,
+    ToolFile, ToolResult, decode, encode, parse_json, sha256_hex,
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::{Map, Value, json};
@@ -106,21 +106,33 @@ fn plan() -> impl Strategy<Value = Plan> {
     )
 }
 
+/// A size that JavaScript's numbers hold.
+fn size() -> impl Strategy<Value = u64> {
+    0..=9_007_199_254_740_991_u64
+}
+
 fn tool_result() -> impl Strategy<Value = ToolResult> {
     let encoding = option::of(Just("base64".to_owned()));
+    let flag = || option::of(any::<bool>());
     let file = (
         "[^\0]{1,9}",
-        text(),
-        option::of(0..=9_007_199_254_740_991_u64),
+        option::of(text()),
+        option::of(size()),
         encoding,
+        flag(),
+        flag(),
     )
-        .prop_map(|(name, content, size, encoding)| ToolFile {
-            sha256: sha256_hex(content.as_bytes()),
-            name,
-            content,
-            size,
-            encoding,
-        });
+        .prop_map(
+            |(name, content, size, encoding, executable, stored)| ToolFile {
+                sha256: sha256_hex(name.as_bytes()),
+                name,
+                content,
+                size,
+                encoding,
+                executable,
+                stored,
+            },
+        );
     let report = vec((text(), json_value()), 0..3).prop_map(|all| all.into_iter().collect());
     (
         "[^\0]{1,9}",
@@ -142,6 +154,53 @@ fn tool_result() -> impl Strategy<Value = ToolResult> {
                 report,
             },
         )
+}
+
+fn stored_content() -> impl Strategy<Value = StoredContent> {
+    (
+        any::<bool>(),
+        option::of("[^\0]{1,9}"),
+        "[^\0]{1,9}",
+        size(),
+        option::of(any::<bool>()),
+    )
+        .prop_map(
+            |(stored, name, media_type, size, executable)| StoredContent {
+                stored,
+                sha256: ContentHash::of(media_type.as_bytes()),
+                name,
+                media_type,
+                size,
+                executable,
+            },
+        )
+}
+
+fn artifact_list() -> impl Strategy<Value = ArtifactList> {
+    let artifact = (
+        (step_id(), 0..=2_147_483_647_u32, text(), option::of(text())),
+        "[^\0]{1,9}",
+        size(),
+        text(),
+        any::<bool>(),
+    )
+        .prop_map(
+            |((step_id, index, kind, name), media_type, size, uri, stored)| ArtifactEntry {
+                step_id,
+                index,
+                kind,
+                name,
+                sha256: ContentHash::of(media_type.as_bytes()),
+                media_type,
+                size,
+                uri,
+                stored,
+            },
+        );
+    vec(artifact, 0..3).prop_map(|artifacts| ArtifactList {
+        run_id: RunId::generate(),
+        artifacts,
+    })
 }
 
 fn run_view() -> impl Strategy<Value = RunView> {
@@ -306,4 +365,6 @@ agreement! {
     run_error_and_its_schema_agree: run_error();
     plan_and_its_schema_agree: plan();
     tool_result_and_its_schema_agree: tool_result();
+    stored_content_and_its_schema_agree: stored_content();
+    artifact_list_and_its_schema_agree: artifact_list();
 }

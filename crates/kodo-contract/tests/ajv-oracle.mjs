@@ -19,6 +19,8 @@ const artifact = { kind: "file", uri: "run:/a", inline: {}, sha256: sha };
 const view = { runId: `run_${hex}`, status: "queued", steps: [step], artifacts: [artifact], traceId: null };
 const plan = { prompt: "p", toolCalls: [{ name: "t", args: {} }], responses: [], diffs: [] };
 const result = { provider: "mock", exitCode: 0, stdout: "", stderr: "", files: [] };
+const stored = { stored: true, mediaType: "text/plain", size: 65536, sha256: sha };
+const entry = { stepId: "plan", index: 0, kind: "plan", name: null, mediaType: "application/json", size: 2, sha256: sha, uri: "a", stored: true };
 const intent = { goal: "g", inputs: {}, constraints: {} };
 
 // Texts stand for bodies that a JavaScript literal cannot spell.
@@ -106,6 +108,21 @@ const table = {
     { ...result, exitCode: 2147483648 },
     { ...result, exitCode: -2147483649 },
     { ...result, provider: "", files: [{ name: "", content: 1, sha256: "x" }, {}] },
+    { ...result, files: [{ name: "a", sha256: sha, size: 65536, executable: true, stored: true }] },
+    { ...result, files: [{ name: "a", content: null, sha256: sha, size: -1, executable: 1, stored: "yes" }] },
+  ],
+  "stored-content": [
+    stored,
+    { ...stored, name: "a", executable: false },
+    '{"stored":true,"mediaType":"text/plain","size":6.5536e4,"sha256":"' + sha + '"}',
+    { ...stored, stored: 1, mediaType: "", size: 1.5, sha256: sha.toUpperCase(), name: "", place: "x" },
+    {},
+  ],
+  "artifact-list": [
+    { runId: `run_${hex}`, artifacts: [entry] },
+    { runId: `run_${hex}`, artifacts: [{ ...entry, name: "a", index: 1e3, stored: false }] },
+    { runId: "run_1", artifacts: [{ ...entry, index: -1, size: 2 ** 53, name: 1, mediaType: "" }, {}] },
+    { artifacts: null, more: 1 },
   ],
 };
 

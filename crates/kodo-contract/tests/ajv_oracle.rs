@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use kodo_contract::{
-    Boundary, Intent, Invalid, Plan, RunError, RunRequest, RunView, ToolResult, Violation, decode,
-    parse_json,
+    ArtifactList, Boundary, Intent, Invalid, Plan, RunError, RunRequest, RunView, StoredContent,
+    ToolResult, Violation, decode, parse_json,
 };
 use serde::Deserialize;
 
@@ -47,6 +47,8 @@ fn every_row_of_the_oracle_is_reproduced() {
             "RunError" => check::<RunError>(row),
             "Plan" => check::<Plan>(row),
             "ToolResult" => check::<ToolResult>(row),
+            "StoredContent" => check::<StoredContent>(row),
+            "ArtifactList" => check::<ArtifactList>(row),
             other => panic!("no boundary type {other}"),
         }
     }

@@ -158,9 +158,11 @@ fn file((name, content): (String, String)) -> ToolFile {
     ToolFile {
         sha256: sha256_hex(content.as_bytes()),
         name,
-        content,
+        content: Some(content),
         size: None,
         encoding: None,
+        executable: None,
+        stored: None,
     }
 }
 
@@ -216,7 +218,7 @@ mod tests {
         let file = &result.files[0];
         assert_eq!(file.name, "result.json");
         let content = format!(r#"{{"job":"{hash}","seed":424242,"tool":"repo.change"}}"#);
-        assert_eq!(file.content, content);
+        assert_eq!(file.content, Some(content));
         assert_eq!(file.sha256, sha256_hex(content.as_bytes()));
     }
 

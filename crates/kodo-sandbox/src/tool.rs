@@ -185,10 +185,12 @@ fn output(file: &crate::OutputFile) -> ToolFile {
         .filter(|text| !text.contains('\0'));
     ToolFile {
         name: file.name.replace('\0', "\u{fffd}"),
-        content: text.map_or_else(|| STANDARD.encode(&file.content), str::to_owned),
+        content: Some(text.map_or_else(|| STANDARD.encode(&file.content), str::to_owned)),
         sha256: file.sha256.clone(),
         size: Some(file.content.len() as u64),
         encoding: text.is_none().then(|| "base64".to_owned()),
+        executable: file.executable.then_some(true),
+        stored: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kodo_artifacts::{ArtifactStore, Shelf};
 use kodo_store::Store;
 
 use crate::config::ServerConfig;
@@ -18,6 +19,7 @@ pub struct App {
 struct Inner {
     config: ServerConfig,
     store: Store,
+    artifacts: Shelf,
     runs: Arc<dyn Runs>,
     readiness: Readiness,
 }
@@ -28,12 +30,14 @@ impl App {
     pub fn new(
         config: ServerConfig,
         store: Store,
+        artifacts: Shelf,
         runs: Arc<dyn Runs>,
         readiness: Readiness,
     ) -> Self {
         let inner = Inner {
             config,
             store,
+            artifacts,
             runs,
             readiness,
         };
@@ -48,6 +52,12 @@ impl App {
 
     pub(crate) fn store(&self) -> &Store {
         &self.inner.store
+    }
+
+    /// The artifact store. It is known before the schema is said to be there.
+    pub(crate) fn artifacts(&self) -> Result<&dyn ArtifactStore, ApiError> {
+        let store = self.inner.artifacts.get();
+        store.ok_or_else(|| ApiError::Unavailable("boot has not opened the artifact store".into()))
     }
 
     pub(crate) fn runs(&self) -> &dyn Runs {

@@ -7,6 +7,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use kodo_artifacts::ArtifactError;
 use kodo_contract::{Invalid, MAX_ID_BYTES, Violation};
 use kodo_store::StoreError;
 use serde::Serialize;
@@ -25,6 +26,16 @@ pub(crate) enum ApiError {
     IntentNotFound,
     #[error("run not found")]
     RunNotFound,
+    #[error("artifact not found")]
+    ArtifactNotFound,
+    #[error("artifact id must be a sha256 of 64 lower-case hexadecimal digits")]
+    NoContentHash,
+    #[error("range not satisfiable")]
+    RangeNotSatisfiable(u64),
+    #[error("artifact content is missing from the artifact store")]
+    ArtifactGone(String),
+    #[error("artifact content does not fit its hash")]
+    ArtifactDamaged(String),
     #[error("id must be at most {MAX_ID_BYTES} bytes")]
     IdTooLong,
     #[error("wf query param required")]
@@ -62,9 +73,14 @@ pub(crate) enum ApiError {
 impl ApiError {
     fn status(&self) -> StatusCode {
         match self {
-            Self::NotFound | Self::IntentNotFound | Self::RunNotFound => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::IntentNotFound | Self::RunNotFound | Self::ArtifactNotFound => {
+                StatusCode::NOT_FOUND
+            }
+            Self::RangeNotSatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
+            Self::ArtifactGone(_) => StatusCode::GONE,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::IdTooLong
+            | Self::NoContentHash
             | Self::WfRequired
             | Self::WfTooLong
             | Self::WfUnreadable
@@ -79,7 +95,7 @@ impl ApiError {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::ForbiddenOrigin => StatusCode::FORBIDDEN,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Internal(_) | Self::ArtifactDamaged(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -117,13 +133,22 @@ impl IntoResponse for ApiError {
             Self::Unauthorized => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
+            Self::RangeNotSatisfiable(size) => {
+                if let Ok(value) = HeaderValue::try_from(format!("bytes */{size}")) {
+                    headers.insert(header::CONTENT_RANGE, value);
+                }
+            }
             // What is left of the body is never read, so nothing can follow it on this connection.
             Self::PayloadTooLarge | Self::SlowBody | Self::BrokenBody => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             _ => {}
         }
-        if let Self::Unavailable(cause) | Self::Internal(cause) = self {
+        if let Self::Unavailable(cause)
+        | Self::Internal(cause)
+        | Self::ArtifactGone(cause)
+        | Self::ArtifactDamaged(cause) = self
+        {
             response.extensions_mut().insert(Cause(cause));
         }
         response
@@ -136,6 +161,21 @@ impl From<StoreError> for ApiError {
             Self::Unavailable(error.to_string())
         } else {
             Self::Internal(error.to_string())
+        }
+    }
+}
+
+/// Whatever keeps the store from answering may pass. What it has lost will not come back by itself, and what it has
+/// spoiled is not the client's to see.
+impl From<ArtifactError> for ApiError {
+    fn from(error: ArtifactError) -> Self {
+        let cause = error.to_string();
+        match error {
+            ArtifactError::Missing => Self::ArtifactGone(cause),
+            ArtifactError::Damaged(_) => Self::ArtifactDamaged(cause),
+            ArtifactError::Unavailable(_) | ArtifactError::Full(_) | ArtifactError::Denied(_) => {
+                Self::Unavailable(cause)
+            }
         }
     }
 }

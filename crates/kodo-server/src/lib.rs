@@ -9,6 +9,7 @@
 
 mod answer;
 mod app;
+mod artifacts;
 mod body;
 mod config;
 mod crash_demo;
@@ -21,6 +22,7 @@ mod intents;
 mod linger;
 mod observe;
 mod params;
+mod range;
 mod readiness;
 mod routes;
 mod runs;

@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::guard::{Gate, guard};
 use crate::observe::observe;
-use crate::{crash_demo, health, intents, runs};
+use crate::{artifacts, crash_demo, health, intents, runs};
 
 /// A route, as whoever checks all of them sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +57,8 @@ fn product() -> Routes {
         .post("/intents", intents::create)
         .post("/intents/{id}/run", runs::create)
         .get("/runs/{id}", runs::read)
+        .get("/runs/{id}/artifacts", artifacts::list)
+        .get("/artifacts/{sha256}", artifacts::read)
         // The crash demo
         .post("/crashdemo", crash_demo::start)
         .get("/marks", crash_demo::marks)

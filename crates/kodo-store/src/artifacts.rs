@@ -1,18 +1,49 @@
 //! Artifacts: what a step produced, with the hash of its content.
 
-use kodo_contract::{RunId, StepId, canonical_json, sha256_hex};
+use kodo_contract::{ContentHash, RunId, StepId, StoredContent, canonical_json, sha256_hex};
 use serde_json::Value;
 
-/// Something that a step produced, before it is stored.
+use crate::runs::stored_json;
+use crate::{Store, StoreError};
+
+/// Something that a step produced, before it is recorded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewArtifact {
     /// What it is, for people and programs: `plan`, `stdout`, `file`, …
-    pub kind: String,
-    /// The content.
-    pub inline: Value,
+    pub(crate) kind: String,
+    /// The content, or what refers to it.
+    pub(crate) inline: Value,
+    /// Where the content is, if it is not in the row.
+    pub(crate) stored: Option<StoredContent>,
 }
 
 impl NewArtifact {
+    /// One whose content is in its row.
+    pub fn inline(kind: &str, inline: Value) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            inline,
+            stored: None,
+        }
+    }
+
+    /// One whose content is in the artifact store; `reference` is `stored` as JSON, which passed its gate.
+    pub fn stored(kind: &str, stored: StoredContent, reference: Value) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            inline: reference,
+            stored: Some(stored),
+        }
+    }
+
+    /// What column `sha256` says.
+    pub(crate) fn hash(&self) -> String {
+        match &self.stored {
+            Some(stored) => stored.sha256.as_str().to_owned(),
+            None => content_hash(&self.inline),
+        }
+    }
+
     /// Where the artifact of a step at an index is.
     pub(crate) fn uri(run_id: &RunId, step_id: &StepId, index: usize) -> String {
         format!("artifact://{run_id}/{step_id}/{index}")
@@ -23,4 +54,150 @@ impl NewArtifact {
 /// whatever order Postgres keeps object keys in.
 pub(crate) fn content_hash(inline: &Value) -> String {
     sha256_hex(canonical_json(inline).as_bytes())
+}
+
+/// An artifact as its row has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ArtifactRow {
+    /// The run, as text: a row that somebody changed is to be shown, too.
+    pub run_id: String,
+    /// The step.
+    pub step_id: String,
+    /// Its place among those of the step.
+    pub index: i32,
+    /// What it is.
+    pub kind: String,
+    /// Where it is among the run's artifacts.
+    pub uri: String,
+    /// The content, or what refers to it.
+    pub inline: Value,
+    /// The hash of the content: of its canonical JSON where it is in the row, of its bytes where it is stored.
+    pub sha256: String,
+    /// Length and media type of content that is stored.
+    pub stored: Option<(u64, String)>,
+}
+
+impl ArtifactRow {
+    /// The hash of its canonical JSON.
+    #[must_use]
+    pub fn inline_hash(&self) -> String {
+        content_hash(&self.inline)
+    }
+}
+
+/// How content was found by its hash.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Found {
+    /// The row's hash: its canonical JSON, or what is stored under it.
+    Row(ArtifactRow),
+    /// The hash of the file in the row.
+    File(ArtifactRow),
+}
+
+/// The columns of an [`ArtifactRow`].
+const COLUMNS: &str = "a.run_id, a.step_id, a.idx, a.kind, a.uri, a.inline::text, a.sha256, a.stored_bytes, a.media_type";
+
+type Columns = (
+    String,
+    String,
+    i32,
+    String,
+    String,
+    Option<String>,
+    String,
+    Option<i64>,
+    Option<String>,
+);
+
+fn row(columns: Columns) -> Result<ArtifactRow, StoreError> {
+    let (run_id, step_id, index, kind, uri, inline, sha256, bytes, media_type) = columns;
+    let bytes = bytes.and_then(|bytes| u64::try_from(bytes).ok());
+    Ok(ArtifactRow {
+        run_id,
+        step_id,
+        index,
+        kind,
+        uri,
+        inline: inline.as_deref().map_or(Ok(Value::Null), stored_json)?,
+        sha256,
+        stored: bytes.zip(media_type),
+    })
+}
+
+impl Store {
+    /// The artifacts of a run, by step, then index; `None` where there is no such run.
+    ///
+    /// # Errors
+    /// As any statement; [`StoreError::Corrupt`] where a row is unreadable.
+    pub async fn artifacts_of(&self, run: &RunId) -> Result<Option<Vec<ArtifactRow>>, StoreError> {
+        let statement = format!(
+            "SELECT {COLUMNS} FROM app.artifacts a WHERE a.run_id = $1 ORDER BY a.step_id, a.idx"
+        );
+        let rows: Vec<Columns> = sqlx::query_as(sqlx::AssertSqlSafe(statement))
+            .bind(run.as_str())
+            .fetch_all(&self.pool)
+            .await?;
+        if rows.is_empty() && !self.run_exists(run).await? {
+            return Ok(None);
+        }
+        rows.into_iter()
+            .map(row)
+            .collect::<Result<_, _>>()
+            .map(Some)
+    }
+
+    async fn run_exists(&self, run: &RunId) -> Result<bool, StoreError> {
+        let exists = sqlx::query_scalar("SELECT EXISTS (SELECT FROM app.runs WHERE id = $1)");
+        Ok(exists.bind(run.as_str()).fetch_one(&self.pool).await?)
+    }
+
+    /// An artifact whose content has this hash; `None` where no row knows of any.
+    ///
+    /// # Errors
+    /// As any statement; [`StoreError::Corrupt`] where a row is unreadable.
+    pub async fn artifact_by_hash(&self, hash: &ContentHash) -> Result<Option<Found>, StoreError> {
+        // Whichever of the rows with that hash comes first: their content is the same.
+        let statement = format!(
+            "(SELECT {COLUMNS} FROM app.artifacts a WHERE a.sha256 = $1 LIMIT 1)
+             UNION ALL
+             (SELECT {COLUMNS} FROM app.artifacts a
+              WHERE a.kind = 'file' AND a.stored_bytes IS NULL AND a.inline ->> 'sha256' = $1 LIMIT 1)
+             LIMIT 1"
+        );
+        let found: Option<Columns> = sqlx::query_as(sqlx::AssertSqlSafe(statement))
+            .bind(hash.as_str())
+            .fetch_optional(&self.pool)
+            .await?;
+        let Some(found) = found.map(row).transpose()? else {
+            return Ok(None);
+        };
+        Ok(Some(if found.sha256 == hash.as_str() {
+            Found::Row(found)
+        } else {
+            Found::File(found)
+        }))
+    }
+
+    /// Up to `limit` artifacts of all runs, by run, step and index, after the given one.
+    ///
+    /// # Errors
+    /// As any statement; [`StoreError::Corrupt`] where a row is unreadable.
+    pub async fn artifacts_after(
+        &self,
+        after: Option<&ArtifactRow>,
+        limit: i64,
+    ) -> Result<Vec<ArtifactRow>, StoreError> {
+        let statement = format!(
+            "SELECT {COLUMNS} FROM app.artifacts a WHERE (a.run_id, a.step_id, a.idx) > ($1, $2, $3)
+             ORDER BY a.run_id, a.step_id, a.idx LIMIT $4"
+        );
+        let rows: Vec<Columns> = sqlx::query_as(sqlx::AssertSqlSafe(statement))
+            .bind(after.map_or("", |row| &row.run_id))
+            .bind(after.map_or("", |row| &row.step_id))
+            .bind(after.map_or(-1, |row| row.index))
+            .bind(limit)
+            .fetch_all(&self.pool)
+            .await?;
+        rows.into_iter().map(row).collect()
+    }
 }

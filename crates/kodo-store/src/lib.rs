@@ -4,6 +4,7 @@
 //! key (`run_id, step_id`), in one statement, so that recording it a second time changes nothing.
 
 mod artifacts;
+mod content;
 mod diagnosis;
 mod error;
 mod idempotency;
@@ -17,7 +18,8 @@ mod ssl;
 mod steps;
 mod workers;
 
-pub use artifacts::NewArtifact;
+pub use artifacts::{ArtifactRow, Found, NewArtifact};
+pub use content::{HeldContent, UnnamedContent};
 pub use diagnosis::{AppliedMigration, ServerFacts};
 pub use error::StoreError;
 pub use idempotency::{Idempotency, Write};

@@ -17,6 +17,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "invariants",
         include_str!("../../../db/migrations/0002_invariants.sql"),
     ),
+    (
+        3,
+        "artifact store",
+        include_str!("../../../db/migrations/0003_artifact_store.sql"),
+    ),
 ];
 
 /// What `db:seed` inserts. Each statement can run again without effect.

@@ -2,10 +2,10 @@
 
 use kodo_contract::{Phase, RunId, StepId};
 use serde_json::Value;
+use sqlx::PgExecutor;
 use sqlx::types::Json;
 use time::OffsetDateTime;
 
-use crate::artifacts::content_hash;
 use crate::{NewArtifact, Store, StoreError};
 
 /// A finished step, before it is recorded.
@@ -45,79 +45,7 @@ impl Store {
     /// # Errors
     /// As any statement.
     pub async fn record_step(&self, step: &NewStep<'_>) -> Result<Recorded, StoreError> {
-        let indexes: Vec<i32> = (0..).take(step.artifacts.len()).collect();
-        let kinds: Vec<&str> = step.artifacts.iter().map(|a| a.kind.as_str()).collect();
-        let uris: Vec<String> = (0..step.artifacts.len())
-            .map(|index| NewArtifact::uri(step.run_id, step.step_id, index))
-            .collect();
-        let inlines: Vec<Json<&Value>> = step.artifacts.iter().map(|a| Json(&a.inline)).collect();
-        let hashes: Vec<String> = step
-            .artifacts
-            .iter()
-            .map(|a| content_hash(&a.inline))
-            .collect();
-        // The run's row is written only by the step that finds it queued, so later steps do not touch it.
-        let written = sqlx::query(
-            "WITH step AS (
-                 INSERT INTO app.run_steps
-                     (run_id, step_id, phase, output, trace_id, started_at, finished_at)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7)
-                 ON CONFLICT (run_id, step_id) DO NOTHING
-                 RETURNING run_id, step_id
-             ), run AS (
-                 UPDATE app.runs SET status = 'running', updated_at = now()
-                 FROM step WHERE id = step.run_id AND status = 'queued'
-             ), kept AS (
-                 INSERT INTO app.artifacts (run_id, step_id, idx, kind, uri, inline, sha256)
-                 SELECT step.run_id, step.step_id, a.idx, a.kind, a.uri, a.inline, a.sha256
-                 FROM step, unnest($8::int[], $9::text[], $10::text[], $11::jsonb[], $12::text[])
-                     AS a (idx, kind, uri, inline, sha256)
-             )
-             SELECT 1 FROM step",
-        )
-        .bind(step.run_id.as_str())
-        .bind(step.step_id.as_str())
-        .bind(step.phase.as_str())
-        .bind(Json(step.output))
-        .bind(step.trace_id)
-        .bind(step.started_at)
-        .bind(step.finished_at)
-        .bind(indexes)
-        .bind(kinds)
-        .bind(uris)
-        .bind(inlines)
-        .bind(hashes)
-        .fetch_optional(&self.pool)
-        .await?;
-        Ok(match written {
-            Some(_) => Recorded::Now,
-            None => Recorded::Before,
-        })
-    }
-
-    /// The `inline` of each file that these steps of a run left: by step, then index.
-    ///
-    /// # Errors
-    /// As any statement.
-    pub async fn step_files(
-        &self,
-        run_id: &RunId,
-        steps: &[StepId],
-    ) -> Result<Vec<Value>, StoreError> {
-        let steps: Vec<&str> = steps.iter().map(StepId::as_str).collect();
-        let files: Vec<String> = sqlx::query_scalar(
-            "SELECT inline::text FROM app.artifacts
-             WHERE run_id = $1 AND step_id = ANY ($2) AND kind = 'file'
-             ORDER BY step_id, idx",
-        )
-        .bind(run_id.as_str())
-        .bind(steps)
-        .fetch_all(&self.pool)
-        .await?;
-        files
-            .iter()
-            .map(|it| crate::runs::stored_json(it))
-            .collect()
+        record(&self.pool, step).await
     }
 
     /// The output of a recorded step; `None` where it is not recorded.
@@ -138,4 +66,67 @@ impl Store {
         .await?;
         text.as_deref().map(crate::runs::stored_json).transpose()
     }
+}
+
+/// The one statement that records a step.
+pub(crate) async fn record<'e>(
+    executor: impl PgExecutor<'e>,
+    step: &NewStep<'_>,
+) -> Result<Recorded, StoreError> {
+    let indexes: Vec<i32> = (0..).take(step.artifacts.len()).collect();
+    let kinds: Vec<&str> = step.artifacts.iter().map(|a| a.kind.as_str()).collect();
+    let uris: Vec<String> = (0..step.artifacts.len())
+        .map(|index| NewArtifact::uri(step.run_id, step.step_id, index))
+        .collect();
+    let inlines: Vec<Json<&Value>> = step.artifacts.iter().map(|a| Json(&a.inline)).collect();
+    let hashes: Vec<String> = step.artifacts.iter().map(NewArtifact::hash).collect();
+    let stored = step.artifacts.iter().map(|a| a.stored.as_ref());
+    let (sizes, media_types): (Vec<Option<i64>>, Vec<Option<&str>>) = stored
+        .map(|stored| {
+            let size = stored.map(|stored| i64::try_from(stored.size).unwrap_or(i64::MAX));
+            (size, stored.map(|stored| stored.media_type.as_str()))
+        })
+        .unzip();
+    // The run's row is written only by the step that finds it queued, so later steps do not touch it.
+    let written = sqlx::query(
+        "WITH step AS (
+             INSERT INTO app.run_steps
+                 (run_id, step_id, phase, output, trace_id, started_at, finished_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)
+             ON CONFLICT (run_id, step_id) DO NOTHING
+             RETURNING run_id, step_id
+         ), run AS (
+             UPDATE app.runs SET status = 'running', updated_at = now()
+             FROM step WHERE id = step.run_id AND status = 'queued'
+         ), kept AS (
+             INSERT INTO app.artifacts
+                 (run_id, step_id, idx, kind, uri, inline, sha256, stored_bytes, media_type)
+             SELECT step.run_id, step.step_id, a.idx, a.kind, a.uri, a.inline, a.sha256,
+                    a.stored_bytes, a.media_type
+             FROM step, unnest($8::int[], $9::text[], $10::text[], $11::jsonb[], $12::text[],
+                             $13::bigint[], $14::text[])
+                 AS a (idx, kind, uri, inline, sha256, stored_bytes, media_type)
+         )
+         SELECT 1 FROM step",
+    )
+    .bind(step.run_id.as_str())
+    .bind(step.step_id.as_str())
+    .bind(step.phase.as_str())
+    .bind(Json(step.output))
+    .bind(step.trace_id)
+    .bind(step.started_at)
+    .bind(step.finished_at)
+    .bind(indexes)
+    .bind(kinds)
+    .bind(uris)
+    .bind(inlines)
+    .bind(hashes)
+    .bind(sizes)
+    .bind(media_types)
+    .fetch_optional(executor)
+    .await?;
+    Ok(match written {
+        Some(_) => Recorded::Now,
+        None => Recorded::Before,
+    })
 }

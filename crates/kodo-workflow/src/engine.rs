@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dbos::StartOptions;
+use kodo_artifacts::ArtifactStore;
 use kodo_contract::{RunId, WorkflowId};
 use kodo_planner::Planner;
 use kodo_sandbox::{Sandbox, SecretFolder};
@@ -46,6 +47,8 @@ pub struct EngineConfig {
     pub secrets: SecretFolder,
     /// Durable sleep of the crash demo (`WF_SLEEP_MS`).
     pub crash_demo_sleep: Duration,
+    /// How long a step waits for the artifact store before its run fails (`ARTIFACT_STORE_PATIENCE_MS`).
+    pub artifact_patience: Duration,
     /// Part of the planner's fixture key and of every deterministic choice (`TEST_SEED`).
     pub seed: u64,
 }
@@ -94,6 +97,7 @@ impl Engine {
     pub fn start(
         config: EngineConfig,
         store: Store,
+        artifacts: Arc<dyn ArtifactStore>,
         planner: Arc<dyn Planner>,
         sandbox: Arc<dyn Sandbox>,
     ) -> Self {
@@ -102,6 +106,8 @@ impl Engine {
         let shared = Arc::new(Shared {
             shop: Workshop {
                 store: store.clone(),
+                artifacts,
+                artifact_patience: config.artifact_patience,
                 planner,
                 sandbox,
                 secrets: config.secrets.clone(),

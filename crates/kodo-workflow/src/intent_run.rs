@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use kodo_artifacts::ArtifactStore;
 use kodo_contract::{Plan, RunId, StepId};
 use kodo_planner::Planner;
 use kodo_sandbox::{Sandbox, SecretFolder};
@@ -44,6 +46,9 @@ pub(crate) struct RunOutput {
 /// What the workflow works with.
 pub(crate) struct Workshop {
     pub(crate) store: Store,
+    pub(crate) artifacts: Arc<dyn ArtifactStore>,
+    /// How long a step waits for the artifact store before its run fails.
+    pub(crate) artifact_patience: Duration,
     pub(crate) planner: Arc<dyn Planner>,
     pub(crate) sandbox: Arc<dyn Sandbox>,
     /// Where jobs get their secrets from.

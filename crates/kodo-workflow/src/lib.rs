@@ -19,6 +19,7 @@ mod intent_run;
 mod material;
 mod parallel;
 mod plan_step;
+mod recording;
 mod settle;
 mod slot;
 mod starter;

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use kodo_contract::{Intent, RunId, StepId, decode};
 use kodo_sandbox::{InputFile, input_files};
 use serde_json::Value;
 
 use crate::failure::RunFailure;
 use crate::intent_run::Workshop;
+use crate::recording::files_of_steps;
 use crate::step::weather;
 
 /// What an intent has for the jobs of its runs.
@@ -67,32 +66,16 @@ impl Material {
             .iter()
             .map(|file| (file.name.clone(), file.clone()))
             .collect();
-        if !steps.is_empty() {
-            let left = weather(|| shop.store.step_files(run_id, steps)).await?;
-            for inline in left {
-                let file = file_of(&inline).ok_or_else(|| {
-                    RunFailure::new(
-                        "stored_result_invalid",
-                        "a file of an earlier step is unreadable",
-                    )
-                })?;
-                files.insert(file.name.clone(), file);
-            }
+        for file in files_of_steps(shop, run_id, steps).await? {
+            let left = InputFile {
+                name: file.name,
+                content: file.content.to_vec(),
+                executable: file.executable,
+            };
+            files.insert(left.name.clone(), left);
         }
         Ok(files.into_values().collect())
     }
-}
-
-fn file_of(inline: &Value) -> Option<InputFile> {
-    let content = inline["content"].as_str()?;
-    Some(InputFile {
-        name: inline["name"].as_str()?.to_owned(),
-        content: match inline["encoding"].as_str() {
-            Some(_) => STANDARD.decode(content).ok()?,
-            None => content.as_bytes().to_vec(),
-        },
-        executable: inline["executable"].as_bool().unwrap_or(false),
-    })
 }
 
 /// For each call the indexes of all calls that have to be over before it, directly or not, in ascending order.

@@ -4,13 +4,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use kodo_contract::{Boundary, Intent, Invalid, Phase, Plan, RunId, StepId, decode, encode};
 use kodo_planner::{PlanRequest, PlanSource};
-use kodo_store::{NewArtifact, NewStep, Recorded};
+use kodo_store::{NewStep, Recorded};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::failure::RunFailure;
 use crate::intent_run::{Workshop, stored_output};
 use crate::material::Material;
+use crate::recording::Recording;
 use crate::step::weather;
 
 /// What the planning step leaves in its checkpoint. The plan itself is in the step's own row: one place for
@@ -72,29 +73,18 @@ pub(crate) async fn plan(
     let order = planned.plan.dependencies();
     order.map_err(|fault| RunFailure::new("plan_invalid", fault.to_string()))?;
     let output = json!({ "plan": plan_json, "source": source_json(&planned.source) });
-    let mut artifacts = vec![NewArtifact {
-        kind: "plan".to_owned(),
-        inline: plan_json,
-    }];
-    artifacts.extend(planned.plan.diffs.iter().map(|diff| NewArtifact {
-        kind: "diff".to_owned(),
-        inline: diff.clone(),
-    }));
-    let recorded = weather(|| async {
-        shop.store
-            .record_step(&NewStep {
-                run_id,
-                step_id,
-                phase: Phase::Planning,
-                output: &output,
-                trace_id: trace_id.as_deref(),
-                started_at,
-                finished_at: kodo_contract::now(),
-                artifacts: &artifacts,
-            })
-            .await
-    })
-    .await?;
+    let recording = Recording::of_plan(&planned.plan, plan_json, output)?;
+    let step = NewStep {
+        run_id,
+        step_id,
+        phase: Phase::Planning,
+        output: &recording.output,
+        trace_id: trace_id.as_deref(),
+        started_at,
+        finished_at: kodo_contract::now(),
+        artifacts: recording.artifacts(),
+    };
+    let recorded = recording.record(shop, &step).await?;
     let plan = match recorded {
         Recorded::Now => planned.plan,
         // Somebody recorded a plan before: that one counts, whatever was planned just now.

@@ -1,16 +1,17 @@
 //! A tool step: one call of the plan in the sandbox, and its row.
 
-use kodo_contract::{Boundary, Phase, RunId, StepId, ToolCall, ToolResult, decode, encode};
+use kodo_contract::{Boundary, Phase, RunId, StepId, ToolCall, ToolResult, decode};
 use kodo_sandbox::{Grant, Job};
-use kodo_store::{NewArtifact, NewStep, Recorded};
+use kodo_store::{NewStep, Recorded};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use crate::failure::RunFailure;
 use crate::intent_run::{Workshop, stored_output};
 use crate::material::Material;
 use crate::plan_step::gate;
+use crate::recording::Recording;
 use crate::step::weather;
 
 /// What a tool step leaves for the body: its result is in the product database.
@@ -50,28 +51,23 @@ impl ToolStep<'_> {
         }
         let started_at = kodo_contract::now();
         let result = self.call_sandbox().await?;
-        let output = encode(&result).map_err(gate("tool_result_invalid"))?;
-        let artifacts = tool_artifacts(&result);
-        let recorded = weather(|| async {
-            shop.store
-                .record_step(&NewStep {
-                    run_id,
-                    step_id,
-                    phase: Phase::Executing,
-                    output: &output,
-                    trace_id: self.trace_id,
-                    started_at,
-                    finished_at: kodo_contract::now(),
-                    artifacts: &artifacts,
-                })
-                .await
-        })
-        .await?;
-        match recorded {
-            Recorded::Now => Ok(Executed {
-                exit_code: result.exit_code,
-                reason: result.reason,
-            }),
+        let executed = Executed {
+            exit_code: result.exit_code,
+            reason: result.reason.clone(),
+        };
+        let recording = Recording::of_tool(result)?;
+        let step = NewStep {
+            run_id,
+            step_id,
+            phase: Phase::Executing,
+            output: &recording.output,
+            trace_id: self.trace_id,
+            started_at,
+            finished_at: kodo_contract::now(),
+            artifacts: recording.artifacts(),
+        };
+        match recording.record(shop, &step).await? {
+            Recorded::Now => Ok(executed),
             Recorded::Before => recorded_exit(&stored_output(shop, run_id, step_id).await?),
         }
     }
@@ -97,33 +93,6 @@ impl ToolStep<'_> {
         };
         Ok(self.shop.sandbox.execute(&job).await?)
     }
-}
-
-/// What a tool call produced, in a stable order: what it printed, then its files.
-fn tool_artifacts(result: &ToolResult) -> Vec<NewArtifact> {
-    let mut artifacts = vec![NewArtifact {
-        kind: "stdout".to_owned(),
-        inline: result.stdout.clone().into(),
-    }];
-    if !result.stderr.is_empty() {
-        artifacts.push(NewArtifact {
-            kind: "stderr".to_owned(),
-            inline: result.stderr.clone().into(),
-        });
-    }
-    artifacts.extend(result.files.iter().map(|file| {
-        let mut inline =
-            json!({ "name": file.name, "content": file.content, "sha256": file.sha256 });
-        // Content without this is text.
-        if let Some(encoding) = &file.encoding {
-            inline["encoding"] = encoding.clone().into();
-        }
-        NewArtifact {
-            kind: "file".to_owned(),
-            inline,
-        }
-    }));
-    artifacts
 }
 
 fn recorded_exit(output: &Value) -> Result<Executed, RunFailure> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use kodo_artifacts::{ArtifactStore, Shelf};
 use kodo_planner::{LivePlanner, Planner, RecordPlanner, ReplayPlanner};
 use kodo_sandbox::SecretFolder;
 use kodo_server::Readiness;
@@ -29,14 +30,21 @@ const TRY_AGAIN: Duration = Duration::from_millis(500);
 pub(crate) async fn boot(
     settings: &Settings,
     store: &Store,
+    shelf: &Shelf,
     readiness: &Readiness,
     runs: &EngineRuns,
 ) -> anyhow::Result<()> {
-    // Before the database: a machine that cannot hold a job is no place for work.
+    // Before the database: a machine that cannot hold a job is no place for work, nor one that cannot keep what
+    // comes of it.
     let sandbox = sandbox::of(settings).await?;
+    let artifacts = settings.artifacts.open().await?;
     prepare(settings, store).await?;
     let deadline = Instant::now() + settings.db_connect_timeout;
     let instance = patiently(settings, deadline, || store.instance()).await?;
+    let artifacts = Arc::new(artifacts.of_instance(&instance));
+    tracing::debug!(place = artifacts.place(), "artifact store");
+    // Whoever finds the schema there finds the store, too.
+    shelf.set(artifacts.clone());
     readiness.set_migrated();
     let engine = Engine::start(
         EngineConfig {
@@ -47,9 +55,11 @@ pub(crate) async fn boot(
             max_concurrent_tool_calls: settings.max_concurrent_tool_calls,
             secrets: SecretFolder::new(settings.sbx_secrets_dir.clone()),
             crash_demo_sleep: settings.wf_sleep,
+            artifact_patience: settings.artifacts.patience,
             seed: settings.seed,
         },
         store.clone(),
+        artifacts,
         planner(&settings.planner)?,
         sandbox,
     );

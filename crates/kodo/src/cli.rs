@@ -36,6 +36,9 @@ pub(crate) enum Command {
     /// Look at workflows in the DBOS system database
     #[command(subcommand)]
     Workflow(WorkflowCommand),
+    /// What runs produced: list it, get it, hold it against its hashes, remove what no run names
+    #[command(subcommand)]
+    Artifacts(ArtifactsCommand),
     /// The planner's fixtures: look at them, check them, compare them, record them
     #[command(subcommand)]
     Oc(OcCommand),
@@ -99,6 +102,43 @@ pub(crate) enum WorkflowCommand {
     Steps {
         /// The workflow's id
         id: String,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// `kodo artifacts …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ArtifactsCommand {
+    /// The artifacts of a run; exit code 3 if there is no such run
+    List {
+        /// The run's id
+        run: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// The content of an artifact, on standard output; exit code 3 if there is none of that hash
+    Get {
+        /// Its sha256, 64 hexadecimal digits
+        sha256: String,
+    },
+    /// Hold every artifact against its hash, reading all that is stored
+    #[command(
+        after_help = "Exit codes: 0 every artifact is whole; 1 one is missing or is not what its hash says; 2 nothing is \
+                      proven, because the database or the store cannot be reached."
+    )]
+    Verify {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Remove from the store what no run names; safe while services run
+    Gc {
+        /// Say what would be removed, and remove nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Keep what was written within so many seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 86_400)]
+        grace: u32,
         #[command(flatten)]
         output: Output,
     },

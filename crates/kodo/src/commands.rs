@@ -1,5 +1,6 @@
 //! One file a verb.
 
+mod artifacts;
 pub(crate) mod db;
 mod dev;
 mod doctor;
@@ -34,6 +35,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Dev(place) => dev::run(settings?, place).await,
         Command::Db(command) => db::run(&settings?, command).await,
         Command::Workflow(command) => workflow::run(&settings?, command).await,
+        Command::Artifacts(command) => artifacts::run(&settings?, command).await,
         Command::Oc(command) => oc::run(&settings?, command).await,
         Command::Sandbox(command) => sandbox::run(&settings?, command).await,
         Command::Demo(args) => demo::run(&settings?, args).await,

@@ -1,5 +1,6 @@
 //! Configuration: one table of keys, each a flag and an environment variable; flag > environment > default.
 
+mod artifacts;
 mod planner;
 mod sandbox;
 
@@ -14,6 +15,7 @@ use kodo_store::DatabaseConfig;
 
 use crate::environment;
 
+pub(crate) use artifacts::ArtifactSettings;
 pub(crate) use planner::{PlannerMode, PlannerSettings};
 pub(crate) use sandbox::SandboxMode;
 use sandbox::jail_config;
@@ -104,6 +106,14 @@ keys! {
     sbx_cgroup "sbx-cgroup" "SBX_CGROUP" "auto" "What bounds memory and processes of a job: auto, require, or a delegated cgroup (an absolute path)";
     sbx_read_only "sbx-read-only" "SBX_READ_ONLY" "" "Further folders that jobs can read, absolute, with ':' between them";
     sbx_secrets_dir "sbx-secrets-dir" "SBX_SECRETS_DIR" "" "Folder of the secrets that jobs can be given by name, one file each";
+    artifact_store "artifact-store" "ARTIFACT_STORE" "" "Where large artifacts are stored: an absolute path or s3://BUCKET/PREFIX; without it, folder artifacts in KODO_DATA_DIR";
+    artifact_store_patience_ms "artifact-store-patience-ms" "ARTIFACT_STORE_PATIENCE_MS" "60000" "How long a step waits for a store that is unavailable or full before its run fails, in milliseconds";
+    artifact_store_allow_http "artifact-store-allow-http" "ARTIFACT_STORE_ALLOW_HTTP" "false" "Whether a store on another machine may be used by http, in the clear";
+    aws_endpoint_url "aws-endpoint-url" "AWS_ENDPOINT_URL" "" "Address of the S3-compatible store, where it is not Amazon's";
+    aws_region "aws-region" "AWS_REGION" "us-east-1" "Its region";
+    aws_access_key_id "aws-access-key-id" "AWS_ACCESS_KEY_ID" "" "Who we are there";
+    aws_secret_access_key "aws-secret-access-key" "AWS_SECRET_ACCESS_KEY" "" "What proves it";
+    aws_session_token "aws-session-token" "AWS_SESSION_TOKEN" "" "Part of credentials that are lent for a while";
     test_seed "test-seed" "TEST_SEED" "424242" "Seed of everything random in tests, part of the planner's fixture key";
 }
 
@@ -149,6 +159,8 @@ pub(crate) struct Settings {
     pub(crate) sbx_secrets_dir: Option<PathBuf>,
     /// How the live sandbox jails, whether it is the one that carries out tool calls or not.
     pub(crate) jail: JailConfig,
+    /// Where large artifacts are stored.
+    pub(crate) artifacts: ArtifactSettings,
     /// The seed.
     pub(crate) seed: u64,
 }
@@ -201,6 +213,7 @@ impl Settings {
             jail: jail_config(flags)?,
             sbx_secrets_dir: sandbox::secrets_dir(flags)?,
             sbx_mock_delay: milliseconds(flags.sbx_mock_delay_ms())?,
+            artifacts: ArtifactSettings::load(flags)?,
             seed: flags.test_seed().number(0, u64::MAX)?,
         })
     }

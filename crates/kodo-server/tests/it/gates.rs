@@ -17,6 +17,8 @@ enum Takes {
     Body(Body),
     /// An id in its path. Shown with a `GET`; a body comes on top of it.
     Id,
+    /// A hash in its path.
+    Hash,
     /// `?wf=`, and no body.
     Workflow,
 }
@@ -42,7 +44,8 @@ fn takes(route: Route) -> Option<Takes> {
         ("GET", "/healthz" | "/readyz" | "/dbos-healthz") => Takes::Nothing,
         ("POST", "/intents") => Body::of::<Intent>(),
         ("POST", "/intents/{id}/run") => Body::of::<RunRequest>(),
-        ("GET", "/runs/{id}") => Takes::Id,
+        ("GET", "/runs/{id}" | "/runs/{id}/artifacts") => Takes::Id,
+        ("GET", "/artifacts/{sha256}") => Takes::Hash,
         ("POST", "/crashdemo") | ("GET", "/marks") => Takes::Workflow,
         _ => return None,
     })
@@ -104,7 +107,8 @@ fn target(route: Route) -> String {
     } else {
         kodo_contract::RunId::generate().into_string()
     };
-    route.path.replace("{id}", &id)
+    let hash = kodo_contract::ContentHash::of(b"").into_string();
+    route.path.replace("{id}", &id).replace("{sha256}", &hash)
 }
 
 async fn refuses_wrong_bodies(router: &Router, route: Route, body: &Body) {
@@ -147,6 +151,29 @@ async fn refuses_wrong_ids(router: &Router, route: Route) {
         let path = route.path.replace("{id}", id);
         let answer = ask(router, &format!("{} {path}", route.method), &[], "").await;
         assert_eq!(answer.status, 404, "{route:?} {id}");
+    }
+}
+
+async fn refuses_what_is_no_hash(router: &Router, route: Route) {
+    let good = kodo_contract::ContentHash::of(b"").into_string();
+    let wrong = [
+        "x",
+        "%00",
+        "%ff",
+        &good[1..],
+        &format!("{good}0"),
+        &good.to_uppercase(),
+        &format!("%20{}", &good[1..]),
+    ];
+    for hash in wrong {
+        let path = route.path.replace("{sha256}", hash);
+        let answer = ask(router, &format!("{} {path}", route.method), &[], "").await;
+        let error = "artifact id must be a sha256 of 64 lower-case hexadecimal digits";
+        assert_eq!(
+            (answer.status, answer.body),
+            (400, json!({ "error": error }).to_string()),
+            "{route:?} {hash}"
+        );
     }
 }
 
@@ -193,13 +220,14 @@ async fn every_route_of_both_routers_checks_what_it_takes_and_writes_nothing_tha
                     "{route:?} is new: say in `takes` what it takes, so that it is sent what it must refuse"
                 );
             };
-            if route.path.contains('{') {
+            if route.path.contains("{id}") {
                 refuses_wrong_ids(&router, route).await;
             }
             match takes {
                 Takes::Nothing => is_not_moved_by_a_body(&router, route).await,
                 Takes::Body(body) => refuses_wrong_bodies(&router, route, &body).await,
-                Takes::Id => assert!(route.path.contains('{'), "{route:?}"),
+                Takes::Id => assert!(route.path.contains("{id}"), "{route:?}"),
+                Takes::Hash => refuses_what_is_no_hash(&router, route).await,
                 Takes::Workflow => refuses_wrong_workflow_ids(&router, route).await,
             }
         }

@@ -9,6 +9,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request};
 use http_body_util::BodyExt;
+use kodo_artifacts::Shelf;
 use kodo_contract::{RunId, WorkflowId};
 use kodo_server::{App, CrashDemoError, Readiness, Runs, ServerConfig, origins_of, product_router};
 use kodo_store::{DatabaseConfig, Store};
@@ -100,7 +101,8 @@ fn fixture_on(config: ServerConfig, readiness: Readiness, database_port: u16) ->
     };
     let runs = Arc::new(FakeRuns::default());
     runs.launched.store(true, Ordering::SeqCst);
-    let app = App::new(config, Store::new(&database, 2), runs.clone(), readiness);
+    let store = Store::new(&database, 2);
+    let app = App::new(config, store, Shelf::default(), runs.clone(), readiness);
     Fixture { app, runs }
 }
 

@@ -10,11 +10,12 @@ use crate::settings::Settings;
 use crate::telemetry;
 
 /// Brings a server up if none answers, serves, and stops what it started on a clean exit.
-pub(crate) async fn run(settings: Settings, place: DataDir) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(mut settings: Settings, place: DataDir) -> anyhow::Result<ExitCode> {
     telemetry::init();
     // Ports first, here too: a second `kodo dev` must not get as far as the database.
     let ports = Ports::bind(&settings).await?;
     let devdb = devdb_config(&settings, place)?;
+    settings.artifacts.in_data_dir(&devdb.data_dir)?;
     let up = kodo_devdb::up(&devdb).await?;
     tracing::info!("{}", up.message);
     let served = serve::run_on(settings, ports).await;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use kodo_artifacts::Shelf;
 use kodo_server::{
     ApiToken, App, Readiness, ServerConfig, admin_router, origins_of, product_router, serve,
 };
@@ -34,6 +35,7 @@ pub(crate) async fn run_on(settings: Settings, ports: Ports) -> anyhow::Result<E
     let mut signals = Signals::new()?;
     let store = Store::new(&settings.app, settings.db_pool_size);
     let readiness = Readiness::new();
+    let shelf = Shelf::default();
     let runs = EngineRuns::default();
     let address = ports.product.local_addr()?;
     let app = App::new(
@@ -43,6 +45,7 @@ pub(crate) async fn run_on(settings: Settings, ports: Ports) -> anyhow::Result<E
             ..ServerConfig::default()
         },
         store.clone(),
+        shelf.clone(),
         Arc::new(runs.clone()),
         readiness.clone(),
     );
@@ -62,7 +65,7 @@ pub(crate) async fn run_on(settings: Settings, ports: Ports) -> anyhow::Result<E
     ));
 
     let working = async {
-        boot(&settings, &store, &readiness, &runs).await?;
+        boot(&settings, &store, &shelf, &readiness, &runs).await?;
         if let Some(engine) = runs.engine() {
             engine.launched().await;
             tracing::info!(

@@ -4,6 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, dead_code)]
 
 mod api;
+mod artifacts;
+mod artifacts_gc;
+mod artifacts_lost;
+#[path = "../../../kodo-artifacts/tests/shared/bucket.rs"]
+mod bucket;
 mod canonical_sql;
 mod catalogue;
 mod completion_bar;

@@ -1,0 +1,238 @@
+//! Where artifacts are stored, as an operator says it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use hyper::Uri;
+
+/// Where artifacts are stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A folder of this machine.
+    Folder(PathBuf),
+    /// A bucket of an S3-compatible store.
+    S3(S3Place),
+}
+
+/// A part of a bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct S3Place {
+    /// The bucket.
+    pub bucket: String,
+    /// What every key begins with; empty, or without a slash at either end.
+    pub prefix: String,
+}
+
+/// How to get at a bucket.
+#[derive(Clone, PartialEq, Eq)]
+pub struct S3Access {
+    /// The address of the store where it is not Amazon's.
+    pub endpoint: Option<String>,
+    /// The region.
+    pub region: String,
+    /// Who we are.
+    pub access_key_id: String,
+    /// Proves it. Never shown.
+    pub secret_access_key: String,
+    /// Part of credentials that are lent for a while. Never shown.
+    pub session_token: Option<String>,
+}
+
+impl fmt::Debug for S3Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("S3Access")
+            .field("endpoint", &self.endpoint)
+            .field("region", &self.region)
+            .field("credentials", &"[redacted]")
+            .finish()
+    }
+}
+
+/// Why a place cannot be used. Each text says what is accepted instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PlaceError {
+    /// Neither form.
+    #[error("an absolute path, file:///PATH or s3://BUCKET/PREFIX")]
+    Unknown,
+    /// No bucket, or a key that stores disagree about.
+    #[error(
+        "s3://BUCKET or s3://BUCKET/PREFIX, of letters, digits, '-', '_', '.' and, in the prefix, single slashes,"
+    )]
+    Bucket,
+    /// Not such a URL at all.
+    #[error(
+        "an http or https URL without user name, path and query, such as https://s3.example.com,"
+    )]
+    Endpoint,
+    /// Whoever listens in between would read artifacts.
+    #[error(
+        "https, or http to this machine's loopback (ARTIFACT_STORE_ALLOW_HTTP=true accepts http to others)"
+    )]
+    InTheClear,
+}
+
+impl Place {
+    /// Reads a place.
+    ///
+    /// # Errors
+    /// [`PlaceError`].
+    pub fn parse(text: &str) -> Result<Self, PlaceError> {
+        if let Some(rest) = text.strip_prefix("s3://") {
+            return S3Place::parse(rest).map(Self::S3);
+        }
+        let path = text.strip_prefix("file://").unwrap_or(text);
+        let path = Path::new(path);
+        if !path.is_absolute() || path.parent().is_none() || text.contains('\0') {
+            return Err(PlaceError::Unknown);
+        }
+        Ok(Self::Folder(path.to_owned()))
+    }
+}
+
+impl S3Place {
+    fn parse(text: &str) -> Result<Self, PlaceError> {
+        let (bucket, prefix) = text.split_once('/').unwrap_or((text, ""));
+        let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+        let plain = |part: &str| {
+            !part.is_empty()
+                && part != "."
+                && part != ".."
+                && part
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        };
+        if !plain(bucket) || !(prefix.is_empty() || prefix.split('/').all(plain)) {
+            return Err(PlaceError::Bucket);
+        }
+        Ok(Self {
+            bucket: bucket.to_owned(),
+            prefix: prefix.to_owned(),
+        })
+    }
+}
+
+impl S3Access {
+    /// Checks the address of a store.
+    ///
+    /// # Errors
+    /// [`PlaceError`].
+    pub fn check_endpoint(endpoint: &str, allow_http: bool) -> Result<String, PlaceError> {
+        let uri: Uri = endpoint.parse().map_err(|_| PlaceError::Endpoint)?;
+        let host = uri.host().filter(|host| !host.is_empty());
+        let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
+        let (Some(scheme), Some(authority), Some(host), true) =
+            (uri.scheme_str(), uri.authority(), host, bare)
+        else {
+            return Err(PlaceError::Endpoint);
+        };
+        if authority.as_str().contains('@') {
+            return Err(PlaceError::Endpoint);
+        }
+        match scheme {
+            "https" => {}
+            "http" if allow_http || is_loopback(host) => {}
+            "http" => return Err(PlaceError::InTheClear),
+            _ => return Err(PlaceError::Endpoint),
+        }
+        Ok(format!("{scheme}://{authority}"))
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || address
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|it| it.to_canonical().is_loopback())
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(path) => write!(f, "{}", path.display()),
+            Self::S3(S3Place { bucket, prefix }) if prefix.is_empty() => write!(f, "s3://{bucket}"),
+            Self::S3(S3Place { bucket, prefix }) => write!(f, "s3://{bucket}/{prefix}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_a_folder_or_a_part_of_a_bucket() {
+        for (text, shown) in [
+            ("/var/lib/kodo", "/var/lib/kodo"),
+            ("file:///var/lib/kodo", "/var/lib/kodo"),
+            ("s3://bucket", "s3://bucket"),
+            ("s3://bucket/", "s3://bucket"),
+            ("s3://bucket/a/b/", "s3://bucket/a/b"),
+        ] {
+            assert_eq!(Place::parse(text).unwrap().to_string(), shown);
+        }
+        for wrong in [
+            "",
+            "/",
+            "data",
+            "./data",
+            "file://data",
+            "file:///",
+            "https://x/y",
+            "s3://",
+            "s3:///a",
+            "s3://b//a",
+            "s3://b/a//c",
+            "s3://b/../c",
+            "s3://b/a b",
+            "s3://user:pw@b/a",
+            "/a\0b",
+        ] {
+            assert!(Place::parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn http_is_for_loopback_unless_it_is_allowed() {
+        let check = S3Access::check_endpoint;
+        assert_eq!(
+            check("http://127.0.0.1:9000/", false).unwrap(),
+            "http://127.0.0.1:9000"
+        );
+        assert_eq!(
+            check("http://[::1]:9000", false).unwrap(),
+            "http://[::1]:9000"
+        );
+        assert_eq!(
+            check("https://s3.example.com", false).unwrap(),
+            "https://s3.example.com"
+        );
+        assert_eq!(
+            check("http://minio:9000", false),
+            Err(PlaceError::InTheClear)
+        );
+        assert!(check("http://minio:9000", true).is_ok());
+        for wrong in [
+            "",
+            "minio:9000",
+            "ftp://x",
+            "https://me:pw@x",
+            "https://x/bucket",
+            "https://x?y",
+        ] {
+            assert_eq!(check(wrong, true), Err(PlaceError::Endpoint), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_in_no_debug_output() {
+        let access = S3Access {
+            endpoint: None,
+            region: "r".into(),
+            access_key_id: "canary-id".into(),
+            secret_access_key: "canary-key".into(),
+            session_token: Some("canary-token".into()),
+        };
+        assert!(!format!("{access:?}").contains("canary"));
+    }
+}

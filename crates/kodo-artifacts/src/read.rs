@@ -1,0 +1,153 @@
+//! Reading content, and finding out whether it is what it was.
+
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt, TryStreamExt};
+use kodo_contract::ContentHash;
+use sha2::{Digest, Sha256};
+
+use crate::{ArtifactError, ArtifactStore};
+
+/// A piece of content.
+pub type Piece = Result<Bytes, ArtifactError>;
+
+/// Content on its way.
+pub type Pieces = BoxStream<'static, Piece>;
+
+/// Up to this many bytes, content is compared with its hash before the first of them is handed on.
+const WHOLE: u64 = 1 << 20;
+
+/// Reads content of a known size, or a range of it, and makes sure that it fits its hash.
+///
+/// A range is handed on after all of the content was read and found to fit. So is content of up to 1 MiB. What is
+/// longer is handed on while it is read, but for its last piece: that comes after it was found to fit, else an error
+/// does, and nobody ever has the whole of something wrong.
+///
+/// # Errors
+/// [`ArtifactError::Missing`] where there is nothing, [`ArtifactError::Damaged`] where there is something else, and
+/// whatever the store says. A stream of pieces ends with an error in the same cases.
+pub async fn read(
+    store: &dyn ArtifactStore,
+    hash: &ContentHash,
+    size: u64,
+    range: Option<Range<u64>>,
+) -> Result<Pieces, ArtifactError> {
+    if let Some(range) = range {
+        check(store, hash, size).await?;
+        let length = range.end - range.start;
+        let (_, pieces) = store.get(hash, Some(range)).await?;
+        return Ok(exactly(pieces, length));
+    }
+    let (held, pieces) = store.get(hash, None).await?;
+    fits_size(held.size, size)?;
+    let pieces = verified(pieces, hash.clone(), size);
+    if size > WHOLE {
+        return Ok(pieces);
+    }
+    let whole: Vec<Bytes> = pieces.try_collect().await?;
+    let mut bytes = BytesMut::with_capacity(usize::try_from(size).unwrap_or_default());
+    whole
+        .iter()
+        .for_each(|piece| bytes.extend_from_slice(piece));
+    Ok(stream::once(async { Ok(bytes.freeze()) }).boxed())
+}
+
+/// Reads all of some content and compares it with its hash.
+///
+/// # Errors
+/// As [`read`].
+pub async fn check(
+    store: &dyn ArtifactStore,
+    hash: &ContentHash,
+    size: u64,
+) -> Result<(), ArtifactError> {
+    let (held, pieces) = store.get(hash, None).await?;
+    fits_size(held.size, size)?;
+    verified(pieces, hash.clone(), size)
+        .try_for_each(async |_| Ok(()))
+        .await
+}
+
+fn fits_size(found: u64, expected: u64) -> Result<(), ArtifactError> {
+    if found == expected {
+        return Ok(());
+    }
+    let text = format!("it has {found} bytes and not {expected}");
+    Err(ArtifactError::Damaged(text))
+}
+
+struct Verified {
+    pieces: Pieces,
+    hash: ContentHash,
+    size: u64,
+    hasher: Sha256,
+    read: u64,
+    /// What was read and not handed on yet.
+    kept: Option<Bytes>,
+    over: bool,
+}
+
+/// The same pieces, the last of which comes only if all of them fit.
+fn verified(pieces: Pieces, hash: ContentHash, size: u64) -> Pieces {
+    let start = Verified {
+        pieces,
+        hash,
+        size,
+        hasher: Sha256::new(),
+        read: 0,
+        kept: None,
+        over: false,
+    };
+    stream::try_unfold(start, async |mut state| {
+        while !state.over {
+            match state.pieces.try_next().await? {
+                // A file that was cut after it was opened gives empty pieces for ever.
+                Some(piece) if piece.is_empty() => state.over = true,
+                Some(piece) => {
+                    state.hasher.update(&piece);
+                    state.read += piece.len() as u64;
+                    if let Some(kept) = state.kept.replace(piece) {
+                        return Ok(Some((kept, state)));
+                    }
+                }
+                None => state.over = true,
+            }
+        }
+        fits_size(state.read, state.size)?;
+        // The last piece was handed on before, or there never was one.
+        let Some(last) = state.kept.take() else {
+            return Ok(None);
+        };
+        let found = hex(&state.hasher.clone().finalize());
+        if found != state.hash.as_str() {
+            return Err(ArtifactError::Damaged(format!("its hash is {found}")));
+        }
+        Ok(Some((last, state)))
+    })
+    .boxed()
+}
+
+/// The same pieces; fewer bytes than that are an error.
+fn exactly(pieces: Pieces, length: u64) -> Pieces {
+    stream::try_unfold((pieces, length), async move |(mut pieces, left)| {
+        if left == 0 {
+            return Ok(None);
+        }
+        match pieces.try_next().await? {
+            Some(piece) if !piece.is_empty() && piece.len() as u64 <= left => {
+                let left = left - piece.len() as u64;
+                Ok(Some((piece, (pieces, left))))
+            }
+            _ => Err(ArtifactError::Damaged(
+                "it changed while it was read".to_owned(),
+            )),
+        }
+    })
+    .boxed()
+}
+
+fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,48 @@
+//! Buckets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::AmazonS3Builder;
+use object_store::{ObjectStore, RetryConfig};
+
+use crate::wire::Connector;
+use crate::{ArtifactError, S3Access, S3Place};
+
+/// How often one request is tried again before whoever asked hears of it and waits in its own way.
+const RETRIES: usize = 2;
+
+/// How long this may take.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A bucket. Nothing is asked of it yet.
+pub(crate) fn open(
+    place: &S3Place,
+    access: &S3Access,
+) -> Result<Arc<dyn ObjectStore>, ArtifactError> {
+    let mut builder = AmazonS3Builder::new()
+        .with_bucket_name(&place.bucket)
+        .with_region(&access.region)
+        .with_access_key_id(&access.access_key_id)
+        .with_secret_access_key(&access.secret_access_key)
+        // Not every store that says it is compatible has the request that deletes many.
+        .with_disable_bulk_delete(true)
+        // Where http is not wanted the settings have refused it.
+        .with_allow_http(true)
+        .with_retry(RetryConfig {
+            max_retries: RETRIES,
+            retry_timeout: RETRY_TIMEOUT,
+            ..RetryConfig::default()
+        })
+        .with_http_connector(Connector);
+    if let Some(token) = &access.session_token {
+        builder = builder.with_token(token);
+    }
+    if let Some(endpoint) = &access.endpoint {
+        builder = builder.with_endpoint(endpoint);
+    }
+    let bucket = builder
+        .build()
+        .map_err(|error| ArtifactError::Denied(error.to_string()))?;
+    Ok(Arc::new(bucket))
+}

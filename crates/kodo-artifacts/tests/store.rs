@@ -1,0 +1,320 @@
+//! What every artifact store does, on a real folder and on a bucket behind real HTTP.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+#[path = "shared/bucket.rs"]
+mod bucket;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use kodo_artifacts::{ArtifactError, ArtifactStore, ObjectArtifacts, Place, S3Access, check, read};
+use kodo_contract::ContentHash;
+use tempfile::TempDir;
+
+use crate::bucket::{BUCKET, Bucket};
+
+fn folder(root: &Path) -> ObjectArtifacts {
+    let place = Place::parse(root.to_str().unwrap()).unwrap();
+    ObjectArtifacts::new(place, None)
+        .unwrap()
+        .of_instance("0123abcd")
+}
+
+async fn bucket(bucket: &Bucket, name: &str) -> ObjectArtifacts {
+    let access = S3Access {
+        endpoint: Some(bucket.start().await),
+        region: "us-east-1".into(),
+        access_key_id: "id".into(),
+        secret_access_key: "key".into(),
+        session_token: None,
+    };
+    let place = Place::parse(&format!("s3://{name}/some/prefix")).unwrap();
+    ObjectArtifacts::new(place, Some(&access))
+        .unwrap()
+        .of_instance("0123abcd")
+}
+
+/// Content that no two calls share a piece of.
+fn content(length: usize) -> Bytes {
+    (0..length)
+        .map(|at| (at % 251) as u8 ^ (at / 251) as u8)
+        .collect()
+}
+
+async fn whole(
+    store: &dyn ArtifactStore,
+    hash: &ContentHash,
+    size: usize,
+    range: Option<std::ops::Range<u64>>,
+) -> Result<Vec<u8>, ArtifactError> {
+    let pieces = read(store, hash, size as u64, range).await?;
+    Ok(pieces.try_collect::<Vec<Bytes>>().await?.concat())
+}
+
+/// One suite for every store.
+async fn conforms(store: &dyn ArtifactStore) {
+    let nothing = ContentHash::of(b"nothing");
+    assert_eq!(store.head(&nothing).await, Ok(None));
+    assert_eq!(
+        whole(store, &nothing, 7, None).await,
+        Err(ArtifactError::Missing)
+    );
+    assert_eq!(store.list().try_collect::<Vec<_>>().await, Ok(vec![]));
+    assert_eq!(store.delete(&nothing).await, Ok(()));
+
+    for length in [0, 1, 65_536, 1 << 20, (1 << 20) + 1, 3_000_000] {
+        let bytes = content(length);
+        let hash = store.put(bytes.clone()).await.unwrap();
+        assert_eq!(hash, ContentHash::of(&bytes));
+        assert_eq!(store.put(bytes.clone()).await, Ok(hash.clone()), "again");
+        let held = store.head(&hash).await.unwrap().unwrap();
+        assert_eq!(held.size, length as u64);
+        assert_eq!(whole(store, &hash, length, None).await.unwrap(), bytes);
+        assert_eq!(check(store, &hash, length as u64).await, Ok(()));
+        if length > 1 {
+            let end = length as u64;
+            for range in [0..1, 1..end, end - 1..end, 0..end] {
+                let part = whole(store, &hash, length, Some(range.clone()))
+                    .await
+                    .unwrap();
+                assert_eq!(part, bytes[range.start as usize..range.end as usize]);
+            }
+        }
+    }
+    let mut listed: Vec<_> = store.list().try_collect().await.unwrap();
+    listed.sort_by_key(|it| it.held.size);
+    let sizes: Vec<u64> = listed.iter().map(|it| it.held.size).collect();
+    assert_eq!(sizes, [0, 1, 65_536, 1 << 20, (1 << 20) + 1, 3_000_000]);
+    for one in listed {
+        store.delete(&one.hash).await.unwrap();
+        assert_eq!(store.head(&one.hash).await, Ok(None));
+    }
+}
+
+#[tokio::test]
+async fn a_folder_conforms_and_nobody_else_can_look_into_it() {
+    let above = TempDir::new().unwrap();
+    let root = above.path().join("data/artifacts");
+    let store = folder(&root);
+    conforms(&store).await;
+    let mode = fs::metadata(&root).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[tokio::test]
+async fn a_bucket_conforms() {
+    let fake = Bucket::default();
+    conforms(&bucket(&fake, BUCKET).await).await;
+    let requests = fake.requests();
+    let keys = "/bucket/some/prefix/0123abcd/sha256/";
+    assert!(
+        requests
+            .iter()
+            .all(|it| it.contains(keys) || it.contains("list-type=2")),
+        "{requests:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_does_not_fit_its_hash_is_never_handed_on_whole() {
+    let above = TempDir::new().unwrap();
+    let store = folder(above.path());
+    for length in [70_000, 3_000_000] {
+        let bytes = content(length);
+        let hash = store.put(bytes.clone()).await.unwrap();
+        let text = hash.as_str();
+        let file = above
+            .path()
+            .join("0123abcd/sha256")
+            .join(&text[..2])
+            .join(text);
+        assert_eq!(fs::read(&file).unwrap(), bytes);
+
+        // One bit, in the last byte: everything before it was right.
+        let mut flipped = bytes.to_vec();
+        *flipped.last_mut().unwrap() ^= 1;
+        fs::write(&file, &flipped).unwrap();
+        for range in [None, Some(0..10)] {
+            let damaged = whole(&store, &hash, length, range.clone())
+                .await
+                .unwrap_err();
+            assert!(
+                matches!(damaged, ArtifactError::Damaged(_)),
+                "{range:?}: {damaged}"
+            );
+        }
+        let mut pieces = match read(&store, &hash, length as u64, None).await {
+            Ok(pieces) => pieces,
+            Err(error) => {
+                assert!(length <= 1 << 20, "{error}");
+                continue;
+            }
+        };
+        let mut seen = 0;
+        let error = loop {
+            match pieces.try_next().await {
+                Ok(piece) => seen += piece.expect("no end without an error").len(),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, ArtifactError::Damaged(_)) && seen < length);
+
+        for wrong in [&bytes[..length - 1], b""] {
+            fs::write(&file, wrong).unwrap();
+            let damaged = whole(&store, &hash, length, None).await.unwrap_err();
+            assert!(matches!(damaged, ArtifactError::Damaged(_)), "{damaged}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn content_of_another_length_is_written_anew() {
+    let above = TempDir::new().unwrap();
+    let store = folder(above.path());
+    let hash = store.put(content(70_000)).await.unwrap();
+    let text = hash.as_str();
+    let file = above
+        .path()
+        .join("0123abcd/sha256")
+        .join(&text[..2])
+        .join(text);
+    fs::write(&file, b"cut").unwrap();
+    store.put(content(70_000)).await.unwrap();
+    assert_eq!(check(&store, &hash, 70_000).await, Ok(()));
+}
+
+#[tokio::test]
+async fn content_that_was_written_long_ago_is_written_anew() {
+    let above = TempDir::new().unwrap();
+    let store = folder(above.path());
+    let hash = store.put(content(70_000)).await.unwrap();
+    let text = hash.as_str();
+    let file = above
+        .path()
+        .join("0123abcd/sha256")
+        .join(&text[..2])
+        .join(text);
+    let written = || fs::metadata(&file).unwrap().modified().unwrap();
+    let first = written();
+    store.put(content(70_000)).await.unwrap();
+    assert_eq!(written(), first, "it was there");
+
+    let long_ago = first - Duration::from_secs(13 * 3600);
+    fs::write(&file, vec![7; 70_000]).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(&file)
+        .unwrap()
+        .set_modified(long_ago)
+        .unwrap();
+    store.put(content(70_000)).await.unwrap();
+    assert!(written() > long_ago);
+    assert_eq!(
+        check(&store, &hash, 70_000).await,
+        Ok(()),
+        "what became of it is mended"
+    );
+}
+
+#[tokio::test]
+async fn product_databases_that_share_a_place_do_not_see_each_other() {
+    let above = TempDir::new().unwrap();
+    let one = folder(above.path());
+    let other = one.of_instance("fedc9876");
+    let hash = one.put(content(70_000)).await.unwrap();
+    assert_eq!(other.head(&hash).await, Ok(None));
+    assert_eq!(other.list().try_collect::<Vec<_>>().await, Ok(vec![]));
+    other.delete(&hash).await.unwrap();
+    assert!(one.head(&hash).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn what_a_dead_writer_left_is_no_content_and_is_swept() {
+    let above = TempDir::new().unwrap();
+    let store = folder(above.path());
+    let hash = store.put(content(70_000)).await.unwrap();
+    let text = hash.as_str();
+    let folder = above.path().join("0123abcd/sha256").join(&text[..2]);
+    let half = folder.join(format!("{text}#1"));
+    fs::write(&half, b"half").unwrap();
+    assert_eq!(store.list().try_collect::<Vec<_>>().await.unwrap().len(), 1);
+    let now = kodo_contract::now();
+    assert_eq!(
+        store.sweep(now - Duration::from_secs(60), false).await,
+        Ok(0),
+        "it may be at work"
+    );
+    let later = now + Duration::from_secs(60);
+    assert_eq!(store.sweep(later, true).await, Ok(1));
+    assert!(half.exists());
+    assert_eq!(store.sweep(later, false).await, Ok(1));
+    assert!(!half.exists() && folder.join(text).exists());
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_made_or_is_lost_says_so() {
+    let above = TempDir::new().unwrap();
+    let file = above.path().join("file");
+    fs::write(&file, b"").unwrap();
+    let store = folder(&file.join("artifacts"));
+    let error = store.put(content(10)).await.unwrap_err();
+    assert!(error.is_weather(), "{error}");
+    assert!(store.head(&ContentHash::of(b"")).await.is_err());
+}
+
+#[tokio::test]
+async fn a_store_that_fails_is_weather_and_one_that_refuses_is_not() {
+    let fake = Bucket::default();
+    let store = bucket(&fake, BUCKET).await;
+    let hash = store.put(content(10)).await.unwrap();
+    for (status, code) in [
+        (503, "artifact_store_unavailable"),
+        (500, "artifact_store_unavailable"),
+        (403, "artifact_store_denied"),
+        (401, "artifact_store_denied"),
+    ] {
+        fake.fail(Some(status));
+        let errors = [
+            store.put(content(20)).await.unwrap_err(),
+            store.head(&hash).await.unwrap_err(),
+            whole(&store, &hash, 10, None).await.unwrap_err(),
+            store.delete(&hash).await.unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(error.code(), code, "{status}: {error}");
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+        assert!(store.list().try_collect::<Vec<_>>().await.is_err());
+    }
+    fake.fail(None);
+    assert_eq!(check(&store, &hash, 10).await, Ok(()));
+
+    let elsewhere = bucket(&fake, "no-such-bucket").await;
+    assert_eq!(
+        elsewhere.put(content(10)).await.unwrap_err().code(),
+        "artifact_store_denied"
+    );
+}
+
+#[tokio::test]
+async fn a_store_that_is_not_there_is_weather() {
+    let access = S3Access {
+        // Nothing listens on the port of tcpmux.
+        endpoint: Some("http://127.0.0.1:1".into()),
+        region: "us-east-1".into(),
+        access_key_id: "id".into(),
+        secret_access_key: "key".into(),
+        session_token: None,
+    };
+    let place = Place::parse("s3://bucket").unwrap();
+    let store = ObjectArtifacts::new(place, Some(&access))
+        .unwrap()
+        .of_instance("0123abcd");
+    let error = store.put(content(10)).await.unwrap_err();
+    assert_eq!(error.code(), "artifact_store_unavailable", "{error}");
+}

@@ -1,0 +1,250 @@
+//! `GET /runs/:id/artifacts` and `GET /artifacts/:sha256`.
+
+use std::ops::Range;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use kodo_artifacts::content_of;
+use kodo_contract::{ArtifactEntry, ArtifactList, ContentHash, RunId, canonical_json, encode};
+use kodo_store::{ArtifactRow, Found};
+
+use crate::answer::{self, Subject};
+use crate::app::App;
+use crate::error::ApiError;
+use crate::params;
+use crate::range;
+
+/// `GET /runs/:id/artifacts`: what there is to fetch.
+pub(crate) async fn list(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+    app.open_for_reads()?;
+    let run_id =
+        params::path_id(request.uri().path(), RunId::parse)?.ok_or(ApiError::RunNotFound)?;
+    let rows = app
+        .in_time(async { Ok(app.store().artifacts_of(&run_id).await?) })
+        .await?
+        .ok_or(ApiError::RunNotFound)?;
+    let artifacts = rows.into_iter().map(entry).collect::<Result<_, _>>()?;
+    let list = ArtifactList {
+        run_id: run_id.clone(),
+        artifacts,
+    };
+    let value =
+        encode(&list).map_err(|invalid| ApiError::Internal(format!("egress: {invalid}")))?;
+    let subject = Subject {
+        run: Some(run_id),
+        ..Subject::default()
+    };
+    let text = serde_json::to_string(&value)?;
+    Ok(answer::json_about(StatusCode::OK, text, subject))
+}
+
+fn entry(row: ArtifactRow) -> Result<ArtifactEntry, ApiError> {
+    let unreadable = || ApiError::Internal(format!("the row of {} is unreadable", row.uri));
+    let (media_type, size, sha256, name) = match &row.stored {
+        Some((size, media_type)) => {
+            let hash = ContentHash::parse(&row.sha256).ok_or_else(unreadable)?;
+            let name = row.inline["name"].as_str().map(str::to_owned);
+            (media_type.clone(), *size, hash, name)
+        }
+        None => {
+            let content = content_of(&row.kind, &row.inline);
+            let size = content.bytes.len() as u64;
+            (
+                content.media_type.to_owned(),
+                size,
+                content.sha256,
+                content.name,
+            )
+        }
+    };
+    Ok(ArtifactEntry {
+        index: u32::try_from(row.index).map_err(|_| unreadable())?,
+        stored: row.stored.is_some(),
+        step_id: row.step_id.into(),
+        kind: row.kind,
+        name,
+        media_type,
+        size,
+        sha256,
+        uri: row.uri,
+    })
+}
+
+/// Content that was found, and where its bytes are.
+struct Content {
+    hash: ContentHash,
+    media_type: String,
+    size: u64,
+    /// `None` where they are in the store.
+    inline: Option<Bytes>,
+}
+
+/// `GET /artifacts/:sha256`: the bytes.
+pub(crate) async fn read(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+    app.open_for_reads()?;
+    let hash = params::path_id(request.uri().path(), ContentHash::parse)?
+        .ok_or(ApiError::NoContentHash)?;
+    let found = app
+        .in_time(async { Ok(app.store().artifact_by_hash(&hash).await?) })
+        .await?
+        .ok_or(ApiError::ArtifactNotFound)?;
+    let content = content(hash, found)?;
+    let etag = format!("\"{}\"", content.hash);
+    if range::is_known(request.headers(), &etag) {
+        return Ok(headed(StatusCode::NOT_MODIFIED, &content, Body::empty()));
+    }
+    if *request.method() == Method::HEAD {
+        if content.inline.is_none() {
+            let head = app.artifacts()?.head(&content.hash);
+            let there = app.in_time(async { Ok(head.await?) }).await?;
+            there.ok_or(kodo_artifacts::ArtifactError::Missing)?;
+        }
+        return Ok(headed(StatusCode::OK, &content, Body::empty()));
+    }
+    match range::wanted(request.headers(), &etag, content.size)? {
+        None => {
+            let body = body(&app, &content, None).await?;
+            Ok(headed(StatusCode::OK, &content, body))
+        }
+        Some(range) => {
+            let body = body(&app, &content, Some(range.clone())).await?;
+            let mut response = headed(StatusCode::PARTIAL_CONTENT, &content, body);
+            let Range { start, end } = range;
+            let headers = response.headers_mut();
+            set(headers, header::CONTENT_LENGTH, (end - start).to_string());
+            let text = format!("bytes {start}-{}/{}", end - 1, content.size);
+            set(headers, header::CONTENT_RANGE, text);
+            Ok(response)
+        }
+    }
+}
+
+fn content(hash: ContentHash, found: Found) -> Result<Content, ApiError> {
+    let (bytes, media_type) = match found {
+        Found::Row(ArtifactRow {
+            stored: Some((size, media_type)),
+            ..
+        }) => {
+            return Ok(Content {
+                hash,
+                media_type,
+                size,
+                inline: None,
+            });
+        }
+        // By the hash of the row: what the row hashes is its canonical JSON, whatever is in it.
+        Found::Row(row) => (canonical_json(&row.inline).into_bytes(), "application/json"),
+        Found::File(row) => {
+            let file = content_of(&row.kind, &row.inline);
+            (file.bytes, file.media_type)
+        }
+    };
+    if ContentHash::of(&bytes) != hash {
+        let cause = format!("a row says that it has {hash}, and has something else");
+        return Err(ApiError::ArtifactDamaged(cause));
+    }
+    Ok(Content {
+        hash,
+        media_type: media_type.to_owned(),
+        size: bytes.len() as u64,
+        inline: Some(bytes.into()),
+    })
+}
+
+async fn body(app: &App, content: &Content, range: Option<Range<u64>>) -> Result<Body, ApiError> {
+    if let Some(bytes) = &content.inline {
+        let Some(range) = range else {
+            return Ok(Body::from(bytes.clone()));
+        };
+        let place = |at: u64| usize::try_from(at).unwrap_or(bytes.len());
+        return Ok(Body::from(
+            bytes.slice(place(range.start)..place(range.end)),
+        ));
+    }
+    let store = app.artifacts()?;
+    let hash = content.hash.clone();
+    let reading = kodo_artifacts::read(store, &hash, content.size, range.clone());
+    let pieces = match range {
+        None => app.in_time(async { Ok(reading.await?) }).await?,
+        // All of it is read before the first byte of a range is sent: that may take its time, and each piece has its
+        // own deadline.
+        Some(_) => reading.await?,
+    };
+    // From here on the status is told: what goes wrong cuts the body short of its length.
+    Ok(Body::from_stream(pieces.inspect_err(move |error| {
+        tracing::error!(%error, artifact.sha256 = %hash, "an artifact was not sent to its end");
+    })))
+}
+
+/// An answer about content. Whatever a program left is to be looked at and not to be run: no browser takes it for a
+/// page of ours.
+fn headed(status: StatusCode, content: &Content, body: Body) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::ACCEPT_RANGES, "bytes"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; sandbox",
+        ),
+        (header::CONTENT_DISPOSITION, "attachment"),
+        // It is the same for ever; whether one may have it is asked again.
+        (header::CACHE_CONTROL, "private, no-cache"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    set(headers, header::ETAG, format!("\"{}\"", content.hash));
+    set(
+        headers,
+        HeaderName::from_static("repr-digest"),
+        digest(&content.hash),
+    );
+    if status != StatusCode::NOT_MODIFIED {
+        set(headers, header::CONTENT_TYPE, content.media_type.clone());
+        set(headers, header::CONTENT_LENGTH, content.size.to_string());
+    }
+    response
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: String) {
+    // A media type that no header can carry was put into its row by hand.
+    let value = HeaderValue::try_from(value);
+    headers.insert(
+        name,
+        value.unwrap_or(HeaderValue::from_static("application/octet-stream")),
+    );
+}
+
+/// The hash of the whole content, as RFC 9530 writes it.
+fn digest(hash: &ContentHash) -> String {
+    let digits = hash.as_str().as_bytes();
+    let value = |digit: u8| char::from(digit).to_digit(16).unwrap_or_default() as u8;
+    let bytes: Vec<u8> = digits
+        .chunks_exact(2)
+        .map(|pair| value(pair[0]) << 4 | value(pair[1]))
+        .collect();
+    format!("sha-256=:{}:", STANDARD.encode(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_is_written_as_the_standard_says() {
+        // The hash of no bytes, as RFC 9530 has it in its examples of empty content.
+        let empty = digest(&ContentHash::of(b""));
+        assert_eq!(
+            empty,
+            "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:"
+        );
+    }
+}
