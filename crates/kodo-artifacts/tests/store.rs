@@ -2,7 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
-#[path = "shared/bucket.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "shared with the tests of the binary"
+)]
+#[path = "../../kodo/tests/it/bucket.rs"]
 mod bucket;
 
 use std::fs;

@@ -218,8 +218,8 @@ mod tests {
         let file = &result.files[0];
         assert_eq!(file.name, "result.json");
         let content = format!(r#"{{"job":"{hash}","seed":424242,"tool":"repo.change"}}"#);
-        assert_eq!(file.content, Some(content));
         assert_eq!(file.sha256, sha256_hex(content.as_bytes()));
+        assert_eq!(file.content, Some(content));
     }
 
     #[tokio::test]

@@ -7,7 +7,6 @@ mod api;
 mod artifacts;
 mod artifacts_gc;
 mod artifacts_lost;
-#[path = "../../../kodo-artifacts/tests/shared/bucket.rs"]
 mod bucket;
 mod canonical_sql;
 mod catalogue;

@@ -66,17 +66,6 @@ impl Bucket {
         self.0.lock().unwrap().objects.keys().cloned().collect()
     }
 
-    /// Changes what is under a key, or removes it.
-    pub fn change(&self, key: &str, bytes: Option<&[u8]>) {
-        let mut inner = self.0.lock().unwrap();
-        match bytes {
-            Some(bytes) => inner
-                .objects
-                .insert(key.to_owned(), Bytes::copy_from_slice(bytes)),
-            None => inner.objects.remove(key),
-        };
-    }
-
     /// Every request so far: method, path and query.
     pub fn requests(&self) -> Vec<String> {
         self.0.lock().unwrap().requests.clone()
