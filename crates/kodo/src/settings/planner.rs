@@ -450,4 +450,14 @@ mod tests {
         let refused = live(|flags| flags.oc_opencode_version = Some("latest".into())).unwrap_err();
         assert!(refused.contains("1.18.33"), "{refused}");
     }
+
+    #[test]
+    fn the_version_that_is_accepted_by_default_is_the_one_that_was_tested() {
+        let settings = live(|flags| flags.oc_provider = Some("opencode".into())).unwrap();
+        let Some(LiveSettings::OpenCode(opencode)) = settings.live else {
+            panic!("no OpenCode");
+        };
+        let tested = kodo_planner::TESTED_VERSION.to_owned();
+        assert_eq!(opencode.version, VersionRule::Exactly(tested));
+    }
 }
