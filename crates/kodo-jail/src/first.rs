@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
@@ -20,10 +20,12 @@ use crate::defence::{Defence, Defences};
 use crate::program::Program;
 use crate::sys::{self, Fork};
 use crate::wire::{Cut, Exit, Fault, Kind, Spec, Started, receive, send};
-use crate::{collect, helper, tree, watch};
+use crate::{collect, doors, helper, tree, watch};
 
 /// How often is looked, where no cgroup bounds memory.
 const LOOK: Duration = Duration::from_millis(10);
+/// The same for a program that stays: looking costs time, and nobody else is in its jail.
+const SELDOM: Duration = Duration::from_secs(1);
 
 /// Builds the rest of the jail, runs the program in it, kills what is left, and hands everything back.
 pub(crate) fn run(
@@ -52,6 +54,10 @@ pub(crate) fn run(
         given.insert(file.name.clone(), (file.size, hash));
     }
     let program = Program::prepare(spec, defences)?;
+    if let Some(port) = spec.resident {
+        let listener = doors::listener(port).map_err(Fault::at("doors"))?;
+        doors::hand_out(control, listener.as_fd()).map_err(Fault::at("doors"))?;
+    }
     let ended = sys::children_ended().map_err(Fault::at("signals"))?;
     // Closes when the program begins; before that it carries the reason why it does not.
     let (mut says, mut tell) = UnixStream::pair().map_err(Fault::at("fork"))?;
@@ -84,7 +90,8 @@ pub(crate) fn run(
         child,
         deadline: defences
             .on(Defence::Deadline)
-            .then(|| began + spec.limits.wall),
+            .then(|| began + spec.limits.wall)
+            .filter(|_| spec.resident.is_none()),
         folder,
         given,
         seen: watch::Seen::default(),
@@ -215,10 +222,14 @@ impl Job<'_> {
                 while rustix::io::read(ended, &mut drain).is_ok_and(|count| count > 0) {}
             }
             if service.contains(PollFlags::IN) {
-                let mut probe = [0];
                 // A service that died before it had read everything is an error here, and gone: see below.
-                if matches!(control.read(&mut probe), Ok(1)) && probe[0] == Kind::Stop as u8 {
-                    return Ok(Some(Cut::Stopped));
+                match receive(control) {
+                    Ok((Kind::Stop, _)) => return Ok(Some(Cut::Stopped)),
+                    Ok((Kind::Dial, _)) if self.spec.resident.is_some() => {
+                        doors::hand_out(control, doors::socket()?.as_fd())?;
+                        continue;
+                    }
+                    _ => {}
                 }
             }
             let gone = PollFlags::IN | PollFlags::HUP | PollFlags::ERR;
@@ -234,7 +245,12 @@ impl Job<'_> {
             .deadline
             .map(|deadline| deadline.saturating_duration_since(Instant::now()));
         if self.spec.watch {
-            most = Some(most.map_or(LOOK, |most| most.min(LOOK)));
+            let look = if self.spec.resident.is_some() {
+                SELDOM
+            } else {
+                LOOK
+            };
+            most = Some(most.map_or(look, |most| most.min(look)));
         }
         most.and_then(|most| Timespec::try_from(most).ok())
     }

@@ -19,6 +19,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use crate::defence::{Defence, Defences};
 use crate::first;
+use crate::lifeline;
 use crate::sys::{self, Fork};
 use crate::tree::USER;
 use crate::wire::{Fault, Kind, Spec, from_json, receive, send};
@@ -32,6 +33,14 @@ const CONTROL: i32 = 3;
 /// first thing in `main`, before there are threads. Returns otherwise.
 pub fn be_the_helper_if_asked() {
     let mut arguments = std::env::args_os();
+    let mut others = std::env::args_os().skip(1);
+    if others
+        .next()
+        .is_some_and(|first| first == lifeline::ARGUMENT)
+    {
+        eprintln!("{}", lifeline::become_program(others));
+        sys::exit_now(126);
+    }
     if arguments.nth(1).is_some_and(|first| first == ARGUMENT) && arguments.next().is_none() {
         run(&Defences::ALL);
     }
@@ -211,7 +220,7 @@ fn leave_root(spec: &Spec) -> Result<(), Fault> {
     Ok(())
 }
 
-fn become_user(user: u32) -> rustix::io::Result<()> {
+pub(crate) fn become_user(user: u32) -> rustix::io::Result<()> {
     let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(user));
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid)

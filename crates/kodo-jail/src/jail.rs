@@ -21,6 +21,14 @@ const USERS: u32 = 65_536;
 /// `nobody`, where a container maps no such user.
 const NOBODY: u32 = 65_534;
 
+/// A user of the machine that nothing else is, for a program of this process where that is user 0; `None` where it is
+/// an ordinary user already.
+#[must_use]
+pub fn unprivileged_user() -> Option<u32> {
+    let root = rustix::process::geteuid().is_root();
+    root.then(|| FIRST_USER + std::process::id() % USERS)
+}
+
 /// How the helper is started.
 #[derive(Clone, Debug)]
 pub struct Helper {

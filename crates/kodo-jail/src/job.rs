@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -16,6 +17,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use sha2::{Digest, Sha256};
 
 use crate::cgroup::{CgroupPolicy, Group, Seen};
+use crate::doors;
 use crate::jail::Inner;
 use crate::wire::{
     self, CHUNK, Cut, Exit, Fault, FileHeader, Frames, Kind, Spec, Started, from_json, json_frame,
@@ -31,7 +33,8 @@ pub(crate) fn run(
     waited_for: &OwnedFd,
 ) -> Result<JobResult, SandboxError> {
     let group = group(inner, spec)?;
-    let mut talk = Talk::begin(inner, spec, group.as_ref()).map_err(broken("start the helper"))?;
+    let mut talk =
+        Talk::begin(inner, spec, group.as_ref(), None).map_err(broken("start the helper"))?;
     let outcome = talk.hold(spec, waited_for);
     // At the usual end all of the job is dead by now: the helper ends after the first process of the jail, and
     // that only after the kernel has killed the rest. Where it is cut short here, that follows at once.
@@ -43,13 +46,13 @@ pub(crate) fn run(
     talk.judge(inner, spec, by_group, seen)
 }
 
-fn broken(what: &str) -> impl Fn(io::Error) -> SandboxError + '_ {
+pub(crate) fn broken(what: &str) -> impl Fn(io::Error) -> SandboxError + '_ {
     move |error| SandboxError::Unavailable {
         reason: format!("{what}: {error}"),
     }
 }
 
-fn group(inner: &Inner, spec: &JobSpec) -> Result<Option<Group>, SandboxError> {
+pub(crate) fn group(inner: &Inner, spec: &JobSpec) -> Result<Option<Group>, SandboxError> {
     let refused = |reason: String| SandboxError::Refused {
         mechanism: "cgroup".to_owned(),
         reason,
@@ -71,31 +74,55 @@ fn group(inner: &Inner, spec: &JobSpec) -> Result<Option<Group>, SandboxError> {
     }
 }
 
+/// What makes a job one that stays.
+#[derive(Clone, Copy)]
+pub(crate) struct Stays<'a> {
+    /// Its program on the machine, whose content is given to it as a file of this name.
+    pub(crate) program: &'a Path,
+    pub(crate) name: &'a str,
+    /// Where the service listens in its network.
+    pub(crate) port: u16,
+}
+
 /// The conversation with one helper.
-struct Talk {
+pub(crate) struct Talk {
     child: Child,
-    control: UnixStream,
-    stdout: Option<ChildStdout>,
-    stderr: Option<ChildStderr>,
-    outgoing: VecDeque<u8>,
+    pub(crate) control: UnixStream,
+    pub(crate) stdout: Option<ChildStdout>,
+    pub(crate) stderr: Option<ChildStderr>,
+    pub(crate) outgoing: VecDeque<u8>,
+    /// What is sent after that: the program that stays.
+    rest: Option<File>,
     frames: Frames,
-    heard: Heard,
-    printed: [Captured; 2],
+    pub(crate) heard: Heard,
+    /// Sockets that came, in their order.
+    pub(crate) doors: Vec<OwnedFd>,
+    pub(crate) printed: [Captured; 2],
     too_much: bool,
     late: bool,
     abandoned: bool,
 }
 
 #[derive(Default)]
-struct Heard {
-    started: Option<Started>,
-    fault: Option<Fault>,
+pub(crate) struct Heard {
+    pub(crate) started: Option<Started>,
+    pub(crate) fault: Option<Fault>,
     files: Vec<(FileHeader, Vec<u8>)>,
-    exit: Option<Exit>,
+    pub(crate) exit: Option<Exit>,
 }
 
 impl Talk {
-    fn begin(inner: &Inner, spec: &JobSpec, group: Option<&Group>) -> io::Result<Self> {
+    pub(crate) fn begin(
+        inner: &Inner,
+        spec: &JobSpec,
+        group: Option<&Group>,
+        resident: Option<Stays<'_>>,
+    ) -> io::Result<Self> {
+        let rest = resident.map(|it| File::open(it.program)).transpose()?;
+        let stays = match (resident, &rest) {
+            (Some(resident), Some(file)) => Some((resident, file.metadata()?.len())),
+            _ => None,
+        };
         let (control, theirs) = UnixStream::pair()?;
         let helper = &inner.config.helper;
         let mut command = Command::new(&helper.program);
@@ -135,9 +162,11 @@ impl Talk {
             control,
             stdout,
             stderr,
-            outgoing: outgoing(inner, spec, group.is_none())?.into(),
+            outgoing: outgoing(inner, spec, group.is_none(), stays)?.into(),
+            rest,
             frames: Frames::default(),
             heard: Heard::default(),
+            doors: Vec::new(),
             printed: [(); 2].map(|()| Captured::keeping(spec.limits.kept_bytes)),
             too_much: false,
             late: false,
@@ -156,7 +185,7 @@ impl Talk {
                 return Ok(());
             }
             let mut wanted = PollFlags::IN;
-            if !self.outgoing.is_empty() {
+            if self.has_more() {
                 wanted |= PollFlags::OUT;
             }
             let mut fds = vec![
@@ -191,19 +220,51 @@ impl Talk {
     }
 
     /// Sends what fits. A helper that has already refused does not read on; what it says is read all the same.
-    fn feed(&mut self) {
-        while !self.outgoing.is_empty() {
+    pub(crate) fn feed(&mut self) {
+        loop {
+            if self.outgoing.is_empty() && !self.refill() {
+                return;
+            }
             let (first, _) = self.outgoing.as_slices();
             match self.control.write(first) {
                 Ok(count) => drop(self.outgoing.drain(..count)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(_) => self.outgoing.clear(),
+                Err(_) => {
+                    self.outgoing.clear();
+                    self.rest = None;
+                }
             }
         }
     }
 
-    fn read_streams(&mut self, buffer: &mut [u8], most: u64) -> io::Result<()> {
+    /// The next piece of what is still to be sent, if there is any.
+    fn refill(&mut self) -> bool {
+        let Some(file) = &mut self.rest else {
+            return false;
+        };
+        let mut piece = vec![0; CHUNK];
+        match file.read(&mut piece) {
+            Ok(count) if count > 0 => {
+                self.outgoing
+                    .extend(wire::frame(Kind::Data, &piece[..count]));
+                true
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => true,
+            // A file that became shorter, or unreadable: the helper waits for the rest in vain, and is ended.
+            _ => {
+                self.rest = None;
+                false
+            }
+        }
+    }
+
+    /// Whether there is something to be sent.
+    pub(crate) fn has_more(&self) -> bool {
+        !self.outgoing.is_empty() || self.rest.is_some()
+    }
+
+    pub(crate) fn read_streams(&mut self, buffer: &mut [u8], most: u64) -> io::Result<()> {
         let [out, err] = &mut self.printed;
         let open = drain(&mut self.stdout, out, buffer)?;
         if !open {
@@ -222,9 +283,9 @@ impl Talk {
     }
 
     /// Reads frames. True where there will be no more.
-    fn listen(&mut self, buffer: &mut [u8], spec: &JobSpec) -> io::Result<bool> {
+    pub(crate) fn listen(&mut self, buffer: &mut [u8], spec: &JobSpec) -> io::Result<bool> {
         loop {
-            let over = match self.control.read(buffer) {
+            let over = match doors::receive(&self.control, buffer, &mut self.doors) {
                 Ok(0) => true,
                 Ok(count) => {
                     self.frames.push(&buffer[..count]);
@@ -244,7 +305,7 @@ impl Talk {
         }
     }
 
-    fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         // The usual end has come by itself; killing what is dead is nothing.
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -315,7 +376,12 @@ impl Talk {
 }
 
 /// The specification, then the content of each file.
-fn outgoing(inner: &Inner, spec: &JobSpec, watch: bool) -> io::Result<Vec<u8>> {
+fn outgoing(
+    inner: &Inner,
+    spec: &JobSpec,
+    watch: bool,
+    stays: Option<(Stays<'_>, u64)>,
+) -> io::Result<Vec<u8>> {
     let read_only = inner
         .config
         .read_only
@@ -336,11 +402,17 @@ fn outgoing(inner: &Inner, spec: &JobSpec, watch: bool) -> io::Result<Vec<u8>> {
                     size: file.content.len() as u64,
                     executable: file.executable,
                 })
+                .chain(stays.map(|(stays, size)| FileHeader {
+                    name: stays.name.to_owned(),
+                    size,
+                    executable: true,
+                }))
                 .collect(),
             limits: spec.limits,
             become_users: inner.next_users(),
             watch,
             read_only,
+            resident: stays.map(|(stays, _)| stays.port),
         },
     )?;
     for file in &spec.files {
@@ -409,7 +481,9 @@ impl Heard {
                 }
                 held.extend_from_slice(&content);
             }
-            Kind::Spec | Kind::Stop => return Err(invalid()),
+            // Its socket is among those that came.
+            Kind::Door => {}
+            Kind::Spec | Kind::Stop | Kind::Dial => return Err(invalid()),
         }
         Ok(())
     }

@@ -5,18 +5,24 @@
 //! [`be_the_helper_if_asked`] is what a program that has one calls first in `main`; [`Capabilities`] says what
 //! of all this a machine has. `docs/sandbox.md` says what it stops and what it does not.
 //!
-//! Whatever cannot be put up refuses the job. There is no way through this crate that runs a program without.
+//! Whatever cannot be put up refuses the job. There is no way through this crate that runs a job without.
+//!
+//! [`Resident`] is a program of the service's own in the same jail, for as long as the service lives.
+//! [`lifeline_command`] is the one thing here that is no jail, for such a program that an operator wants outside of one.
 
 mod cgroup;
 mod collect;
 mod defence;
+mod doors;
 mod first;
 mod helper;
 mod jail;
 mod job;
 mod landlock;
+mod lifeline;
 mod probe;
 mod program;
+mod resident;
 mod seccomp;
 mod sys;
 mod tree;
@@ -28,5 +34,7 @@ pub use defence::Defence;
 pub use helper::be_the_helper_if_asked;
 #[doc(hidden)]
 pub use helper::be_the_helper_without;
-pub use jail::{Helper, Jail, JailConfig};
+pub use jail::{Helper, Jail, JailConfig, unprivileged_user};
+pub use lifeline::lifeline_command;
 pub use probe::{Capabilities, Finding, hint_for};
+pub use resident::{Resident, ResidentSpec};

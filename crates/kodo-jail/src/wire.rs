@@ -25,6 +25,10 @@ pub(crate) enum Kind {
     Data = b'D',
     /// To the helper: end the job, it printed too much.
     Stop = b'K',
+    /// To the helper: hand out a socket of the jail's network.
+    Dial = b'C',
+    /// From the helper: a socket, which comes with it.
+    Door = b'O',
     /// From the helper: [`Started`].
     Started = b'R',
     /// From the helper: [`Fault`].
@@ -41,6 +45,8 @@ impl Kind {
             Self::Spec,
             Self::Data,
             Self::Stop,
+            Self::Dial,
+            Self::Door,
             Self::Started,
             Self::Fault,
             Self::File,
@@ -65,6 +71,9 @@ pub(crate) struct Spec {
     pub(crate) watch: bool,
     /// Further folders of the machine that are there, read-only.
     pub(crate) read_only: Vec<String>,
+    /// Where the service listens in the jail's network, for a program that stays: it has no bound on its time, and
+    /// the service is handed sockets of its network.
+    pub(crate) resident: Option<u16>,
 }
 
 /// A file whose content follows.

@@ -35,6 +35,44 @@ impl Completion {
         self.take(bytes, "delta", secret)
     }
 
+    /// Whether the answer is there to its end, and is one.
+    ///
+    /// # Errors
+    /// What became of it instead.
+    pub(crate) fn whole(&self, max_tokens: u32, secret: Option<&Secret>) -> Result<(), Failure> {
+        if !self.has_choice {
+            return Err(invalid("the provider's answer is empty: it has no choices"));
+        }
+        if !self.refusal.trim().is_empty() {
+            return Err(Failure::new(
+                FailureCode::PlannerDeclined,
+                format!("the model declined: {}", told(&self.refusal, secret)),
+            ));
+        }
+        match self.finish_reason.as_deref() {
+            Some("content_filter") => Err(Failure::new(
+                FailureCode::PlannerFiltered,
+                "the provider's content filter took the answer",
+            )),
+            Some("length") => Err(Failure::new(
+                FailureCode::PlannerTruncated,
+                format!(
+                    "the answer was cut off at the limit of {max_tokens} tokens, or at the end of the model's context; \
+                     OC_MAX_TOKENS sets the limit"
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The text in which the plan has to be.
+    pub(crate) fn into_text(self) -> String {
+        match self.arguments {
+            Some(arguments) if !arguments.trim().is_empty() => arguments,
+            _ => self.content,
+        }
+    }
+
     fn take(&mut self, bytes: &[u8], part: &str, secret: Option<&Secret>) -> Result<(), Failure> {
         let value = parse_json(bytes).map_err(|error| {
             invalid(format!(

@@ -110,6 +110,24 @@ impl Dialect {
         body
     }
 
+    /// Puts a body that somebody else wrote into this dialect. The form is theirs.
+    pub(crate) fn adapt(self, body: &mut Value, seed: u64) {
+        let Some(members) = body.as_object_mut() else {
+            return;
+        };
+        if self.completion_tokens
+            && let Some(most) = members.remove("max_tokens")
+        {
+            members.insert("max_completion_tokens".to_owned(), most);
+        }
+        if !self.temperature {
+            members.remove("temperature");
+        }
+        if self.seed && i64::try_from(seed).is_ok() {
+            members.insert("seed".to_owned(), seed.into());
+        }
+    }
+
     /// The dialect to try after the server did not take a request (400 or 422); `None` where there is none left.
     pub(crate) fn after_rejection(self, parameter: &str, message: &str) -> Option<Self> {
         let names = |wanted: &str| {

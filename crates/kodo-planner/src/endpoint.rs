@@ -39,23 +39,8 @@ impl Endpoint {
     ///
     /// [`EndpointError`].
     pub fn parse(base: &str, allow_http: bool) -> Result<Self, EndpointError> {
-        if base.contains(['?', '#', '@']) {
-            return Err(EndpointError::Decorated);
-        }
-        let uri: Uri = base.parse().map_err(|_| EndpointError::NotAUrl)?;
-        let host = uri.host().filter(|host| !host.is_empty());
-        let (Some(scheme), Some(authority), Some(host)) = (uri.scheme_str(), uri.authority(), host)
-        else {
-            return Err(EndpointError::NotAUrl);
-        };
-        match scheme {
-            "https" => {}
-            "http" if allow_http || is_loopback(host) => {}
-            "http" => return Err(EndpointError::InTheClear),
-            _ => return Err(EndpointError::NotAUrl),
-        }
-        let path = uri.path().trim_end_matches('/');
-        let path = match path {
+        let (scheme, authority, path) = base_of(base, allow_http)?;
+        let path = match path.as_str() {
             "" => "/v1/chat/completions".to_owned(),
             whole if whole.ends_with("/chat/completions") => whole.to_owned(),
             other => format!("{other}/chat/completions"),
@@ -75,6 +60,30 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// Scheme, authority and path (without a slash at its end) of a URL that may be asked.
+pub(crate) fn base_of(
+    base: &str,
+    allow_http: bool,
+) -> Result<(String, String, String), EndpointError> {
+    if base.contains(['?', '#', '@']) {
+        return Err(EndpointError::Decorated);
+    }
+    let uri: Uri = base.parse().map_err(|_| EndpointError::NotAUrl)?;
+    let host = uri.host().filter(|host| !host.is_empty());
+    let (Some(scheme), Some(authority), Some(host)) = (uri.scheme_str(), uri.authority(), host)
+    else {
+        return Err(EndpointError::NotAUrl);
+    };
+    match scheme {
+        "https" => {}
+        "http" if allow_http || is_loopback(host) => {}
+        "http" => return Err(EndpointError::InTheClear),
+        _ => return Err(EndpointError::NotAUrl),
+    }
+    let path = uri.path().trim_end_matches('/');
+    Ok((scheme.to_owned(), authority.to_string(), path.to_owned()))
 }
 
 fn is_loopback(host: &str) -> bool {

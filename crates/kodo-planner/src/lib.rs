@@ -1,9 +1,11 @@
 //! OC: what turns an intent into a plan.
 //!
 //! [`Planner`] is the port. [`ReplayPlanner`] answers from committed fixtures and never opens a socket; [`LivePlanner`]
-//! asks a model by the OpenAI-compatible API; [`RecordPlanner`] asks it and keeps what it answers as a fixture.
+//! asks a model by the OpenAI-compatible API, [`OpenCodePlanner`] through OpenCode; [`RecordPlanner`] asks one of them and
+//! keeps what it answers as a fixture.
 
 mod completion;
+mod converse;
 mod dialect;
 mod endpoint;
 mod error;
@@ -12,6 +14,8 @@ mod failure;
 mod fixture;
 mod folder;
 mod live;
+mod opencode;
+mod patience;
 mod policy;
 mod port;
 mod prompt;
@@ -29,8 +33,12 @@ pub use failure::{Failure, FailureCode};
 pub use fixture::{DEFAULT_KEY, Fixture, Recorded, SCHEMA_VERSION, fixture_key};
 pub use folder::{FixtureFolder, Saved};
 pub use live::{LiveConfig, LivePlanner};
+pub use opencode::{
+    GATE_PORT, OpenCodeConfig, OpenCodeLauncher, OpenCodePlace, OpenCodePlanner, OpenCodeProcess,
+    OpenCodeUrl, Start, Stream, TESTED_VERSION, VersionRule,
+};
 pub use policy::Policy;
-pub use port::{PlanRequest, PlanSource, Planned, Planner};
+pub use port::{LiveModel, PlanRequest, PlanSource, Planned, Planner};
 pub use prompt::PROMPT_VERSION;
 pub use record::{RecordPlanner, fresh};
 pub use replay::ReplayPlanner;

@@ -23,6 +23,12 @@ pub trait Planner: Send + Sync {
     async fn plan(&self, request: &PlanRequest<'_>) -> Result<Planned, PlanError>;
 }
 
+/// A planner that asks a model: what it answers can be recorded.
+pub trait LiveModel: Planner {
+    /// The model's name at its provider.
+    fn model(&self) -> &str;
+}
+
 /// What a planner is asked.
 #[derive(Clone, Copy, Debug)]
 pub struct PlanRequest<'a> {

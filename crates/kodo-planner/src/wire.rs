@@ -30,7 +30,7 @@ use crate::told::told;
 use crate::{Endpoint, Secret};
 
 /// How much of an answer is read. A plan is a fraction of that; what is longer is no plan.
-const MAX_ANSWER_BYTES: usize = 4 << 20;
+pub(crate) const MAX_ANSWER_BYTES: usize = 4 << 20;
 
 /// How much of the body of an error is read.
 const MAX_ERROR_BYTES: usize = 64 << 10;
@@ -42,7 +42,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What ends a stream of chunks.
-const DONE: &[u8] = b"[DONE]";
+pub(crate) const DONE: &[u8] = b"[DONE]";
 
 /// The connection to one endpoint.
 #[derive(Debug)]
@@ -81,7 +81,8 @@ impl Wire {
         http.set_nodelay(true);
         http.enforce_http(false);
         http.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let builder = HttpsConnectorBuilder::new().with_tls_config(tls(&endpoint));
+        let builder = HttpsConnectorBuilder::new()
+            .with_tls_config(tls(endpoint.uri().scheme_str() == Some("http")));
         let connector = builder.https_or_http().enable_http1().wrap_connector(http);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
@@ -104,15 +105,10 @@ impl Wire {
         body: &Value,
         idempotency_key: &str,
     ) -> Result<Outcome, Failure> {
-        let request = self.request(body, idempotency_key)?;
-        let response = self
-            .client
-            .request(request)
-            .await
-            .map_err(|error| unreachable("the provider cannot be reached", &error))?;
-        if !response.status().is_success() {
-            return Ok(Outcome::Refused(self.refusal(response).await));
-        }
+        let response = match self.open(body, idempotency_key).await? {
+            Ok(response) => response,
+            Err(refusal) => return Ok(Outcome::Refused(refusal)),
+        };
         match media_type(response.headers()).as_deref() {
             Some("text/event-stream") => self.stream(response.into_body()).await,
             // Some servers leave it out; what they sent is then JSON or it is not.
@@ -130,6 +126,24 @@ impl Wire {
             )),
         }
         .map(Outcome::Completion)
+    }
+
+    /// Sends one request; a success is handed out unread.
+    pub(crate) async fn open(
+        &self,
+        body: &Value,
+        idempotency_key: &str,
+    ) -> Result<Result<Response<Incoming>, Refusal>, Failure> {
+        let request = self.request(body, idempotency_key)?;
+        let response = self
+            .client
+            .request(request)
+            .await
+            .map_err(|error| unreachable("the provider cannot be reached", &error))?;
+        if response.status().is_success() {
+            return Ok(Ok(response));
+        }
+        Ok(Err(self.refusal(response).await))
     }
 
     fn request(
@@ -217,7 +231,7 @@ impl Wire {
 
 /// How servers prove who they are: by the machine's own certificate authorities, or those in `SSL_CERT_FILE`, so that a
 /// provider inside of a company is trusted as everything else there is; a container without any gets Mozilla's.
-fn tls(endpoint: &Endpoint) -> ClientConfig {
+pub(crate) fn tls(in_the_clear: bool) -> ClientConfig {
     #[expect(
         clippy::expect_used,
         reason = "ring supports the default protocol versions"
@@ -225,7 +239,7 @@ fn tls(endpoint: &Endpoint) -> ClientConfig {
     let builder = ClientConfig::builder_with_provider(ring::default_provider().into())
         .with_safe_default_protocol_versions()
         .expect("ring supports the default protocol versions");
-    let builder = if endpoint.uri().scheme_str() == Some("http") {
+    let builder = if in_the_clear {
         // Reading the authorities takes a while, and nobody will ask for them.
         builder.with_root_certificates(RootCertStore::empty())
     } else {
@@ -238,7 +252,7 @@ fn tls(endpoint: &Endpoint) -> ClientConfig {
 }
 
 /// The media type, in lower case and without its parameters.
-fn media_type(headers: &HeaderMap) -> Option<String> {
+pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(CONTENT_TYPE)?;
     let text = String::from_utf8_lossy(value.as_bytes());
     let media_type = text.split(';').next().unwrap_or_default();
@@ -258,7 +272,7 @@ async fn collect(mut body: Incoming, limit: usize) -> Result<Vec<u8>, Failure> {
 }
 
 /// The next piece of the body.
-async fn next(body: &mut Incoming) -> Result<Option<Bytes>, Failure> {
+pub(crate) async fn next(body: &mut Incoming) -> Result<Option<Bytes>, Failure> {
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
             incomplete(&format!(
@@ -273,7 +287,7 @@ async fn next(body: &mut Incoming) -> Result<Option<Bytes>, Failure> {
     Ok(None)
 }
 
-fn too_large() -> Failure {
+pub(crate) fn too_large() -> Failure {
     Failure::new(
         FailureCode::PlannerAnswerTooLarge,
         format!(
@@ -282,7 +296,7 @@ fn too_large() -> Failure {
     )
 }
 
-fn incomplete(what: &str) -> Failure {
+pub(crate) fn incomplete(what: &str) -> Failure {
     Failure::new(FailureCode::PlannerAnswerIncomplete, what)
 }
 
@@ -294,7 +308,7 @@ fn unreachable(what: &str, error: &(dyn StdError + 'static)) -> Failure {
 }
 
 /// The innermost cause: what the system or the protocol said, without the addresses that outer layers add.
-fn cause(error: &(dyn StdError + 'static)) -> String {
+pub(crate) fn cause(error: &(dyn StdError + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;

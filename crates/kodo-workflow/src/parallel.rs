@@ -129,11 +129,15 @@ mod tests {
 
     #[tokio::test]
     async fn after_a_failure_what_runs_finishes_and_nothing_begins() {
-        let (failed, over) = (Notify::new(), AtomicUsize::new(0));
+        let (began, over) = (Notify::new(), AtomicUsize::new(0));
         let work = (0..4).map(async |index: usize| {
             match index {
-                0 => failed.notify_one(),
-                1 => failed.notified().await,
+                0 => began.notified().await,
+                1 => {
+                    began.notify_one();
+                    // The other one's turn to fail.
+                    tokio::task::yield_now().await;
+                }
                 _ => {}
             }
             over.fetch_add(1, Ordering::SeqCst);

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use kodo_artifacts::{ArtifactStore, Shelf};
-use kodo_planner::{LivePlanner, Planner, RecordPlanner, ReplayPlanner};
 use kodo_sandbox::SecretFolder;
 use kodo_server::Readiness;
 use kodo_store::{MigrationState, Store, StoreError};
@@ -14,8 +13,8 @@ use kodo_workflow::{Engine, EngineConfig};
 use tokio::time::{Instant, timeout_at};
 
 use crate::runs::EngineRuns;
-use crate::sandbox;
-use crate::settings::{PlannerMode, PlannerSettings, Settings};
+use crate::settings::Settings;
+use crate::{planner, sandbox};
 
 /// The oldest server that is supported, because it is the oldest that is tested.
 pub(crate) const OLDEST_POSTGRES: i32 = 15;
@@ -38,6 +37,7 @@ pub(crate) async fn boot(
     // comes of it.
     let sandbox = sandbox::of(settings).await?;
     let artifacts = settings.artifacts.open().await?;
+    let planner = planner::of(settings).await?;
     prepare(settings, store).await?;
     let deadline = Instant::now() + settings.db_connect_timeout;
     let instance = patiently(settings, deadline, || store.instance()).await?;
@@ -60,23 +60,11 @@ pub(crate) async fn boot(
         },
         store.clone(),
         artifacts,
-        planner(&settings.planner)?,
+        planner,
         sandbox,
     );
     runs.set(engine);
     Ok(())
-}
-
-/// The planner that is configured.
-fn planner(settings: &PlannerSettings) -> anyhow::Result<Arc<dyn Planner>> {
-    Ok(match settings.mode {
-        PlannerMode::Replay => Arc::new(ReplayPlanner::new(settings.fixtures_dir.clone())),
-        PlannerMode::Live => Arc::new(LivePlanner::new(settings.model()?)),
-        PlannerMode::Record => Arc::new(RecordPlanner::new(
-            LivePlanner::new(settings.model()?),
-            settings.folder()?,
-        )),
-    })
 }
 
 /// Makes the product database exist and brings schema `app` to this version's state.

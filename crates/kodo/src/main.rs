@@ -6,6 +6,8 @@ mod commands;
 mod demo;
 mod doctor;
 mod environment;
+mod opencode;
+mod planner;
 mod ports;
 mod runs;
 mod sandbox;

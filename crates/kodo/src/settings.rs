@@ -16,6 +16,9 @@ use kodo_store::DatabaseConfig;
 use crate::environment;
 
 pub(crate) use artifacts::ArtifactSettings;
+pub(crate) use planner::{
+    LiveSettings, OpenCodeSettings, OpenCodeSetup, PlannerMode, PlannerSettings,
+};
 pub(crate) use planner::{PlannerMode, PlannerSettings};
 pub(crate) use sandbox::SandboxMode;
 use sandbox::jail_config;
@@ -87,6 +90,7 @@ keys! {
     drain_grace_ms "drain-grace-ms" "DRAIN_GRACE_MS" "10000" "How long a shutdown waits for running steps and requests, in milliseconds";
     oc_mode "oc-mode" "OC_MODE" "replay" "Planner: replay answers from fixtures, live asks a model, record asks one and keeps its answers as fixtures";
     oc_fixtures_dir "oc-fixtures-dir" "OC_FIXTURES_DIR" "" "Folder of planner fixtures; without one fixtures/oc, or what is built in";
+    oc_provider "oc-provider" "OC_PROVIDER" "openai" "Who asks the model: openai asks its API, opencode has an OpenCode ask it";
     oc_base_url "oc-base-url" "OC_BASE_URL" "" "The model's OpenAI-compatible API, such as http://127.0.0.1:11434/v1 or https://api.openai.com/v1";
     oc_model "oc-model" "OC_MODEL" "" "The model's name there";
     oc_api_key "oc-api-key" "OC_API_KEY" "" "Its key, where it wants one";
@@ -99,6 +103,13 @@ keys! {
     oc_max_plan_bytes "oc-max-plan-bytes" "OC_MAX_PLAN_BYTES" "262144" "The most bytes of a model's plan";
     oc_allowed_tools "oc-allowed-tools" "OC_ALLOWED_TOOLS" "exec,shell,repo.*" "Tools that a model's plan may call, by commas; x* is all that begin with x, none is none";
     oc_allowed_connectors "oc-allowed-connectors" "OC_ALLOWED_CONNECTORS" "none" "Connectors that an intent may name and its plan may use, written in the same way";
+    oc_opencode_bin "oc-opencode-bin" "OC_OPENCODE_BIN" "" "The program opencode; without one the path's, or what oc:opencode:install has installed";
+    oc_opencode_version "oc-opencode-version" "OC_OPENCODE_VERSION" "1.18.33" "Version of OpenCode that is accepted, or any; this one was tested";
+    oc_opencode_jail "oc-opencode-jail" "OC_OPENCODE_JAIL" "true" "Whether OpenCode runs in the jail, with no network but a way to the model; false leaves it this machine's network and files";
+    oc_opencode_url "oc-opencode-url" "OC_OPENCODE_URL" "" "An OpenCode that somebody else runs, to be used instead of starting one";
+    oc_opencode_username "oc-opencode-username" "OC_OPENCODE_USERNAME" "opencode" "The user of its API";
+    oc_opencode_password "oc-opencode-password" "OC_OPENCODE_PASSWORD" "" "Its password";
+    oc_opencode_password_file "oc-opencode-password-file" "OC_OPENCODE_PASSWORD_FILE" "" "File that holds the password";
     sbx_mode "sbx-mode" "SBX_MODE" "mock" "Sandbox";
     sbx_mock_delay_ms "sbx-mock-delay-ms" "SBX_MOCK_DELAY_MS" "0" "How long the mock sandbox pretends to work, in milliseconds";
     sbx_provider "sbx-provider" "SBX_PROVIDER" "auto" "Live sandbox: auto or process; auto takes the strongest there is";

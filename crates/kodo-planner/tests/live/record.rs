@@ -1,5 +1,7 @@
 //! Recording, and replaying without the model.
 
+use std::sync::Arc;
+
 use kodo_planner::{
     Failure, Fixture, LivePlanner, PlanError, PlanRequest, PlanSource, Planned, Planner,
     RecordPlanner, ReplayPlanner, fixture_key,
@@ -22,7 +24,7 @@ async fn plan(planner: &dyn Planner) -> Result<Planned, PlanError> {
 
 fn recorder(model: &ScriptedModel, dir: &TempDir) -> RecordPlanner {
     RecordPlanner::new(
-        LivePlanner::new(config(&model.url())),
+        Arc::new(LivePlanner::new(config(&model.url()))),
         dir.path().to_owned(),
     )
 }

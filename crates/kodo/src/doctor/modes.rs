@@ -2,7 +2,8 @@
 
 use super::Patient;
 use super::finding::Finding;
-use crate::settings::{PlannerMode, PlannerSettings};
+use crate::opencode::find;
+use crate::settings::{LiveSettings, OpenCodeSetup, PlannerMode, PlannerSettings};
 
 /// The fixture that is used where an intent has none of its own.
 const DEFAULT_FIXTURE: &str = "default.json";
@@ -30,12 +31,16 @@ fn planner(settings: &PlannerSettings) -> Finding {
     let Some(live) = &settings.live else {
         return Finding::skipped("planner", format!("{mode}: no model is configured"));
     };
+    if let LiveSettings::OpenCode(opencode) = live
+        && let OpenCodeSetup::Start { program, .. } = &opencode.setup
+        && let Err(error) = find(program.as_deref())
+    {
+        let next = "bin/mise run oc:opencode:install".to_owned();
+        return Finding::problem("planner", format!("{mode}: {error:#}"), next);
+    }
     // Whether the model answers is another question, and costs money to ask: the next command asks it.
-    Finding::ok(
-        "planner",
-        format!("{mode}, by model {} at {}", live.model, live.endpoint),
-    )
-    .then("bin/mise run oc:live:smoke".to_owned())
+    Finding::ok("planner", format!("{mode}, by {}", live.describe()))
+        .then("bin/mise run oc:live:smoke".to_owned())
 }
 
 fn replay(settings: &PlannerSettings) -> Finding {

@@ -311,7 +311,28 @@ pub(crate) fn hold(name: &str, arguments: &[&str]) {
         // A service with a job, for a test that kills it.
         ("jail", [helper, token]) => service(helper, token),
         ("listen", []) => listen(),
+        // A program that stays, for its own tests.
+        ("reside", [own, service, outside]) => reside(own, service, outside),
         _ => {}
+    }
+}
+
+/// Tells the service whether it reaches a port outside of its network, then greets whoever connects.
+fn reside(own: &str, service: &str, outside: &str) {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    let address = |port: &str| format!("127.0.0.1:{port}");
+    let Ok(listener) = TcpListener::bind(address(own)) else {
+        return;
+    };
+    let reached = TcpStream::connect(address(outside)).is_ok();
+    // Kept, so that its end is the end of this process.
+    let Ok(mut service) = TcpStream::connect(address(service)) else {
+        return;
+    };
+    let _ = writeln!(service, "{}", if reached { "reached" } else { "held" });
+    for mut caller in listener.incoming().flatten() {
+        let _ = caller.write_all(b"hello");
     }
 }
 

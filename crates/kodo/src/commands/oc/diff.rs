@@ -5,12 +5,13 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use kodo_contract::{canonical_json, parse_json};
-use kodo_planner::{DEFAULT_KEY, Fixture, FixtureFolder, LivePlanner, PlanRequest, fresh};
+use kodo_planner::{DEFAULT_KEY, Fixture, FixtureFolder, PlanRequest, fresh};
 use serde_json::Value;
 use similar::TextDiff;
 
 use super::Printed;
 use super::question::{Question, asked};
+use crate::planner;
 use crate::settings::Settings;
 
 /// Compares what two fixtures answer, or one and the model.
@@ -20,7 +21,7 @@ pub(crate) async fn run(settings: &Settings, a: &str, b: Option<&str>) -> anyhow
     let (other, other_name) = match b {
         Some(b) => (fixture(settings, &folder, b).await?, b.to_owned()),
         None => {
-            let live = LivePlanner::new(settings.planner.model()?);
+            let live = planner::live(settings).await?;
             let (intent, seed) = asked(&one)?;
             let request = PlanRequest {
                 intent: &intent,
@@ -28,7 +29,7 @@ pub(crate) async fn run(settings: &Settings, a: &str, b: Option<&str>) -> anyhow
                 idempotency_key: &format!("diff/{}", one.key),
             };
             let name = format!("{}, just now", live.model());
-            (fresh(&live, &request).await?, name)
+            (fresh(&*live, &request).await?, name)
         }
     };
     let (old, new) = (lines(&one)?, lines(&other)?);

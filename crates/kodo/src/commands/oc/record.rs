@@ -2,15 +2,15 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{bail, ensure};
 use kodo_contract::Intent;
-use kodo_planner::{
-    DEFAULT_KEY, Fixture, FixtureFolder, LivePlanner, PlanRequest, RecordPlanner, Saved, fresh,
-};
+use kodo_planner::{DEFAULT_KEY, Fixture, FixtureFolder, PlanRequest, RecordPlanner, Saved, fresh};
 
 use super::question::{Question, asked, intent};
 use super::{Printed, outline};
+use crate::planner;
 use crate::settings::Settings;
 
 /// Asks each question and keeps the answers. Exit code 1 where one is a failure; it is recorded all the same.
@@ -21,7 +21,8 @@ pub(crate) async fn run(
 ) -> anyhow::Result<Printed> {
     let dir = settings.planner.folder()?;
     let folder = FixtureFolder::new(dir.clone());
-    let recorder = RecordPlanner::new(LivePlanner::new(settings.planner.model()?), dir);
+    let live = planner::live(settings).await?;
+    let recorder = RecordPlanner::new(Arc::clone(&live), dir);
     let mut text = String::new();
     let mut failed = false;
     let mut note = |fixture: &Fixture, saved: Saved| {
@@ -46,7 +47,6 @@ pub(crate) async fn run(
     }
     if let Some(path) = default {
         let intent = intent(path)?;
-        let live = LivePlanner::new(settings.planner.model()?);
         let request = PlanRequest {
             intent: &intent,
             seed: settings.seed,
@@ -56,7 +56,7 @@ pub(crate) async fn run(
             key: DEFAULT_KEY.to_owned(),
             // It answers every intent: what it was made of says nothing about those.
             request: None,
-            ..fresh(&live, &request).await?
+            ..fresh(&*live, &request).await?
         };
         if let Err(failure) = &fixture.answer {
             bail!("the default fixture stays as it was: {failure}");

@@ -1,0 +1,142 @@
+//! What a message of OpenCode's says.
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+use serde_json::Value;
+
+use crate::Secret;
+use crate::failure::{Failure, FailureCode};
+use crate::patience::final_failure;
+use crate::told::told;
+use crate::wire::Refusal;
+
+/// The text in which the plan has to be.
+///
+/// OpenCode takes whatever the model handed in for a structured answer; that it is a plan is for the caller to see. A
+/// model that does not use the tool may have written the plan as text.
+pub(crate) fn text_of(
+    message: &Value,
+    max_tokens: u32,
+    secret: Option<&Secret>,
+) -> Result<String, Failure> {
+    let info = &message["info"];
+    let error = &info["error"];
+    let name = error["name"].as_str().unwrap_or_default();
+    if !error.is_null() && name != "StructuredOutputError" {
+        return Err(failure(name, &error["data"], max_tokens, secret));
+    }
+    if !info["structured"].is_null() {
+        return Ok(info["structured"].to_string());
+    }
+    let parts = message["parts"].as_array().into_iter().flatten();
+    let texts = parts.filter(|part| part["type"] == "text" && part["ignored"] != true);
+    let text: Vec<&str> = texts.filter_map(|part| part["text"].as_str()).collect();
+    if text.is_empty() && error.is_null() && info["finish"] == "length" {
+        return Err(failure(
+            "MessageOutputLengthError",
+            error,
+            max_tokens,
+            secret,
+        ));
+    }
+    Ok(text.join("\n"))
+}
+
+fn failure(name: &str, data: &Value, max_tokens: u32, secret: Option<&Secret>) -> Failure {
+    let message = told(data["message"].as_str().unwrap_or("no reason"), secret);
+    match name {
+        "ProviderAuthError" => Failure::new(
+            FailureCode::PlannerUnauthorized,
+            "the provider does not take the key that OpenCode has",
+        ),
+        "MessageOutputLengthError" | "ContextOverflowError" => Failure::new(
+            FailureCode::PlannerTruncated,
+            format!(
+                "the answer was cut off at the limit of {max_tokens} tokens, or at the end of the model's context; \
+                 OC_MAX_TOKENS sets the limit"
+            ),
+        ),
+        "ContentFilterError" => Failure::new(
+            FailureCode::PlannerFiltered,
+            "the provider's content filter took the answer",
+        ),
+        "MessageAbortedError" => Failure::new(
+            FailureCode::PlannerUnavailable,
+            "OpenCode was told to abort the answer",
+        ),
+        "APIError" => {
+            let status = data["statusCode"].as_u64();
+            let status = status.and_then(|it| u16::try_from(it).ok());
+            match status.and_then(|it| StatusCode::from_u16(it).ok()) {
+                Some(status) if !status.is_success() => final_failure(
+                    &Refusal {
+                        status,
+                        retry_after: None::<Duration>,
+                        code: String::new(),
+                        parameter: String::new(),
+                        message,
+                    },
+                    0,
+                ),
+                _ => Failure::new(
+                    FailureCode::PlannerUnreachable,
+                    format!("OpenCode did not get an answer of the model's: {message}"),
+                ),
+            }
+        }
+        _ => Failure::new(
+            FailureCode::PlannerAnswerInvalid,
+            format!(
+                "OpenCode made no answer of what the model said ({}): {message}",
+                told(name, secret)
+            ),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(message: Value) -> Result<String, FailureCode> {
+        text_of(&message, 7, None).map_err(|failure| failure.code)
+    }
+
+    #[test]
+    fn the_structured_answer_counts_and_else_the_text() {
+        let structured = json!({"info": {"structured": {"wrong": 1}}, "parts": []});
+        assert_eq!(read(structured).unwrap(), r#"{"wrong":1}"#);
+        let text = json!({
+            "info": {"error": {"name": "StructuredOutputError", "data": {"message": "m", "retries": 0}}},
+            "parts": [{"type": "step-start"}, {"type": "text", "text": "a"}, {"type": "text", "text": "b"}],
+        });
+        assert_eq!(read(text).unwrap(), "a\nb");
+    }
+
+    #[test]
+    fn each_error_has_the_code_that_every_provider_has_for_it() {
+        let error = |name: &str, data: Value| {
+            read(json!({"info": {"error": {"name": name, "data": data}}, "parts": []})).unwrap_err()
+        };
+        let status = |status: u16| error("APIError", json!({"message": "m", "statusCode": status}));
+        assert_eq!(status(429), FailureCode::PlannerRateLimited);
+        assert_eq!(status(503), FailureCode::PlannerUnavailable);
+        assert_eq!(status(401), FailureCode::PlannerUnauthorized);
+        assert_eq!(status(404), FailureCode::PlannerRejected);
+        assert_eq!(
+            error("APIError", json!({})),
+            FailureCode::PlannerUnreachable
+        );
+        assert_eq!(
+            error("MessageOutputLengthError", json!({})),
+            FailureCode::PlannerTruncated
+        );
+        assert_eq!(
+            error("UnknownError", json!({})),
+            FailureCode::PlannerAnswerInvalid
+        );
+    }
+}

@@ -1,0 +1,241 @@
+//! The calls of OpenCode's API that a plan needs, and no others.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::{Method, Request, StatusCode};
+use kodo_contract::parse_json;
+use serde_json::{Value, json};
+use thiserror::Error;
+use tokio::time::timeout;
+
+use crate::Secret;
+use crate::told::told;
+
+use super::launch::{AGENT, ANSWER_TOOL};
+use super::link::Link;
+
+/// How long every call but a prompt may take: none of them waits for a model.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How much of an answer is read. The model's own is bounded by the gate; OpenCode repeats it, and adds to it.
+const MAX_BYTES: usize = 16 << 20;
+
+/// A permission that is no tool, but says where tools may reach; OpenCode adds one for its own folder.
+const OUTSIDE: &str = "external_directory";
+
+/// Why a call gave nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(crate) enum ApiError {
+    /// No connection, or it broke.
+    #[error("OpenCode cannot be reached: {0}")]
+    Gone(String),
+    /// It did not answer in time.
+    #[error("OpenCode does not answer")]
+    Silent,
+    /// It does not know the password.
+    #[error("OpenCode does not take the password (HTTP 401)")]
+    Unauthorized,
+    /// It answered with another status than success.
+    #[error("OpenCode answered with HTTP {0}: {1}")]
+    Status(u16, String),
+    /// It answered something else than it should.
+    #[error("OpenCode's answer is not understood: {0}")]
+    Invalid(String),
+    /// The answer is longer than is read.
+    #[error("OpenCode's answer is longer than {MAX_BYTES} bytes, and was read no further")]
+    TooLarge,
+}
+
+/// What is asked of the model.
+pub(crate) struct Question<'a> {
+    pub(crate) provider: &'a str,
+    pub(crate) model: &'a str,
+    pub(crate) system: &'a str,
+    pub(crate) text: &'a str,
+    pub(crate) schema: Value,
+}
+
+/// OpenCode's API.
+#[derive(Clone, Debug)]
+pub(crate) struct Api {
+    link: Link,
+    authorization: Option<HeaderValue>,
+}
+
+impl Api {
+    pub(crate) fn new(link: Link, user: &str, password: Option<&Secret>) -> Self {
+        let authorization = password.map(|password| {
+            let pair = STANDARD.encode(format!("{user}:{}", password.expose()));
+            // Base64 has no character that a header cannot carry.
+            let mut value = HeaderValue::try_from(format!("Basic {pair}"))
+                .unwrap_or_else(|_| HeaderValue::from_static(""));
+            value.set_sensitive(true);
+            value
+        });
+        Self {
+            link,
+            authorization,
+        }
+    }
+
+    /// Its version, if it is well.
+    pub(crate) async fn version(&self) -> Result<String, ApiError> {
+        let health = self.short(Method::GET, "/global/health", None).await?;
+        match (health["healthy"].as_bool(), health["version"].as_str()) {
+            (Some(true), Some(version)) => Ok(told(version, None)),
+            _ => Err(ApiError::Invalid(
+                "it does not say that it is well".to_owned(),
+            )),
+        }
+    }
+
+    /// What the agent that plans are asked of may do beyond handing in its answer; `None` where it is not there.
+    ///
+    /// The last rule that matches counts, so whatever stands before the last refusal of everything is refused.
+    pub(crate) async fn allowed_beyond_answering(&self) -> Result<Option<Vec<String>>, ApiError> {
+        let agents = self.short(Method::GET, "/agent", None).await?;
+        let agents = agents.as_array().into_iter().flatten();
+        let mut named = agents.filter(|agent| agent["name"] == AGENT);
+        let Some(agent) = named.next() else {
+            return Ok(None);
+        };
+        let rules = agent["permission"].as_array().cloned().unwrap_or_default();
+        let refuses_all = |rule: &Value| {
+            rule["permission"] == "*" && rule["pattern"] == "*" && rule["action"] == "deny"
+        };
+        let Some(last) = rules.iter().rposition(refuses_all) else {
+            return Ok(Some(vec!["*".to_owned()]));
+        };
+        let allowed = rules[last..].iter().filter(|rule| {
+            let is_tool = rule["permission"] != ANSWER_TOOL && rule["permission"] != OUTSIDE;
+            rule["action"] != "deny" && is_tool
+        });
+        Ok(Some(
+            allowed
+                .map(|rule| told(rule["permission"].as_str().unwrap_or("?"), None))
+                .collect(),
+        ))
+    }
+
+    /// A new session's id. A title spares OpenCode asking the model for one.
+    pub(crate) async fn create(&self) -> Result<String, ApiError> {
+        let body = json!({"title": "plan", "agent": AGENT});
+        let session = self.short(Method::POST, "/session", Some(body)).await?;
+        let id = session["id"].as_str().unwrap_or_default();
+        let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+        if id.is_empty() || id.len() > 128 || !id.bytes().all(good) {
+            return Err(ApiError::Invalid("a session without an id".to_owned()));
+        }
+        Ok(id.to_owned())
+    }
+
+    /// Asks, and waits for the answer: the message that holds it. There is no bound on the time but the caller's.
+    pub(crate) async fn prompt(
+        &self,
+        session: &str,
+        question: &Question<'_>,
+    ) -> Result<Value, ApiError> {
+        let body = json!({
+            "model": {"providerID": question.provider, "modelID": question.model},
+            "agent": AGENT,
+            "system": question.system,
+            "format": {"type": "json_schema", "schema": question.schema},
+            "parts": [{"type": "text", "text": question.text}],
+        });
+        self.call(
+            Method::POST,
+            &format!("/session/{session}/message"),
+            Some(body),
+        )
+        .await
+    }
+
+    /// Ends what the session is doing. A client that goes away does not.
+    pub(crate) async fn abort(&self, session: &str) -> Result<(), ApiError> {
+        self.short(Method::POST, &format!("/session/{session}/abort"), None)
+            .await
+            .map(drop)
+    }
+
+    /// Forgets the session.
+    pub(crate) async fn delete(&self, session: &str) -> Result<(), ApiError> {
+        self.short(Method::DELETE, &format!("/session/{session}"), None)
+            .await
+            .map(drop)
+    }
+
+    async fn short(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<Value, ApiError> {
+        timeout(CALL_TIMEOUT, self.call(method, path, body))
+            .await
+            .unwrap_or(Err(ApiError::Silent))
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<Value, ApiError> {
+        let uri = self.link.uri(path).map_err(ApiError::Invalid)?;
+        let mut request = Request::builder().method(method).uri(uri);
+        if matches!(self.link, Link::Process(_)) {
+            request = request.header(HOST, "127.0.0.1");
+        }
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        let bytes = match body {
+            Some(body) => {
+                request = request.header(CONTENT_TYPE, "application/json");
+                Bytes::from(body.to_string())
+            }
+            None => Bytes::new(),
+        };
+        let request = request
+            .body(Full::new(bytes))
+            .map_err(|error| ApiError::Invalid(error.to_string()))?;
+        let response = self.link.send(request).await.map_err(gone)?;
+        let status = response.status();
+        let bytes = read(response.into_body()).await?;
+        if status == StatusCode::UNAUTHORIZED {
+            return Err(ApiError::Unauthorized);
+        }
+        let value = parse_json(&bytes);
+        if !status.is_success() {
+            let said = value.unwrap_or_default();
+            let message = said["data"]["message"].as_str().or(said["name"].as_str());
+            let message = told(message.unwrap_or("no reason"), None);
+            return Err(ApiError::Status(status.as_u16(), message));
+        }
+        value.map_err(|error| ApiError::Invalid(told(&error.to_string(), None)))
+    }
+}
+
+fn gone(reason: String) -> ApiError {
+    ApiError::Gone(told(&reason, None))
+}
+
+async fn read(mut body: Incoming) -> Result<Vec<u8>, ApiError> {
+    let mut whole = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| gone(error.to_string()))?;
+        if let Ok(bytes) = frame.into_data() {
+            if whole.len() + bytes.len() > MAX_BYTES {
+                return Err(ApiError::TooLarge);
+            }
+            whole.extend_from_slice(&bytes);
+        }
+    }
+    Ok(whole)
+}

@@ -1,0 +1,90 @@
+//! In the jail: the same that holds a job, with a network of its own in which nobody else is.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kodo_jail::{Jail, JailConfig, Resident, ResidentSpec, hint_for};
+use kodo_planner::{GATE_PORT, OpenCodeLauncher, OpenCodeProcess, Start, Stream};
+use kodo_sandbox::{JobSpec, Limits};
+
+/// Where the jail has what a program may write to.
+const HOME: &str = "/job";
+
+/// The port of its API. It has a network of its own, so that nobody can have taken it.
+const API_PORT: u16 = 4096;
+
+const MIB: u64 = 1 << 20;
+
+/// Starts OpenCode in a jail.
+#[derive(Debug)]
+pub(crate) struct JailedOpenCode {
+    program: PathBuf,
+    jail: Jail,
+}
+
+impl JailedOpenCode {
+    pub(crate) fn new(program: PathBuf, config: JailConfig) -> Self {
+        Self {
+            program,
+            jail: Jail::new(config),
+        }
+    }
+}
+
+/// OpenCode takes half a gigabyte, its program among its files a fifth of one, and each session a little.
+fn limits() -> Limits {
+    Limits {
+        // Not looked at: it stays.
+        wall: Duration::from_secs(1),
+        memory_bytes: 2048 * MIB,
+        processes: 256,
+        disk_bytes: 1024 * MIB,
+        kept_bytes: 16 * 1024,
+        ..Limits::default()
+    }
+}
+
+#[async_trait]
+impl OpenCodeLauncher for JailedOpenCode {
+    async fn launch(&self, start: Start) -> Result<Box<dyn OpenCodeProcess>, String> {
+        let mut job = JobSpec::new(start.arguments(API_PORT));
+        job.env = start.environment(Path::new(HOME)).into_iter().collect();
+        for (name, content) in start.files(GATE_PORT) {
+            job = job.file(&name, content);
+        }
+        job.limits = limits();
+        let spec = ResidentSpec {
+            job,
+            program: self.program.clone(),
+            port: GATE_PORT,
+        };
+        let resident = self.jail.keep(spec).await.map_err(|error| {
+            let hint = hint_for(&error).map_or_else(String::new, |hint| format!("; {hint}"));
+            format!(
+                "it cannot be jailed: {error}{hint}; OC_OPENCODE_JAIL=false runs it with this machine's network and \
+                 files in reach"
+            )
+        })?;
+        Ok(Box::new(Jailed(resident)))
+    }
+}
+
+#[derive(Debug)]
+struct Jailed(Resident);
+
+#[async_trait]
+impl OpenCodeProcess for Jailed {
+    async fn connect(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(Box::new(self.0.connect(API_PORT).await?))
+    }
+
+    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(Box::new(self.0.accept().await?))
+    }
+
+    async fn ended(&self) -> String {
+        self.0.ended().await
+    }
+}

@@ -1,0 +1,19 @@
+//! The planner `opencode` with the real OpenCode, in the real jail, against a scripted model over real HTTP.
+//!
+//! Run by the task `test:opencode`, which installs OpenCode first and says where it is. Without it these tests fail: they
+//! are no part of a run that does without. A start takes seconds and half a gigabyte, so the tests of one process share
+//! one, and run one after the other.
+
+// A test says that something cannot fail by failing.
+#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
+
+#[path = "../../src/opencode/jailed.rs"]
+mod jailed;
+#[path = "../../src/opencode/unjailed.rs"]
+mod unjailed;
+
+mod answers;
+mod held;
+mod processes;
+mod stage;
+mod trouble;
