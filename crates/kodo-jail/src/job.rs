@@ -30,9 +30,19 @@ pub(crate) fn run(
     spec: &JobSpec,
     waited_for: &OwnedFd,
 ) -> Result<JobResult, SandboxError> {
-    let group = group(inner, spec)?;
-    let mut talk = Talk::begin(inner, spec, group.as_ref()).map_err(broken("start the helper"))?;
-    let outcome = talk.hold(spec, waited_for);
+    let mut talk = Talk::begin(inner, spec).map_err(broken("start the helper"))?;
+    // While the helper comes to life. It does nothing before it has heard of its groups.
+    let group = match group(inner, spec) {
+        Ok(group) => group,
+        Err(error) => {
+            talk.end();
+            return Err(error);
+        }
+    };
+    let outcome = outgoing(inner, spec, group.as_ref()).and_then(|bytes| {
+        talk.outgoing = bytes.into();
+        talk.hold(spec, waited_for)
+    });
     // At the usual end all of the job is dead by now: the helper ends after the first process of the jail, and
     // that only after the kernel has killed the rest. Where it is cut short here, that follows at once.
     talk.end();
@@ -95,7 +105,7 @@ struct Heard {
 }
 
 impl Talk {
-    fn begin(inner: &Inner, spec: &JobSpec, group: Option<&Group>) -> io::Result<Self> {
+    fn begin(inner: &Inner, spec: &JobSpec) -> io::Result<Self> {
         let (control, theirs) = UnixStream::pair()?;
         let helper = &inner.config.helper;
         let mut command = Command::new(&helper.program);
@@ -112,13 +122,6 @@ impl Talk {
         let mut child = command.spawn()?;
         // It holds the other end of the conversation, which must not stay open here.
         drop(command);
-        if let Some(group) = group
-            && let Err(error) = group.take(child.id())
-        {
-            let _ = child.kill();
-            let _ = child.wait();
-            return Err(error);
-        }
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         control.set_nonblocking(true)?;
         for stream in [
@@ -135,7 +138,7 @@ impl Talk {
             control,
             stdout,
             stderr,
-            outgoing: outgoing(inner, spec, group.is_none())?.into(),
+            outgoing: VecDeque::new(),
             frames: Frames::default(),
             heard: Heard::default(),
             printed: [(); 2].map(|()| Captured::keeping(spec.limits.kept_bytes)),
@@ -315,7 +318,7 @@ impl Talk {
 }
 
 /// The specification, then the content of each file.
-fn outgoing(inner: &Inner, spec: &JobSpec, watch: bool) -> io::Result<Vec<u8>> {
+fn outgoing(inner: &Inner, spec: &JobSpec, group: Option<&Group>) -> io::Result<Vec<u8>> {
     let read_only = inner
         .config
         .read_only
@@ -338,8 +341,9 @@ fn outgoing(inner: &Inner, spec: &JobSpec, watch: bool) -> io::Result<Vec<u8>> {
                 })
                 .collect(),
             limits: spec.limits,
+            groups: group.map(Group::doors).unwrap_or_default(),
             become_users: inner.next_users(),
-            watch,
+            watch: group.is_none(),
             read_only,
         },
     )?;
