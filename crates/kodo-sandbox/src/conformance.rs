@@ -13,8 +13,9 @@ use serde_json::json;
 
 use crate::{Ended, InputFile, Job, JobResult, JobSpec, Reason, Sandbox, SandboxError, result_of};
 
-/// Long enough for any job here on a machine that is busy, short enough to tell it from a job that hangs.
-const PROMPTLY: Duration = Duration::from_secs(20);
+/// Long enough for any job here on a machine that is busy, the boot of a virtual machine by software included; short
+/// enough to tell it from a job that hangs until the usual limit on time.
+const PROMPTLY: Duration = Duration::from_secs(45);
 
 /// Declares a test for each of the named behaviours, against the sandbox that the expression makes.
 #[macro_export]

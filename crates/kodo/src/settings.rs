@@ -8,14 +8,12 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
-use kodo_jail::JailConfig;
 use kodo_store::DatabaseConfig;
 
 use crate::environment;
 
 pub(crate) use planner::{PlannerMode, PlannerSettings};
-pub(crate) use sandbox::SandboxMode;
-use sandbox::jail_config;
+pub(crate) use sandbox::{Isolation, LiveSettings, SandboxMode};
 
 /// Declares every key once: field, flag, variable, default, what it is for.
 macro_rules! keys {
@@ -97,10 +95,15 @@ keys! {
     oc_allowed_connectors "oc-allowed-connectors" "OC_ALLOWED_CONNECTORS" "none" "Connectors that an intent may name and its plan may use, written in the same way";
     sbx_mode "sbx-mode" "SBX_MODE" "mock" "Sandbox";
     sbx_mock_delay_ms "sbx-mock-delay-ms" "SBX_MOCK_DELAY_MS" "0" "How long the mock sandbox pretends to work, in milliseconds";
-    sbx_provider "sbx-provider" "SBX_PROVIDER" "auto" "Live sandbox: auto or process; auto takes the strongest there is";
-    sbx_min_isolation "sbx-min-isolation" "SBX_MIN_ISOLATION" "process" "The weakest live sandbox that will do";
+    sbx_provider "sbx-provider" "SBX_PROVIDER" "auto" "Live sandbox: auto, process or microvm; auto takes the strongest there is";
+    sbx_min_isolation "sbx-min-isolation" "SBX_MIN_ISOLATION" "process" "The weakest live sandbox that will do: process, gvisor or microvm";
     sbx_cgroup "sbx-cgroup" "SBX_CGROUP" "auto" "What bounds memory and processes of a job: auto, require, or a delegated cgroup (an absolute path)";
     sbx_read_only "sbx-read-only" "SBX_READ_ONLY" "" "Further folders that jobs can read, absolute, with ':' between them";
+    sbx_microvm_dir "sbx-microvm-dir" "SBX_MICROVM_DIR" ".data/microvm" "What microVMs are made of: the folder that the task sbx:microvm:build fills";
+    sbx_microvm_accel "sbx-microvm-accel" "SBX_MICROVM_ACCEL" "kvm" "Who executes a microVM: kvm, if a guest proves to run, or tcg, software that is many times slower";
+    sbx_microvm_ready "sbx-microvm-ready" "SBX_MICROVM_READY" "1" "MicroVMs that a service keeps booted, so that a job does not wait for one";
+    sbx_microvm_max "sbx-microvm-max" "SBX_MICROVM_MAX" "4" "Jobs in microVMs at the same time; further ones wait";
+    sbx_microvm_memory_mib "sbx-microvm-memory-mib" "SBX_MICROVM_MEMORY_MIB" "768" "Memory of a microVM in MiB; a job that needs more waits for a larger one of its own";
     test_seed "test-seed" "TEST_SEED" "424242" "Seed of everything random in tests, part of the planner's fixture key";
 }
 
@@ -140,8 +143,8 @@ pub(crate) struct Settings {
     pub(crate) sbx_mode: SandboxMode,
     /// How long the mock sandbox pretends to work.
     pub(crate) sbx_mock_delay: Duration,
-    /// How the live sandbox jails, whether it is the one that carries out tool calls or not.
-    pub(crate) jail: JailConfig,
+    /// The live sandbox, whether it is the one that carries out tool calls or not.
+    pub(crate) live: LiveSettings,
     /// The seed.
     pub(crate) seed: u64,
 }
@@ -190,7 +193,7 @@ impl Settings {
             drain_grace: milliseconds(flags.drain_grace_ms())?,
             planner: PlannerSettings::load(flags)?,
             sbx_mode: SandboxMode::load(flags)?,
-            jail: jail_config(flags)?,
+            live: LiveSettings::load(flags)?,
             sbx_mock_delay: milliseconds(flags.sbx_mock_delay_ms())?,
             seed: flags.test_seed().number(0, u64::MAX)?,
         })
@@ -461,14 +464,33 @@ mod tests {
 
     #[test]
     fn a_provider_that_is_still_to_come_says_so() {
-        let microvm = Flags {
-            sbx_provider: Some("microvm".to_owned()),
+        let gvisor = Flags {
+            sbx_provider: Some("gvisor".to_owned()),
             ..Flags::default()
         };
         assert_eq!(
-            refused(microvm),
-            "--sbx-provider=microvm is not valid: this version has no microvm provider yet; auto, process is accepted"
+            refused(gvisor),
+            "--sbx-provider=gvisor is not valid: this version has no gvisor provider yet; \
+             auto, process, microvm is accepted"
         );
+    }
+
+    #[test]
+    fn a_provider_that_is_weaker_than_what_must_be_reached_is_refused() {
+        let flags = |provider: &str, least: &str| Flags {
+            sbx_provider: Some(provider.to_owned()),
+            sbx_min_isolation: Some(least.to_owned()),
+            ..Flags::default()
+        };
+        for least in ["gvisor", "microvm"] {
+            let reason = refused(flags("process", least));
+            assert!(
+                reason.contains(&format!("SBX_MIN_ISOLATION={least}")),
+                "{reason}"
+            );
+            assert!(Settings::load(&flags("microvm", least)).is_ok());
+            assert!(Settings::load(&flags("auto", least)).is_ok());
+        }
     }
 
     #[test]
