@@ -50,35 +50,50 @@ fn measure() -> Result<(), Box<dyn std::error::Error>> {
         }
         if round >= WARM_UP {
             for (times, one) in times.iter_mut().zip(one) {
-                times.push(one);
+                if one > Duration::ZERO {
+                    times.push(one);
+                }
             }
         }
     }
-    for (name, times) in ["fork and exec", "process", "bwrap"].iter().zip(&mut times) {
-        if *name == "bwrap" && !bwrap {
+    let [exec, process, oracle] = &mut times;
+    let mut middles = [0.0; 3];
+    for (middle, times) in middles.iter_mut().zip([exec, process, oracle]) {
+        times.sort();
+        *middle = at(times, 0.5);
+    }
+    for (launcher, times) in LAUNCHERS.into_iter().zip(&times) {
+        if times.is_empty() {
             println!(
                 "{}",
-                json!({"figure": "jail_start", "launcher": name, "missing": true})
+                json!({"figure": "jail_start", "launcher": launcher, "missing": true})
             );
             continue;
         }
-        times.sort();
-        let at =
-            |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
-        println!(
-            "{}",
-            json!({
-                "figure": "jail_start", "launcher": name, "rounds": ROUNDS, "unit": "ms",
-                "p50": round(at(0.5)), "p99": round(at(0.99)), "min": round(at(0.0)),
-            })
-        );
+        let mut figure = json!({
+            "figure": "jail_start", "launcher": launcher, "rounds": ROUNDS, "unit": "ms",
+            "p50": round(at(times, 0.5)), "p99": round(at(times, 0.99)), "min": round(at(times, 0.0)),
+        });
+        compare(&mut figure, at(times, 0.5), middles);
+        println!("{figure}");
     }
     for parallel in [1, 8] {
-        let rate = runtime.block_on(rate(&jail, &spec, parallel))?;
-        println!(
-            "{}",
-            json!({"figure": "jobs_per_second", "parallel": parallel, "value": round(rate)})
-        );
+        let mut rates = [0.0; 3];
+        rates[0] = plain_rate("/bin/true", &[], parallel)?;
+        rates[1] = runtime.block_on(rate(&jail, &spec, parallel))?;
+        if bwrap {
+            rates[2] = plain_rate("bwrap", BWRAP, parallel)?;
+        }
+        for (launcher, rate) in LAUNCHERS.into_iter().zip(rates) {
+            if rate == 0.0 {
+                continue;
+            }
+            let mut figure = json!({
+                "figure": "jobs_per_second", "launcher": launcher, "parallel": parallel, "value": round(rate),
+            });
+            compare(&mut figure, rate, rates);
+            println!("{figure}");
+        }
     }
     println!("{}", json!({"figure": "enforced", "value": enforced}));
     Ok(())
@@ -91,6 +106,26 @@ const BWRAP: &[&str] = &[
     "--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin", "--symlink", "usr/lib", "/lib", "--symlink",
     "usr/lib64", "/lib64", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--cap-drop", "ALL", "/bin/true",
 ];
+
+/// The launchers, in the order of their figures.
+const LAUNCHERS: [&str; 3] = ["fork and exec", "process", "bwrap"];
+
+/// Milliseconds below which that share of the sorted times lies.
+fn at(times: &[Duration], share: f64) -> f64 {
+    let last = times.len().saturating_sub(1) as f64;
+    times
+        .get((last * share) as usize)
+        .map_or(0.0, |it| it.as_secs_f64() * 1e3)
+}
+
+/// Adds what a figure is by those of plain exec and of bubblewrap in the same run.
+fn compare(figure: &mut serde_json::Value, value: f64, all: [f64; 3]) {
+    for (name, other) in [("to_exec", all[0]), ("to_bwrap", all[2])] {
+        if other > 0.0 && (value - other).abs() > f64::EPSILON {
+            figure[name] = round(value / other).into();
+        }
+    }
+}
 
 fn round(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
@@ -120,12 +155,39 @@ fn is_there(program: &str) -> bool {
     plain(program, BWRAP).is_ok()
 }
 
+/// Jobs of each figure of a rate.
+const JOBS: usize = 200;
+
+/// How often a second a program can be started, by so many threads.
+fn plain_rate(
+    program: &str,
+    arguments: &[&str],
+    parallel: usize,
+) -> Result<f64, Box<dyn std::error::Error>> {
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..parallel)
+            .map(|_| {
+                scope.spawn(|| {
+                    (0..JOBS / parallel)
+                        .try_for_each(|_| plain(program, arguments).map_err(|it| it.to_string()))
+                })
+            })
+            .collect();
+        workers.into_iter().try_for_each(|worker| {
+            worker
+                .join()
+                .unwrap_or_else(|_| Err("a thread broke off".to_owned()))
+        })
+    })?;
+    Ok(JOBS as f64 / began.elapsed().as_secs_f64())
+}
+
 async fn rate(
     jail: &Jail,
     spec: &JobSpec,
     parallel: usize,
 ) -> Result<f64, kodo_sandbox::SandboxError> {
-    const JOBS: usize = 200;
     let began = Instant::now();
     let workers = (0..parallel).map(|_| {
         let (jail, spec) = (jail.clone(), spec.clone());

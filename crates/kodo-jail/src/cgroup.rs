@@ -182,11 +182,14 @@ impl Group {
         }
     }
 
-    /// Puts a process into it; its children are born there.
-    pub(crate) fn take(&self, pid: u32) -> io::Result<()> {
-        self.folders()
-            .into_iter()
-            .try_for_each(|folder| set(folder, "cgroup.procs", &pid.to_string()))
+    /// The files through which a process puts itself into it, see [`join`].
+    ///
+    /// In version 1 that is `tasks`: a thread that moves itself does not change while it is moved, so the kernel
+    /// takes no lock of the whole machine for it. To `cgroup.procs`, or for another process, it would wait for
+    /// every processor to have been quiet once, which is more than ten milliseconds on a busy machine.
+    pub(crate) fn doors(&self) -> Vec<PathBuf> {
+        let name = if self.v2 { "cgroup.procs" } else { "tasks" };
+        self.folders().iter().map(|it| it.join(name)).collect()
     }
 
     pub(crate) fn seen(&self) -> Seen {
@@ -226,10 +229,18 @@ impl Drop for Group {
     }
 }
 
+/// Puts this process, which has one thread, into a group; its children are born there.
+pub(crate) fn join(door: &Path) -> io::Result<()> {
+    write(door, "0")
+}
+
 fn set(folder: &Path, file: &str, value: &str) -> io::Result<()> {
-    let path = folder.join(file);
+    write(&folder.join(file), value)
+}
+
+fn write(path: &Path, value: &str) -> io::Result<()> {
     // Never creates: these files are the kernel's.
-    let mut file = fs::OpenOptions::new().write(true).open(&path)?;
+    let mut file = fs::OpenOptions::new().write(true).open(path)?;
     io::Write::write_all(&mut file, value.as_bytes())
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
@@ -378,10 +389,12 @@ mod tests {
             peak_memory: Some(12345),
         };
         assert_eq!(group.seen(), seen);
-        group.take(42).unwrap();
+        for door in group.doors() {
+            join(&door).unwrap();
+        }
         assert_eq!(
             fs::read_to_string(own.path().join("cgroup.procs")).unwrap(),
-            "42"
+            "0"
         );
         assert!(set(own.path(), "memory.max", "1").is_err(), "never creates");
     }

@@ -17,6 +17,7 @@ use rustix::process::{
 };
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
+use crate::cgroup;
 use crate::defence::{Defence, Defences};
 use crate::first;
 use crate::lifeline;
@@ -114,12 +115,14 @@ fn make_jail(control: &mut UnixStream, defences: &Defences) -> Result<i32, Fault
         sys::close_from(CONTROL + 1, false).map_err(Fault::at("descriptors"))?;
     }
     lifeline(defences)?;
-    // The service has put this process into the job's cgroup before it sends the specification.
     let (kind, content) = receive(control).map_err(Fault::at("specification"))?;
     if kind != Kind::Spec {
         return Err(Fault::new("specification", "something else came first"));
     }
     let spec: Spec = from_json(&content).map_err(Fault::at("specification"))?;
+    for door in &spec.groups {
+        cgroup::join(door).map_err(Fault::at("cgroup"))?;
+    }
     if defences.on(Defence::LeaveRoot) {
         leave_root(&spec)?;
     }

@@ -32,10 +32,18 @@ pub(crate) fn run(
     spec: &JobSpec,
     waited_for: &OwnedFd,
 ) -> Result<JobResult, SandboxError> {
-    let group = group(inner, spec)?;
-    let mut talk =
-        Talk::begin(inner, spec, group.as_ref(), None).map_err(broken("start the helper"))?;
-    let outcome = talk.hold(spec, waited_for);
+    let mut talk = Talk::begin(inner, spec).map_err(broken("start the helper"))?;
+    // While the helper comes to life. It does nothing before it has heard of its groups.
+    let group = match group(inner, spec) {
+        Ok(group) => group,
+        Err(error) => {
+            talk.end();
+            return Err(error);
+        }
+    };
+    let outcome = talk
+        .tell(inner, spec, group.as_ref(), None)
+        .and_then(|()| talk.hold(spec, waited_for));
     // At the usual end all of the job is dead by now: the helper ends after the first process of the jail, and
     // that only after the kernel has killed the rest. Where it is cut short here, that follows at once.
     talk.end();
@@ -112,17 +120,7 @@ pub(crate) struct Heard {
 }
 
 impl Talk {
-    pub(crate) fn begin(
-        inner: &Inner,
-        spec: &JobSpec,
-        group: Option<&Group>,
-        resident: Option<Stays<'_>>,
-    ) -> io::Result<Self> {
-        let rest = resident.map(|it| File::open(it.program)).transpose()?;
-        let stays = match (resident, &rest) {
-            (Some(resident), Some(file)) => Some((resident, file.metadata()?.len())),
-            _ => None,
-        };
+    pub(crate) fn begin(inner: &Inner, spec: &JobSpec) -> io::Result<Self> {
         let (control, theirs) = UnixStream::pair()?;
         let helper = &inner.config.helper;
         let mut command = Command::new(&helper.program);
@@ -139,13 +137,6 @@ impl Talk {
         let mut child = command.spawn()?;
         // It holds the other end of the conversation, which must not stay open here.
         drop(command);
-        if let Some(group) = group
-            && let Err(error) = group.take(child.id())
-        {
-            let _ = child.kill();
-            let _ = child.wait();
-            return Err(error);
-        }
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         control.set_nonblocking(true)?;
         for stream in [
@@ -162,8 +153,8 @@ impl Talk {
             control,
             stdout,
             stderr,
-            outgoing: outgoing(inner, spec, group.is_none(), stays)?.into(),
-            rest,
+            outgoing: VecDeque::new(),
+            rest: None,
             frames: Frames::default(),
             heard: Heard::default(),
             doors: Vec::new(),
@@ -172,6 +163,24 @@ impl Talk {
             late: false,
             abandoned: false,
         })
+    }
+
+    /// Says to the helper what it has to run. Until then it does nothing.
+    pub(crate) fn tell(
+        &mut self,
+        inner: &Inner,
+        spec: &JobSpec,
+        group: Option<&Group>,
+        resident: Option<Stays<'_>>,
+    ) -> io::Result<()> {
+        let rest = resident.map(|it| File::open(it.program)).transpose()?;
+        let stays = match (resident, &rest) {
+            (Some(resident), Some(file)) => Some((resident, file.metadata()?.len())),
+            _ => None,
+        };
+        self.outgoing = outgoing(inner, spec, group, stays)?.into();
+        self.rest = rest;
+        Ok(())
     }
 
     /// Feeds the helper and reads what comes, until it says nothing more.
@@ -379,7 +388,7 @@ impl Talk {
 fn outgoing(
     inner: &Inner,
     spec: &JobSpec,
-    watch: bool,
+    group: Option<&Group>,
     stays: Option<(Stays<'_>, u64)>,
 ) -> io::Result<Vec<u8>> {
     let read_only = inner
@@ -409,8 +418,9 @@ fn outgoing(
                 }))
                 .collect(),
             limits: spec.limits,
+            groups: group.map(Group::doors).unwrap_or_default(),
             become_users: inner.next_users(),
-            watch,
+            watch: group.is_none(),
             read_only,
             resident: stays.map(|(stays, _)| stays.port),
         },

@@ -160,7 +160,13 @@ impl Keeper<'_> {
                 name: NAME,
                 port: self.spec.port,
             };
-            let talk = Talk::begin(inner, &self.spec.job, group.as_ref(), Some(stays));
+            let talk = Talk::begin(inner, &self.spec.job).and_then(|mut talk| {
+                let told = talk.tell(inner, &self.spec.job, group.as_ref(), Some(stays));
+                if told.is_err() {
+                    talk.end();
+                }
+                told.map(|()| talk)
+            });
             Ok((group, talk.map_err(broken("start the helper"))?))
         });
         let (group, mut talk) = match begun {

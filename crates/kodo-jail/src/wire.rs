@@ -3,6 +3,7 @@
 //! The helper is our own program, but it handles what a job left: whatever it sends is read with bounds.
 
 use std::io::{self, Read, Write};
+use std::path::PathBuf;
 
 use kodo_sandbox::{Limits, Skipped};
 use serde::de::DeserializeOwned;
@@ -65,6 +66,8 @@ pub(crate) struct Spec {
     pub(crate) cwd: String,
     pub(crate) files: Vec<FileHeader>,
     pub(crate) limits: Limits,
+    /// Files of the job's control groups through which the helper enters them; none where there are no groups.
+    pub(crate) groups: Vec<PathBuf>,
     /// Users of the machine to become, where the helper is started as user 0, in order of preference.
     pub(crate) become_users: Vec<u32>,
     /// Whether memory and processes are to be watched by the jail's first process, since no cgroup does.

@@ -186,6 +186,33 @@ impl Captured {
         }
     }
 
+    /// What is kept of the beginning and of the end, for a sandbox that runs elsewhere and sends it here.
+    #[must_use]
+    pub fn parts(&self) -> (&[u8], &[u8]) {
+        let kept_tail = self.tail.len().min(self.half);
+        (&self.head, &self.tail[self.tail.len() - kept_tail..])
+    }
+
+    /// The stream that these are [`parts`](Self::parts) of. None where they are parts of no stream of that
+    /// length of which at most so many bytes are kept: whoever sent them is wrong.
+    #[must_use]
+    pub fn from_parts(bytes: u64, head: Vec<u8>, tail: Vec<u8>, total: u64) -> Option<Self> {
+        let half = Self::keeping(bytes).half;
+        let kept = head.len() + tail.len();
+        let whole = if total > (2 * half) as u64 {
+            head.len() == half && tail.len() == half
+        } else {
+            kept as u64 == total && head.len() == kept.min(half)
+        };
+        whole.then_some(Self {
+            half,
+            head,
+            tail,
+            total,
+            missing: None,
+        })
+    }
+
     /// How long the stream was in all.
     #[must_use]
     pub fn total(&self) -> u64 {
@@ -298,6 +325,27 @@ mod tests {
             text.chunks(size).for_each(|piece| pieces.push(piece));
             assert_eq!(pieces.bytes(), whole, "{size}");
             assert!(pieces.tail.len() <= 100);
+        }
+    }
+
+    #[test]
+    fn a_stream_that_is_sent_in_parts_is_the_same_there() {
+        for length in [0, 1, 4, 5, 8, 9, 100] {
+            let mut stream = Captured::keeping(8);
+            stream.push(&vec![b'x'; length]);
+            let (head, tail) = stream.parts();
+            let there = Captured::from_parts(8, head.to_vec(), tail.to_vec(), length as u64);
+            let there = there.unwrap();
+            assert_eq!(there.bytes(), stream.bytes(), "{length}");
+            assert_eq!(there.total(), stream.total());
+        }
+    }
+
+    #[test]
+    fn parts_of_no_stream_are_refused() {
+        for (head, tail, total) in [(5, 0, 5), (4, 5, 9), (4, 4, 7), (3, 4, 100), (0, 0, 1)] {
+            let parts = Captured::from_parts(8, vec![b'x'; head], vec![b'x'; tail], total);
+            assert_eq!(parts, None, "{head} {tail} {total}");
         }
     }
 

@@ -14,6 +14,7 @@ mod listeners;
 mod modes;
 mod next;
 mod ports;
+mod sandboxes;
 mod schema;
 mod tools;
 
@@ -66,16 +67,17 @@ pub(crate) async fn examine(flags: &Flags, place: DataDir, patience: Duration) -
         patience,
     };
     let patient = &patient;
-    // Beside each other. A new check is a file here and a line in the list; a sandbox's own goes after `modes`.
-    let (ports, database, disk, leftovers, modes, tools) = tokio::join!(
+    // Beside each other. A new check is a file here and a line in the list.
+    let (ports, database, disk, leftovers, modes, sandboxes, tools) = tokio::join!(
         patient.within("ports", ports::check(patient)),
         with_database(patient),
         patient.within("disk", aside("disk", disk::check(patient))),
         patient.within("leftovers", aside("leftovers", leftovers::folders(patient))),
         patient.within("modes", aside("modes", modes::check(patient))),
+        patient.within("sandbox", sandboxes::check(patient)),
         patient.within("tools", aside("tools", tools::check(patient))),
     );
-    for found in [ports, database, disk, leftovers, modes, tools] {
+    for found in [ports, database, disk, leftovers, modes, sandboxes, tools] {
         findings.extend(found);
     }
     Report::new(findings)

@@ -22,6 +22,7 @@ use clap::Parser;
 fn main() -> ExitCode {
     // Before there is anything else in this process, threads above all.
     kodo_jail::be_the_helper_if_asked();
+    kodo_microvm::be_the_emulator_if_asked();
     let cli = cli::Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()

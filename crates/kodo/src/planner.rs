@@ -61,7 +61,7 @@ fn config(settings: &Settings, opencode: OpenCodeSettings) -> anyhow::Result<Ope
             let program = find(program.as_deref())?;
             OpenCodePlace::Started {
                 launcher: match jail {
-                    true => Arc::new(JailedOpenCode::new(program, settings.jail.clone())),
+                    true => Arc::new(JailedOpenCode::new(program, settings.live.jail.clone())),
                     false => {
                         tracing::warn!(
                             "OC_OPENCODE_JAIL=false: OpenCode has this machine's network and files in reach"

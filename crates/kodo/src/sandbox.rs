@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use anyhow::bail;
-use kodo_jail::{Jail, hint_for};
-use kodo_sandbox::{MockSandbox, Sandbox};
+use kodo_jail::Jail;
+use kodo_microvm::{MicroVm, MicroVmConfig};
+use kodo_sandbox::{JobResult, MockSandbox, Sandbox, SandboxError};
 
-use crate::settings::{SandboxMode, Settings};
+use crate::settings::{Isolation, SandboxMode, SandboxSettings, Settings};
 
 /// The sandbox that carries out tool calls. A live one has held a job before this returns.
 ///
@@ -16,33 +17,122 @@ pub(crate) async fn of(settings: &Settings) -> anyhow::Result<Arc<dyn Sandbox>> 
     if settings.sbx_mode == SandboxMode::Mock {
         return Ok(Arc::new(MockSandbox::with_delay(settings.sbx_mock_delay)));
     }
-    Ok(Arc::new(jail(settings).await?))
+    let mut lacking = Vec::new();
+    for rung in rungs(&settings.live) {
+        match tried(&settings.live, rung).await {
+            Ok((sandbox, tried)) => {
+                for reason in lacking {
+                    tracing::info!(reason, "a stronger sandbox is not there");
+                }
+                let memory = tried.enforced.get("memory").map(String::as_str);
+                tracing::info!(
+                    provider = sandbox.name(),
+                    memory,
+                    "the sandbox has held a job that does nothing"
+                );
+                return Ok(sandbox);
+            }
+            Err(reason) => lacking.push(format!("{}: {reason}", rung.as_str())),
+        }
+    }
+    bail!(
+        "SBX_MODE=live does not work on this machine: {}",
+        none(&settings.live, &lacking)
+    )
 }
 
 /// The jail, which has held a job.
 ///
 /// # Errors
+/// One line: what this machine lacks, and what to do about it.
+pub(crate) async fn jail(settings: &SandboxSettings) -> anyhow::Result<()> {
+    match tried(settings, Isolation::Process).await {
+        Ok(_) => Ok(()),
+        Err(reason) => bail!("This machine cannot jail: {reason}"),
+    }
+}
+
+/// The live sandbox for one job: nothing is kept ready, and nothing tried out but the job itself.
+///
+/// # Errors
 /// As [`of`].
-pub(crate) async fn jail(settings: &Settings) -> anyhow::Result<Jail> {
-    let jail = Jail::new(settings.jail.clone());
-    match jail.try_out().await {
-        Ok(tried) if tried.exit_code() == 0 => {
-            let memory = tried.enforced.get("memory").map(String::as_str);
-            tracing::info!(
-                provider = jail.name(),
-                memory,
-                "the sandbox has held a job that does nothing"
-            );
-            Ok(jail)
-        }
-        Ok(tried) => bail!(
-            "SBX_MODE=live does not work on this machine: a job that does nothing ended with {}: {}",
-            tried.exit_code(),
-            tried.stderr.text().trim()
-        ),
-        Err(error) => {
-            let hint = hint_for(&error).map_or_else(String::new, |hint| format!("; {hint}"));
-            bail!("SBX_MODE=live does not work on this machine: {error}{hint}")
+pub(crate) async fn for_one_job(settings: &SandboxSettings) -> anyhow::Result<Arc<dyn Sandbox>> {
+    let mut lacking = Vec::new();
+    for rung in rungs(settings) {
+        match start(settings, rung, 0).await {
+            Ok(sandbox) => return Ok(sandbox),
+            Err(error) => lacking.push(format!("{}: {}", rung.as_str(), explained(&error))),
         }
     }
+    bail!("sandbox_refused: {}", none(settings, &lacking))
+}
+
+/// What may be used, the strongest first. There is no way down from what was asked for.
+fn rungs(settings: &SandboxSettings) -> Vec<Isolation> {
+    [Isolation::MicroVm, Isolation::Process]
+        .into_iter()
+        .filter(|rung| *rung >= settings.least)
+        .filter(|rung| settings.provider.is_none_or(|provider| provider == *rung))
+        .collect()
+}
+
+fn none(settings: &SandboxSettings, lacking: &[String]) -> String {
+    let asked = match settings.provider {
+        Some(provider) => format!("SBX_PROVIDER={}", provider.as_str()),
+        None => format!("SBX_MIN_ISOLATION={}", settings.least.as_str()),
+    };
+    format!("nothing here is {asked}: {}", lacking.join("; "))
+}
+
+async fn start(
+    settings: &SandboxSettings,
+    rung: Isolation,
+    ready: usize,
+) -> Result<Arc<dyn Sandbox>, SandboxError> {
+    match rung {
+        Isolation::Process => Ok(Arc::new(Jail::new(settings.jail.clone()))),
+        Isolation::MicroVm => {
+            let config = MicroVmConfig {
+                ready,
+                ..settings.microvm.clone()
+            };
+            Ok(Arc::new(MicroVm::start(config).await?))
+        }
+        Isolation::Gvisor => Err(SandboxError::Refused {
+            mechanism: "gvisor".to_owned(),
+            reason: "this version has no such provider".to_owned(),
+        }),
+    }
+}
+
+/// A sandbox of this strength that has held a job that does nothing, or why there is none.
+///
+/// # Errors
+/// What is missing, and what to do about it.
+pub(crate) async fn tried(
+    settings: &SandboxSettings,
+    rung: Isolation,
+) -> Result<(Arc<dyn Sandbox>, JobResult), String> {
+    let ready = settings.microvm.ready;
+    let job = kodo_sandbox::JobSpec::new(["/bin/sh", "-c", "exit 0"]);
+    let held = async {
+        let sandbox = start(settings, rung, ready).await?;
+        let tried = sandbox.run(&job).await?;
+        Ok::<_, SandboxError>((sandbox, tried))
+    };
+    match held.await {
+        Ok((_, tried)) if tried.exit_code() != 0 => Err(format!(
+            "a job that does nothing ended with {}: {}",
+            tried.exit_code(),
+            tried.stderr.text().trim()
+        )),
+        Ok(held) => Ok(held),
+        Err(error) => Err(explained(&error)),
+    }
+}
+
+/// An error, with what to do about it.
+pub(crate) fn explained(error: &SandboxError) -> String {
+    let hint = kodo_microvm::hint_for(error).or_else(|| kodo_jail::hint_for(error));
+    hint.map_or_else(|| error.to_string(), |hint| format!("{error} ({hint})"))
 }

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
-use kodo_jail::JailConfig;
 use kodo_store::DatabaseConfig;
 
 use crate::environment;
@@ -19,9 +18,7 @@ pub(crate) use artifacts::ArtifactSettings;
 pub(crate) use planner::{
     LiveSettings, OpenCodeSettings, OpenCodeSetup, PlannerMode, PlannerSettings,
 };
-pub(crate) use planner::{PlannerMode, PlannerSettings};
-pub(crate) use sandbox::SandboxMode;
-use sandbox::jail_config;
+pub(crate) use sandbox::{Isolation, SandboxMode, SandboxSettings};
 
 /// Declares every key once: field, flag, variable, default, what it is for.
 macro_rules! keys {
@@ -112,10 +109,15 @@ keys! {
     oc_opencode_password_file "oc-opencode-password-file" "OC_OPENCODE_PASSWORD_FILE" "" "File that holds the password";
     sbx_mode "sbx-mode" "SBX_MODE" "mock" "Sandbox";
     sbx_mock_delay_ms "sbx-mock-delay-ms" "SBX_MOCK_DELAY_MS" "0" "How long the mock sandbox pretends to work, in milliseconds";
-    sbx_provider "sbx-provider" "SBX_PROVIDER" "auto" "Live sandbox: auto or process; auto takes the strongest there is";
-    sbx_min_isolation "sbx-min-isolation" "SBX_MIN_ISOLATION" "process" "The weakest live sandbox that will do";
+    sbx_provider "sbx-provider" "SBX_PROVIDER" "auto" "Live sandbox: auto, process or microvm; auto takes the strongest there is";
+    sbx_min_isolation "sbx-min-isolation" "SBX_MIN_ISOLATION" "process" "The weakest live sandbox that will do: process, gvisor or microvm";
     sbx_cgroup "sbx-cgroup" "SBX_CGROUP" "auto" "What bounds memory and processes of a job: auto, require, or a delegated cgroup (an absolute path)";
     sbx_read_only "sbx-read-only" "SBX_READ_ONLY" "" "Further folders that jobs can read, absolute, with ':' between them";
+    sbx_microvm_dir "sbx-microvm-dir" "SBX_MICROVM_DIR" ".data/microvm" "What microVMs are made of: the folder that the task sbx:microvm:build fills";
+    sbx_microvm_accel "sbx-microvm-accel" "SBX_MICROVM_ACCEL" "kvm" "Who executes a microVM: kvm, if a guest proves to run, or tcg, software that is many times slower";
+    sbx_microvm_ready "sbx-microvm-ready" "SBX_MICROVM_READY" "1" "MicroVMs that a service keeps booted, so that a job does not wait for one";
+    sbx_microvm_max "sbx-microvm-max" "SBX_MICROVM_MAX" "4" "Jobs in microVMs at the same time; further ones wait";
+    sbx_microvm_memory_mib "sbx-microvm-memory-mib" "SBX_MICROVM_MEMORY_MIB" "768" "Memory of a microVM in MiB; a job that needs more waits for a larger one of its own";
     sbx_secrets_dir "sbx-secrets-dir" "SBX_SECRETS_DIR" "" "Folder of the secrets that jobs can be given by name, one file each";
     artifact_store "artifact-store" "ARTIFACT_STORE" "" "Where large artifacts are stored: an absolute path or s3://BUCKET/PREFIX; without it, folder artifacts in KODO_DATA_DIR";
     artifact_store_patience_ms "artifact-store-patience-ms" "ARTIFACT_STORE_PATIENCE_MS" "60000" "How long a step waits for a store that is unavailable or full before its run fails, in milliseconds";
@@ -166,10 +168,10 @@ pub(crate) struct Settings {
     pub(crate) sbx_mode: SandboxMode,
     /// How long the mock sandbox pretends to work.
     pub(crate) sbx_mock_delay: Duration,
+    /// The live sandbox, whether it is the one that carries out tool calls or not.
+    pub(crate) live: SandboxSettings,
     /// Folder of the secrets that jobs can be given, if there is one.
     pub(crate) sbx_secrets_dir: Option<PathBuf>,
-    /// How the live sandbox jails, whether it is the one that carries out tool calls or not.
-    pub(crate) jail: JailConfig,
     /// Where large artifacts are stored.
     pub(crate) artifacts: ArtifactSettings,
     /// The seed.
@@ -221,7 +223,7 @@ impl Settings {
             drain_grace: milliseconds(flags.drain_grace_ms())?,
             planner: PlannerSettings::load(flags)?,
             sbx_mode: SandboxMode::load(flags)?,
-            jail: jail_config(flags)?,
+            live: SandboxSettings::load(flags)?,
             sbx_secrets_dir: sandbox::secrets_dir(flags)?,
             sbx_mock_delay: milliseconds(flags.sbx_mock_delay_ms())?,
             artifacts: ArtifactSettings::load(flags)?,
@@ -494,14 +496,33 @@ mod tests {
 
     #[test]
     fn a_provider_that_is_still_to_come_says_so() {
-        let microvm = Flags {
-            sbx_provider: Some("microvm".to_owned()),
+        let gvisor = Flags {
+            sbx_provider: Some("gvisor".to_owned()),
             ..Flags::default()
         };
         assert_eq!(
-            refused(microvm),
-            "--sbx-provider=microvm is not valid: this version has no microvm provider yet; auto, process is accepted"
+            refused(gvisor),
+            "--sbx-provider=gvisor is not valid: this version has no gvisor provider yet; \
+             auto, process, microvm is accepted"
         );
+    }
+
+    #[test]
+    fn a_provider_that_is_weaker_than_what_must_be_reached_is_refused() {
+        let flags = |provider: &str, least: &str| Flags {
+            sbx_provider: Some(provider.to_owned()),
+            sbx_min_isolation: Some(least.to_owned()),
+            ..Flags::default()
+        };
+        for least in ["gvisor", "microvm"] {
+            let reason = refused(flags("process", least));
+            assert!(
+                reason.contains(&format!("SBX_MIN_ISOLATION={least}")),
+                "{reason}"
+            );
+            assert!(Settings::load(&flags("microvm", least)).is_ok());
+            assert!(Settings::load(&flags("auto", least)).is_ok());
+        }
     }
 
     #[test]

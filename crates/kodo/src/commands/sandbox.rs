@@ -7,11 +7,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow, ensure};
-use kodo_jail::{Jail, hint_for};
-use kodo_sandbox::{Ended, InputFile, JobResult, JobSpec, Limits, Sandbox, result_of};
+use kodo_sandbox::{Ended, InputFile, JobResult, JobSpec, Limits, result_of};
 use serde_json::{Map, Number, Value};
 
 use crate::cli::{RunFormat, SandboxCommand, SandboxRun};
+use crate::sandbox::{explained, for_one_job};
 use crate::settings::Settings;
 
 /// Exit code where nothing was run, as of other programs that run programs.
@@ -38,11 +38,11 @@ async fn job(settings: &Settings, arguments: &SandboxRun) -> anyhow::Result<Exit
             folder.display()
         );
     }
-    let jail = Jail::new(settings.jail.clone());
-    let result = jail.run(&spec).await.map_err(|error| {
-        let hint = hint_for(&error).map_or_else(String::new, |hint| format!(" ({hint})"));
-        anyhow!("{}: {error}{hint}", error.code())
-    })?;
+    let sandbox = for_one_job(&settings.live).await?;
+    let result = sandbox
+        .run(&spec)
+        .await
+        .map_err(|error| anyhow!("{}: {}", error.code(), explained(&error)))?;
     // A reader that has seen enough (`| head`) is no error.
     let _ = match arguments.format {
         RunFormat::Json => {

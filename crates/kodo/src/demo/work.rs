@@ -52,7 +52,7 @@ const CALLS: [&str; 4] = [
 
 /// Runs it, or says what this machine lacks for it: exit code 1 then, unless that is allowed.
 pub(crate) async fn run(settings: &Settings, allow_none: bool) -> anyhow::Result<ExitCode> {
-    if let Err(error) = sandbox::jail(settings).await {
+    if let Err(error) = sandbox::jail(&settings.live).await {
         let say = Say::new();
         say.line(&format!(
             "{} work in a jail. {error:#}",
@@ -124,7 +124,9 @@ async fn story(settings: &Settings, databases: &Databases) -> anyhow::Result<()>
         .env("OC_BASE_URL", model.url())
         .env("OC_MODEL", "scripted")
         .env("OC_ALLOWED_TOOLS", "exec")
-        .env("SBX_MODE", "live");
+        .env("SBX_MODE", "live")
+        .env("SBX_PROVIDER", "process")
+        .env("SBX_MIN_ISOLATION", "process");
     options.port = settings.demo_port;
     options.admin_port = settings.demo_admin_port;
     let app = databases.app_pool();

@@ -8,18 +8,10 @@ use crate::settings::{LiveSettings, OpenCodeSetup, PlannerMode, PlannerSettings}
 /// The fixture that is used where an intent has none of its own.
 const DEFAULT_FIXTURE: &str = "default.json";
 
-/// Says which planner and which sandbox a service would use here. Other modes bring their own checks here.
+/// Says which planner and which sandbox a service would use here.
 pub(crate) fn check(patient: &Patient) -> impl FnOnce() -> Vec<Finding> + Send + use<> {
     let settings = patient.settings.planner.clone();
-    move || {
-        vec![
-            planner(&settings),
-            Finding::ok(
-                "sandbox",
-                "mock: tool calls are answered and not carried out",
-            ),
-        ]
-    }
+    move || vec![planner(&settings)]
 }
 
 fn planner(settings: &PlannerSettings) -> Finding {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use kodo_jail::{CgroupPolicy, JailConfig};
+use kodo_microvm::{Acceleration, MicroVmConfig};
 
 use super::Flags;
 
@@ -19,15 +20,6 @@ impl SandboxMode {
     pub(super) fn load(flags: &Flags) -> anyhow::Result<Self> {
         let mode = flags.sbx_mode();
         mode.one_of(&["mock", "live"], &[])?;
-        // One live provider so far: whichever of these words stands there, it is the one.
-        let stronger = [
-            ("gvisor", "gvisor provider"),
-            ("microvm", "microvm provider"),
-        ];
-        flags
-            .sbx_provider()
-            .one_of(&["auto", "process"], &stronger)?;
-        flags.sbx_min_isolation().one_of(&["process"], &stronger)?;
         Ok(match mode.value.as_str() {
             "live" => Self::Live,
             _ => Self::Mock,
@@ -48,8 +40,93 @@ pub(super) fn secrets_dir(flags: &Flags) -> anyhow::Result<Option<PathBuf>> {
     Ok(Some(folder))
 }
 
+/// How much stands between a job and the machine. The order is that of strength.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Isolation {
+    /// The machine's own kernel, and everything it has to hold a process.
+    Process,
+    /// A kernel in a program. This version has no provider of this strength, but stronger ones.
+    Gvisor,
+    /// A kernel of its own in a virtual machine of its own.
+    MicroVm,
+}
+
+impl Isolation {
+    /// Its word.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Gvisor => "gvisor",
+            Self::MicroVm => "microvm",
+        }
+    }
+}
+
+/// Which live sandbox, and how it is made.
+#[derive(Debug, Clone)]
+pub(crate) struct SandboxSettings {
+    /// The one that must be used; the strongest there is where none is named.
+    pub(crate) provider: Option<Isolation>,
+    /// The weakest that will do.
+    pub(crate) least: Isolation,
+    /// How jobs are jailed, where they are processes.
+    pub(crate) jail: JailConfig,
+    /// How machines are made, where they have one each.
+    pub(crate) microvm: MicroVmConfig,
+}
+
+impl SandboxSettings {
+    pub(super) fn load(flags: &Flags) -> anyhow::Result<Self> {
+        let raw = flags.sbx_provider();
+        raw.one_of(
+            &["auto", "process", "microvm"],
+            &[("gvisor", "gvisor provider")],
+        )?;
+        let provider = match raw.value.as_str() {
+            "process" => Some(Isolation::Process),
+            "microvm" => Some(Isolation::MicroVm),
+            _ => None,
+        };
+        let least = flags.sbx_min_isolation();
+        least.one_of(&["process", "gvisor", "microvm"], &[])?;
+        let least = match least.value.as_str() {
+            "microvm" => Isolation::MicroVm,
+            "gvisor" => Isolation::Gvisor,
+            _ => Isolation::Process,
+        };
+        if provider.is_some_and(|provider| provider < least) {
+            return raw.refuse(&format!(
+                "what is at least as strong as SBX_MIN_ISOLATION={}",
+                least.as_str()
+            ));
+        }
+        Ok(Self {
+            provider,
+            least,
+            jail: jail_config(flags)?,
+            microvm: microvm_config(flags)?,
+        })
+    }
+}
+
+fn microvm_config(flags: &Flags) -> anyhow::Result<MicroVmConfig> {
+    let raw = flags.sbx_microvm_accel();
+    raw.one_of(&["kvm", "tcg"], &[])?;
+    Ok(MicroVmConfig {
+        folder: flags.sbx_microvm_dir().filled("a folder")?.into(),
+        acceleration: match raw.value.as_str() {
+            "tcg" => Acceleration::Tcg,
+            _ => Acceleration::Kvm,
+        },
+        ready: flags.sbx_microvm_ready().number(0, 64)?,
+        most: flags.sbx_microvm_max().number(1, 1024)?,
+        memory_mib: flags.sbx_microvm_memory_mib().number(160, 1024 * 1024)?,
+        ..MicroVmConfig::default()
+    })
+}
+
 /// How the live sandbox jails.
-pub(super) fn jail_config(flags: &Flags) -> anyhow::Result<JailConfig> {
+fn jail_config(flags: &Flags) -> anyhow::Result<JailConfig> {
     let raw = flags.sbx_cgroup();
     let cgroup = match raw.value.as_str() {
         "auto" => CgroupPolicy::Auto,

@@ -188,6 +188,8 @@ async fn what_cannot_be_looked_at_says_why_and_the_shape_for_programs_stays() {
     leftovers: ok
     planner: ok
     sandbox: ok
+    sandbox process: ok
+    sandbox microvm: skipped
     tools: ok
     tools: ok
     tools: ok
