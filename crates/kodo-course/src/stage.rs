@@ -27,19 +27,27 @@ const PORTS: [&str; 6] = [
 const PORT_RANGE: std::ops::Range<u16> = 14_000..30_000;
 
 /// What somebody may have set for a service in use and the course does not speak of: it shows the defaults.
-const UNSET: [&str; 14] = [
+const UNSET: [&str; 22] = [
     "API_TOKEN",
     "API_TOKEN_FILE",
+    "ARTIFACT_STORE",
     "BASH_ENV",
     "ENV",
     "HOST",
     "LOG_FORMAT",
+    "MAX_CONCURRENT_RUNS",
+    "MAX_CONCURRENT_TOOL_CALLS",
     "OC_FIXTURES_DIR",
     "OC_MODE",
     "PSQLRC",
     "RUST_LOG",
+    "SBX_CGROUP",
+    "SBX_MIN_ISOLATION",
     "SBX_MOCK_DELAY_MS",
     "SBX_MODE",
+    "SBX_PROVIDER",
+    "SBX_READ_ONLY",
+    "SBX_SECRETS_DIR",
     "TEST_SEED",
     "WF_SLEEP_MS",
 ];

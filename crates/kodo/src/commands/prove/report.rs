@@ -141,7 +141,8 @@ fn head(proof: &Proof) -> String {
         all => {
             let each = proof.runs.iter();
             let each: Vec<String> = each.map(|(status, n)| format!("{n} {status}")).collect();
-            format!("{all} runs: {}", each.join(", "))
+            let plural = if all == 1 { "" } else { "s" };
+            format!("{all} run{plural}: {}", each.join(", "))
         }
     };
     let waiting = match proof.unfinished() {
