@@ -4,12 +4,16 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use time::OffsetDateTime;
 
 use crate::ArtifactError;
+
+/// How long writing one file may take: what is younger may be under way.
+const UNDER_WAY: Duration = Duration::from_secs(3600);
 
 /// A folder of this machine, which may not exist yet.
 #[derive(Debug)]
@@ -64,6 +68,8 @@ impl Folder {
         older_than: OffsetDateTime,
         dry_run: bool,
     ) -> Result<u64, ArtifactError> {
+        // Somebody may be writing it just now, whatever the caller thinks is old.
+        let older_than = older_than.min(kodo_contract::now() - UNDER_WAY);
         let mut found = 0;
         let mut folders = vec![below.to_owned()];
         while let Some(folder) = folders.pop() {

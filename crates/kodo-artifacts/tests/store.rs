@@ -247,18 +247,25 @@ async fn what_a_dead_writer_left_is_no_content_and_is_swept() {
     let folder = above.path().join("0123abcd/sha256").join(&text[..2]);
     let half = folder.join(format!("{text}#1"));
     fs::write(&half, b"half").unwrap();
+    let old = std::time::SystemTime::now() - Duration::from_secs(2 * 3600);
+    let written = fs::File::options().append(true).open(&half).unwrap();
+    written.set_modified(old).unwrap();
+    let young = folder.join(format!("{text}#2"));
+    fs::write(&young, b"half").unwrap();
     assert_eq!(store.list().try_collect::<Vec<_>>().await.unwrap().len(), 1);
     let now = kodo_contract::now();
     assert_eq!(
-        store.sweep(now - Duration::from_secs(60), false).await,
-        Ok(0),
-        "it may be at work"
+        store
+            .sweep(now - Duration::from_secs(3 * 3600), false)
+            .await,
+        Ok(0)
     );
     let later = now + Duration::from_secs(60);
     assert_eq!(store.sweep(later, true).await, Ok(1));
     assert!(half.exists());
     assert_eq!(store.sweep(later, false).await, Ok(1));
     assert!(!half.exists() && folder.join(text).exists());
+    assert!(young.exists(), "somebody may be at work on it");
 }
 
 #[tokio::test]

@@ -27,6 +27,13 @@ const MAX_NAME: usize = 1024;
 /// SHA-256 of a file.
 pub(crate) type Hash = [u8; 32];
 
+/// A file as the job was given it.
+pub(crate) struct Given {
+    pub(crate) size: u64,
+    pub(crate) hash: Hash,
+    pub(crate) executable: bool,
+}
+
 /// What was not handed back.
 #[derive(Default)]
 pub(crate) struct Collected {
@@ -38,7 +45,7 @@ pub(crate) struct Collected {
 /// Sends every regular file below a folder that is not just as it was given.
 pub(crate) fn send_files(
     folder: &Path,
-    given: &BTreeMap<String, (u64, Hash)>,
+    given: &BTreeMap<String, Given>,
     limits: &Limits,
     defences: &Defences,
     to: &mut impl Write,
@@ -62,7 +69,7 @@ fn open(at: impl std::os::fd::AsFd, name: &Path, more: OFlags) -> io::Result<Own
 }
 
 struct Walk<'a> {
-    given: &'a BTreeMap<String, (u64, Hash)>,
+    given: &'a BTreeMap<String, Given>,
     files_left: u64,
     bytes_left: u64,
     follow: bool,
@@ -164,8 +171,11 @@ impl Walk<'_> {
         to: &mut impl Write,
     ) -> io::Result<()> {
         let size = metadata.len();
-        if self.given.get(&name).is_some_and(|(given, hash)| {
-            *given == size && hash_of(&file).is_ok_and(|it| it == *hash)
+        let executable = metadata.mode() & 0o100 != 0;
+        if self.given.get(&name).is_some_and(|given| {
+            given.size == size
+                && given.executable == executable
+                && hash_of(&file).is_ok_and(|it| it == given.hash)
         }) {
             return Ok(());
         }
@@ -179,7 +189,7 @@ impl Walk<'_> {
         let header = FileHeader {
             name,
             size,
-            executable: metadata.mode() & 0o100 != 0,
+            executable,
         };
         send(to, Kind::File, &serde_json::to_vec(&header)?)?;
         let mut left = size;

@@ -51,7 +51,12 @@ pub(crate) fn run(
     for file in &spec.files {
         let place = folder.join(&file.name);
         let hash = receive_file(control, &place, file.size, file.executable)?;
-        given.insert(file.name.clone(), (file.size, hash));
+        let as_given = collect::Given {
+            size: file.size,
+            hash,
+            executable: file.executable,
+        };
+        given.insert(file.name.clone(), as_given);
     }
     let program = Program::prepare(spec, defences)?;
     if let Some(port) = spec.resident {
@@ -164,7 +169,7 @@ struct Job<'a> {
     deadline: Option<Instant>,
     folder: &'a Path,
     /// The files that it was given, which come back only where they are no longer the same.
-    given: BTreeMap<String, (u64, Hash)>,
+    given: BTreeMap<String, collect::Given>,
     /// The most that was seen, where something looks.
     seen: watch::Seen,
     lifeline: bool,

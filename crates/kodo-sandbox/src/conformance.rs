@@ -12,8 +12,8 @@ use kodo_contract::{ToolCall, encode, sha256_hex};
 use serde_json::json;
 
 use crate::{
-    Ended, Grant, InputFile, Job, JobResult, JobSpec, Reason, Sandbox, SandboxError, SecretFolder,
-    result_of,
+    Ended, Grant, InputFile, Job, JobResult, JobSpec, Limits, Reason, Sandbox, SandboxError,
+    SecretFolder, result_of,
 };
 
 /// Long enough for any job here on a machine that is busy, short enough to tell it from a job that hangs.
@@ -170,6 +170,7 @@ pub async fn a_tool_that_it_does_not_have_is_refused(sandbox: &dyn Sandbox) {
                 folder: &SecretFolder::default(),
                 names: &[],
             },
+            most: &Limits::most(),
         };
         sandbox.execute(&job).await
     };

@@ -199,6 +199,91 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// The most that a call of a plan may ask for, where the operator says nothing else: room for a build of some size,
+    /// and not for a machine.
+    #[must_use]
+    pub fn most() -> Self {
+        Self {
+            wall: Duration::from_secs(3600),
+            memory_bytes: 4 * GIB,
+            processes: 1024,
+            output_bytes: GIB,
+            kept_bytes: 4 * MIB,
+            disk_bytes: 4 * GIB,
+            inodes: MIB,
+            returned_bytes: 64 * MIB,
+            returned_files: 16 * KIB,
+        }
+    }
+
+    /// The same limits where none is beyond the one of `most`. A usual one that is beyond it is what the operator allows;
+    /// one that was asked for is not.
+    ///
+    /// # Errors
+    /// Which limit, in words.
+    pub fn within(mut self, most: &Self) -> Result<Self, String> {
+        let usual = Self::default();
+        let wall = |it: &Self| u64::try_from(it.wall.as_millis()).unwrap_or(u64::MAX);
+        if self.wall > most.wall {
+            if self.wall != usual.wall {
+                return Err(beyond("wallMs", wall(&self), wall(most)));
+            }
+            self.wall = most.wall;
+        }
+        let table: [(&str, &mut u64, u64, u64); 8] = [
+            (
+                "memoryBytes",
+                &mut self.memory_bytes,
+                most.memory_bytes,
+                usual.memory_bytes,
+            ),
+            (
+                "processes",
+                &mut self.processes,
+                most.processes,
+                usual.processes,
+            ),
+            (
+                "outputBytes",
+                &mut self.output_bytes,
+                most.output_bytes,
+                usual.output_bytes,
+            ),
+            (
+                "keptBytes",
+                &mut self.kept_bytes,
+                most.kept_bytes,
+                usual.kept_bytes,
+            ),
+            (
+                "diskBytes",
+                &mut self.disk_bytes,
+                most.disk_bytes,
+                usual.disk_bytes,
+            ),
+            ("inodes", &mut self.inodes, most.inodes, usual.inodes),
+            (
+                "returnedBytes",
+                &mut self.returned_bytes,
+                most.returned_bytes,
+                usual.returned_bytes,
+            ),
+            (
+                "returnedFiles",
+                &mut self.returned_files,
+                most.returned_files,
+                usual.returned_files,
+            ),
+        ];
+        for (name, asked, most, usual) in table {
+            if *asked > most && *asked != usual {
+                return Err(beyond(name, *asked, most));
+            }
+            *asked = (*asked).min(most);
+        }
+        Ok(self)
+    }
+
     /// Says which limit no provider accepts.
     fn fault(&self) -> Option<String> {
         let wall = u64::try_from(self.wall.as_millis()).unwrap_or(u64::MAX);
@@ -219,6 +304,10 @@ impl Limits {
                 .then(|| format!("limits.{name} must be from {least} to {most}, not {value}"))
         })
     }
+}
+
+fn beyond(name: &str, asked: u64, most: u64) -> String {
+    format!("limits.{name} of a plan may be at most {most} here, not {asked}")
 }
 
 mod milliseconds {
@@ -309,6 +398,29 @@ mod tests {
             .file("a.b", "")
             .file("a/b", "");
         assert!(between.check().is_err());
+    }
+
+    #[test]
+    fn a_plan_asks_for_no_more_than_there_is_for_plans() {
+        let usual = Limits::default();
+        assert_eq!(usual.within(&Limits::most()), Ok(usual));
+        assert_eq!(Limits::most().within(&Limits::most()), Ok(Limits::most()));
+        let day: Limits = serde_json::from_str(r#"{"wallMs": 86400000}"#).unwrap();
+        let reason = day.within(&Limits::most()).unwrap_err();
+        assert!(
+            reason.contains("limits.wallMs") && reason.contains("3600000"),
+            "{reason}"
+        );
+        let little = Limits {
+            wall: Duration::from_secs(1),
+            memory_bytes: 64 * MIB,
+            ..Limits::most()
+        };
+        let lowered = usual.within(&little).unwrap();
+        assert_eq!(
+            (lowered.wall, lowered.memory_bytes),
+            (little.wall, 64 * MIB)
+        );
     }
 
     #[test]

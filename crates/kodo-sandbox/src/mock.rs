@@ -169,7 +169,7 @@ fn file((name, content): (String, String)) -> ToolFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Grant, SecretFolder};
+    use crate::{Grant, Limits, SecretFolder};
 
     crate::for_every_sandbox!(MockSandbox::new());
 
@@ -193,6 +193,7 @@ mod tests {
                 folder: &SecretFolder::default(),
                 names: &[],
             },
+            most: &Limits::most(),
         };
         MockSandbox::new().execute(&job).await
     }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use kodo_contract::{ToolCall, ToolResult};
 
-use crate::{Grant, InputFile, JobResult, JobSpec, SandboxError, job_of, result_of};
+use crate::{Grant, InputFile, JobResult, JobSpec, Limits, SandboxError, job_of, result_of};
 
 /// Something that runs programs, and carries out tool calls by doing so.
 #[async_trait]
@@ -37,6 +37,10 @@ pub trait Sandbox: Send + Sync {
     /// but a result.
     async fn execute(&self, job: &Job<'_>) -> Result<ToolResult, SandboxError> {
         let mut asked = job_of(job.call, job.files)?;
+        asked.spec.limits = asked.spec.limits.within(job.most).map_err(|reason| {
+            let tool = job.call.name.clone();
+            SandboxError::ToolArgsInvalid { tool, reason }
+        })?;
         let taken = job.secrets.give(&mut asked.spec, &asked.secrets)?;
         let mut result = self.run(&asked.spec).await?;
         taken.redact(&mut result)?;
@@ -58,4 +62,6 @@ pub struct Job<'a> {
     pub files: &'a [InputFile],
     /// What it may have of the secrets.
     pub secrets: Grant<'a>,
+    /// The most that a call may ask for.
+    pub most: &'a Limits,
 }

@@ -8,12 +8,14 @@ use aho_corasick::{AhoCorasick, MatchKind};
 use kodo_contract::sha256_hex;
 use serde::Deserialize;
 
-use crate::{InputFile, JobResult, JobSpec, SandboxError};
+use crate::{InputFile, JobResult, JobSpec, Overlay, SandboxError};
 
 /// The shortest secret. A shorter one would be found in ordinary output, and guards little.
 const SHORTEST: usize = 8;
 /// The longest secret: a certificate chain fits.
 const LONGEST: usize = 64 * 1024;
+/// From where on the name of something that is not handed back may have been cut, in characters.
+const CUT_NAME: usize = 1024;
 /// The longest name.
 const LONGEST_NAME: usize = 128;
 
@@ -141,15 +143,22 @@ impl Grant<'_> {
                     job.env.insert(name.clone(), text);
                 }
                 SecretUse::File(file) => {
-                    job.files.retain(|it| it.name != file.file);
-                    job.files.push(InputFile {
+                    let mut files = Overlay::default();
+                    for it in job.files.drain(..) {
+                        files.put(&it.name.clone(), it);
+                    }
+                    let secret = InputFile {
                         name: file.file.clone(),
                         content: value.clone(),
                         executable: false,
-                    });
+                    };
+                    files.put(&file.file, secret);
+                    job.files = files.into_files().collect();
                 }
             }
-            taken.push((name.to_owned(), value));
+            if !taken.iter().any(|(known, _)| known == name) {
+                taken.push((name.to_owned(), value));
+            }
         }
         Ok(Taken(taken))
     }
@@ -187,7 +196,14 @@ impl Taken {
             }
         }
         for skipped in &mut result.skipped {
-            skipped.name = redactor.text(&skipped.name);
+            skipped.name = match skipped.name.chars().count() < CUT_NAME {
+                true => redactor.text(&skipped.name),
+                // It may go on.
+                false => {
+                    let beginning = redactor.head(skipped.name.as_bytes());
+                    String::from_utf8_lossy(&beginning).into_owned()
+                }
+            };
         }
         Ok(())
     }

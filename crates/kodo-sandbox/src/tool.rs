@@ -8,7 +8,7 @@ use kodo_contract::{ToolCall, ToolFile, ToolResult};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::{InputFile, JobResult, JobSpec, Limits, SandboxError, SecretUse};
+use crate::{InputFile, JobResult, JobSpec, Limits, Overlay, SandboxError, SecretUse};
 
 /// The one tool that a sandbox which executes has: run a program.
 ///
@@ -21,6 +21,9 @@ use crate::{InputFile, JobResult, JobSpec, Limits, SandboxError, SecretUse};
 /// `argv`, or `shell`, a string that becomes `["/bin/sh", "-c", …]`; exactly one of them. A file is a string,
 /// or `{"content": …, "encoding": "base64", "executable": true}`. Everything else may be left out.
 pub const EXEC_TOOL: &str = "exec";
+
+/// The most secrets of one call.
+const MAX_SECRETS: usize = 64;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -85,15 +88,25 @@ pub fn job_of(call: &ToolCall, given: &[InputFile]) -> Result<ToolJob, SandboxEr
             ));
         }
     };
-    let mut files: Vec<InputFile> = given
-        .iter()
-        .filter(|file| !args.files.contains_key(&file.name))
-        .cloned()
-        .collect();
-    for (name, value) in args.files {
-        let file = input(name, value).map_err(invalid)?;
-        files.push(file);
+    if args.secrets.len() > MAX_SECRETS {
+        return Err(invalid(format!("it names more than {MAX_SECRETS} secrets")));
     }
+    let mut files = Overlay::default();
+    for file in given {
+        files.put(&file.name, file.clone());
+    }
+    let mut own = JobSpec::new(["true"]);
+    for (name, value) in args.files {
+        own.files.push(input(name, value).map_err(invalid)?);
+    }
+    // Among themselves they have to make sense; over what is there they go in any case.
+    if let Err(SandboxError::JobInvalid { reason }) = own.check() {
+        return Err(invalid(reason));
+    }
+    for file in own.files {
+        files.put(&file.name.clone(), file);
+    }
+    let files = files.into_files().collect();
     let spec = JobSpec {
         argv,
         files,
@@ -280,7 +293,7 @@ mod tests {
             .iter()
             .map(|it| (it.name.as_str(), it.content.as_slice()))
             .collect();
-        assert_eq!(files, [("b", b"b".as_slice()), ("a", b"new")]);
+        assert_eq!(files, [("a", b"new".as_slice()), ("b", b"b")]);
         let names: Vec<&str> = asked.secrets.iter().map(SecretUse::name).collect();
         assert_eq!(names, ["KEY", "PEM"]);
     }
@@ -328,6 +341,8 @@ mod tests {
             json!({"argv": ["a"], "cwd": "/etc"}),
             json!({"argv": ["a"], "env": {"A=B": "c"}}),
             json!({"argv": ["a"], "secrets": "KEY"}),
+            json!({"argv": ["a"], "secrets": vec!["KEY"; 65]}),
+            json!({"argv": ["a"], "files": {"a": "", "a/b": ""}}),
             json!({"argv": ["a"], "secrets": [{"name": "KEY"}]}),
         ] {
             let error = call("exec", args.clone()).unwrap_err();

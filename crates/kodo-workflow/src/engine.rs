@@ -7,7 +7,7 @@ use dbos::StartOptions;
 use kodo_artifacts::ArtifactStore;
 use kodo_contract::{RunId, WorkflowId};
 use kodo_planner::Planner;
-use kodo_sandbox::{Sandbox, SecretFolder};
+use kodo_sandbox::{Limits, Sandbox, SecretFolder};
 use kodo_store::{DatabaseConfig, Store};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -45,6 +45,8 @@ pub struct EngineConfig {
     pub max_concurrent_tool_calls: usize,
     /// Where jobs get their secrets from.
     pub secrets: SecretFolder,
+    /// The most that a call of a plan may ask for.
+    pub most: Limits,
     /// Durable sleep of the crash demo (`WF_SLEEP_MS`).
     pub crash_demo_sleep: Duration,
     /// How long a step waits for the artifact store before its run fails (`ARTIFACT_STORE_PATIENCE_MS`).
@@ -111,6 +113,7 @@ impl Engine {
                 planner,
                 sandbox,
                 secrets: config.secrets.clone(),
+                most: config.most,
                 slots: Semaphore::new(config.max_concurrent_tool_calls),
                 seed: config.seed,
                 gate: Gate::default(),

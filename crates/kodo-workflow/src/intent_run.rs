@@ -10,7 +10,7 @@ use std::time::Duration;
 use kodo_artifacts::ArtifactStore;
 use kodo_contract::{Plan, RunId, StepId};
 use kodo_planner::Planner;
-use kodo_sandbox::{Sandbox, SecretFolder};
+use kodo_sandbox::{Limits, Sandbox, SecretFolder};
 use kodo_store::Store;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -53,6 +53,8 @@ pub(crate) struct Workshop {
     pub(crate) sandbox: Arc<dyn Sandbox>,
     /// Where jobs get their secrets from.
     pub(crate) secrets: SecretFolder,
+    /// The most that a call of a plan may ask for.
+    pub(crate) most: Limits,
     /// As many tool calls as this process carries out at once.
     pub(crate) slots: Semaphore,
     pub(crate) seed: u64,

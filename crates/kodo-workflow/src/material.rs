@@ -1,15 +1,16 @@
 //! What a run gives to its tool calls: the files of its intent, and what earlier calls made of them.
 
-use std::collections::BTreeMap;
-
-use kodo_contract::{Intent, RunId, StepId, decode};
-use kodo_sandbox::{InputFile, input_files};
+use kodo_contract::{Intent, RunId, StepId, ToolFile, decode};
+use kodo_sandbox::{InputFile, Overlay, input_files};
 use serde_json::Value;
 
 use crate::failure::RunFailure;
 use crate::intent_run::Workshop;
-use crate::recording::files_of_steps;
+use crate::recording::{content_of_file, files_of_step};
 use crate::step::weather;
+
+/// The most bytes of files that one call finds: each of them is in memory on its way into the jail.
+const MOST_BYTES: u64 = 256 * 1024 * 1024;
 
 /// What an intent has for the jobs of its runs.
 #[derive(Debug)]
@@ -61,20 +62,54 @@ impl Material {
         run_id: &RunId,
         steps: &[StepId],
     ) -> Result<Vec<InputFile>, RunFailure> {
-        let mut files: BTreeMap<String, InputFile> = self
-            .files
-            .iter()
-            .map(|file| (file.name.clone(), file.clone()))
-            .collect();
-        for file in files_of_steps(shop, run_id, steps).await? {
-            let left = InputFile {
-                name: file.name,
-                content: file.content.to_vec(),
-                executable: file.executable,
-            };
-            files.insert(left.name.clone(), left);
+        let mut files = Overlay::default();
+        for file in &self.files {
+            files.put(&file.name, Origin::Intent(file));
         }
-        Ok(files.into_values().collect())
+        for step in steps {
+            for file in files_of_step(shop, run_id, step).await? {
+                files.put(&file.name.clone(), Origin::Step(file));
+            }
+        }
+        let bytes: u64 = files.iter().map(Origin::size).sum();
+        if bytes > MOST_BYTES {
+            return Err(RunFailure::new(
+                "workspace_too_large",
+                format!(
+                    "the files that the call finds have {bytes} bytes, of at most {MOST_BYTES}"
+                ),
+            ));
+        }
+        let mut read = Vec::new();
+        for file in files.into_files() {
+            read.push(match file {
+                Origin::Intent(file) => file.clone(),
+                Origin::Step(file) => InputFile {
+                    content: content_of_file(shop, &file).await?.to_vec(),
+                    executable: file.executable == Some(true),
+                    name: file.name,
+                },
+            });
+        }
+        Ok(read)
+    }
+}
+
+/// Where a file comes from. What an earlier step left is read once it is known that no later one has replaced it.
+enum Origin<'a> {
+    Intent(&'a InputFile),
+    Step(ToolFile),
+}
+
+impl Origin<'_> {
+    fn size(&self) -> u64 {
+        match self {
+            Self::Intent(file) => file.content.len() as u64,
+            Self::Step(file) => {
+                let text = file.content.as_ref().map_or(0, String::len) as u64;
+                file.size.unwrap_or(text)
+            }
+        }
     }
 }
 

@@ -22,23 +22,17 @@ use crate::failure::RunFailure;
 use crate::intent_run::Workshop;
 use crate::step::weather;
 
+/// The most bytes of content in the rows of one step.
+const MOST_INLINE: usize = 4 * 1024 * 1024;
+
 /// What a step is going to record, and the content that has to be in the store by then.
 pub(crate) struct Recording {
     /// The step's output.
     pub(crate) output: Value,
     artifacts: Vec<NewArtifact>,
     large: Vec<(ContentHash, Bytes)>,
-}
-
-/// A file that a step left.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct StepFile {
-    /// Its path, relative to where the tool ran.
-    pub(crate) name: String,
-    /// Its content.
-    pub(crate) content: Bytes,
-    /// Whether it can be run.
-    pub(crate) executable: bool,
+    /// Bytes of content that its rows hold.
+    inline: usize,
 }
 
 impl Recording {
@@ -82,6 +76,7 @@ impl Recording {
             output: Value::Null,
             artifacts: Vec::new(),
             large: Vec::new(),
+            inline: 0,
         }
     }
 
@@ -99,8 +94,18 @@ impl Recording {
             .map(drop)
     }
 
+    /// Whether content of this length goes into its row: it is small, and so is all of it together. A statement has to
+    /// fit into a message of Postgres, where a byte of a text can take six, twice.
+    fn is_for_a_row(&mut self, length: usize) -> bool {
+        let fits = length < STORED_FROM && self.inline + length <= MOST_INLINE;
+        if fits {
+            self.inline += length;
+        }
+        fits
+    }
+
     fn keep_text(&mut self, kind: &str, text: &mut String) -> Result<(), RunFailure> {
-        if text.len() < STORED_FROM {
+        if self.is_for_a_row(text.len()) {
             self.artifacts
                 .push(NewArtifact::inline(kind, text.clone().into()));
             return Ok(());
@@ -113,7 +118,7 @@ impl Recording {
 
     fn keep_file(&mut self, file: &mut ToolFile) -> Result<(), RunFailure> {
         let content = bytes_of(file)?;
-        if content.len() < STORED_FROM {
+        if self.is_for_a_row(content.len()) {
             let mut inline =
                 json!({ "name": file.name, "content": file.content, "sha256": file.sha256 });
             // Content without this is text.
@@ -227,35 +232,28 @@ impl Recording {
     }
 }
 
-/// The files that recorded steps of a run left, step by step in the order given; of a step that left the same name
-/// as an earlier one, both are there.
-pub(crate) async fn files_of_steps(
+/// The files that a recorded step left, as its row has them.
+pub(crate) async fn files_of_step(
     shop: &Workshop,
     run_id: &RunId,
-    step_ids: &[StepId],
-) -> Result<Vec<StepFile>, RunFailure> {
-    let mut files = Vec::new();
-    for step_id in step_ids {
-        let output = weather(|| shop.store.step_output(run_id, step_id))
-            .await?
-            .ok_or_else(|| {
-                let text = format!("step {step_id} of run {run_id} has no row");
-                RunFailure::new("step_row_missing", text)
-            })?;
-        let result: ToolResult = decode(&output).map_err(gate("stored_result_invalid"))?;
-        for file in result.files {
-            let content = match file.stored {
-                Some(true) => stored_bytes(shop, &file).await?,
-                _ => bytes_of(&file)?,
-            };
-            files.push(StepFile {
-                name: file.name,
-                content,
-                executable: file.executable == Some(true),
-            });
-        }
+    step_id: &StepId,
+) -> Result<Vec<ToolFile>, RunFailure> {
+    let output = weather(|| shop.store.step_output(run_id, step_id))
+        .await?
+        .ok_or_else(|| {
+            let text = format!("step {step_id} of run {run_id} has no row");
+            RunFailure::new("step_row_missing", text)
+        })?;
+    let result: ToolResult = decode(&output).map_err(gate("stored_result_invalid"))?;
+    Ok(result.files)
+}
+
+/// The content of such a file.
+pub(crate) async fn content_of_file(shop: &Workshop, file: &ToolFile) -> Result<Bytes, RunFailure> {
+    match file.stored {
+        Some(true) => stored_bytes(shop, file).await,
+        _ => bytes_of(file),
     }
-    Ok(files)
 }
 
 async fn stored_bytes(shop: &Workshop, file: &ToolFile) -> Result<Bytes, RunFailure> {
@@ -363,6 +361,20 @@ mod tests {
         assert!(stdout.contains(&line) && stdout.len() <= STORED_FROM);
         // The row as a whole stays small, whatever the content was.
         assert!(from.output.to_string().len() < 2 * STORED_FROM);
+    }
+
+    #[test]
+    fn many_small_files_do_not_make_a_row_that_no_message_holds() {
+        let files = (0..200)
+            .map(|n| ToolFile {
+                name: format!("f{n}"),
+                ..file(&[1; 60_000])
+            })
+            .collect();
+        let recording = Recording::of_tool(result("", files)).ok().unwrap();
+        let inline = recording.artifacts.len() - 1 - recording.large.len();
+        assert_eq!(inline, MOST_INLINE / 60_000);
+        assert_eq!(recording.output["files"][199]["stored"], true);
     }
 
     #[test]

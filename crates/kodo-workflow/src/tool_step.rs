@@ -90,6 +90,7 @@ impl ToolStep<'_> {
                 folder: &self.shop.secrets,
                 names,
             },
+            most: &self.shop.most,
         };
         Ok(self.shop.sandbox.execute(&job).await?)
     }

@@ -54,6 +54,7 @@ pub(crate) async fn boot(
             max_concurrent_runs: settings.max_concurrent_runs,
             max_concurrent_tool_calls: settings.max_concurrent_tool_calls,
             secrets: SecretFolder::new(settings.sbx_secrets_dir.clone()),
+            most: settings.sbx_most,
             crash_demo_sleep: settings.wf_sleep,
             artifact_patience: settings.artifacts.patience,
             seed: settings.seed,

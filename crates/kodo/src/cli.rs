@@ -36,7 +36,7 @@ pub(crate) enum Command {
     /// Look at workflows in the DBOS system database
     #[command(subcommand)]
     Workflow(WorkflowCommand),
-    /// What runs produced: list it, get it, hold it against its hashes, remove what no run names
+    /// What runs produced: list it, get it, check its hashes, remove what no run names
     #[command(subcommand)]
     Artifacts(ArtifactsCommand),
     /// The planner's fixtures: look at them, check them, compare them, record them

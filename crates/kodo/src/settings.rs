@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
+use kodo_sandbox::Limits;
 use kodo_store::DatabaseConfig;
 
 use crate::environment;
@@ -118,6 +119,8 @@ keys! {
     sbx_microvm_ready "sbx-microvm-ready" "SBX_MICROVM_READY" "1" "MicroVMs that a service keeps booted, so that a job does not wait for one";
     sbx_microvm_max "sbx-microvm-max" "SBX_MICROVM_MAX" "4" "Jobs in microVMs at the same time; further ones wait";
     sbx_microvm_memory_mib "sbx-microvm-memory-mib" "SBX_MICROVM_MEMORY_MIB" "768" "Memory of a microVM in MiB; a job that needs more waits for a larger one of its own";
+    sbx_max_wall_ms "sbx-max-wall-ms" "SBX_MAX_WALL_MS" "3600000" "Longest time that a call of a plan may ask for, in milliseconds";
+    sbx_max_memory_mib "sbx-max-memory-mib" "SBX_MAX_MEMORY_MIB" "4096" "Most memory that a call of a plan may ask for, in MiB";
     sbx_secrets_dir "sbx-secrets-dir" "SBX_SECRETS_DIR" "" "Folder of the secrets that jobs can be given by name, one file each";
     artifact_store "artifact-store" "ARTIFACT_STORE" "" "Where large artifacts are stored: an absolute path or s3://BUCKET/PREFIX; without it, folder artifacts in KODO_DATA_DIR";
     artifact_store_patience_ms "artifact-store-patience-ms" "ARTIFACT_STORE_PATIENCE_MS" "60000" "How long a step waits for a store that is unavailable or full before its run fails, in milliseconds";
@@ -170,6 +173,8 @@ pub(crate) struct Settings {
     pub(crate) sbx_mock_delay: Duration,
     /// The live sandbox, whether it is the one that carries out tool calls or not.
     pub(crate) live: SandboxSettings,
+    /// The most that a call of a plan may ask for.
+    pub(crate) sbx_most: Limits,
     /// Folder of the secrets that jobs can be given, if there is one.
     pub(crate) sbx_secrets_dir: Option<PathBuf>,
     /// Where large artifacts are stored.
@@ -224,6 +229,7 @@ impl Settings {
             planner: PlannerSettings::load(flags)?,
             sbx_mode: SandboxMode::load(flags)?,
             live: SandboxSettings::load(flags)?,
+            sbx_most: sandbox::most(flags)?,
             sbx_secrets_dir: sandbox::secrets_dir(flags)?,
             sbx_mock_delay: milliseconds(flags.sbx_mock_delay_ms())?,
             artifacts: ArtifactSettings::load(flags)?,

@@ -194,8 +194,8 @@ impl Gate {
             Ok(whole) => whole.to_bytes(),
             Err(_) => return refuse(StatusCode::PAYLOAD_TOO_LARGE, "the request is too long"),
         };
-        let Ok(body) = parse_json(&bytes) else {
-            return refuse(StatusCode::BAD_REQUEST, "the request is no JSON");
+        let Some(body) = parse_json(&bytes).ok().filter(Value::is_object) else {
+            return refuse(StatusCode::BAD_REQUEST, "the request is no JSON object");
         };
         let Purpose::Plan {
             key,

@@ -1,9 +1,11 @@
 //! The sandbox's settings (SBX).
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use kodo_jail::{CgroupPolicy, JailConfig};
 use kodo_microvm::{Acceleration, MicroVmConfig};
+use kodo_sandbox::Limits;
 
 use super::Flags;
 
@@ -25,6 +27,17 @@ impl SandboxMode {
             _ => Self::Mock,
         })
     }
+}
+
+/// The most that a call of a plan may ask for.
+pub(super) fn most(flags: &Flags) -> anyhow::Result<Limits> {
+    let wall: u64 = flags.sbx_max_wall_ms().number(1, 24 * 3600 * 1000)?;
+    let memory: u64 = flags.sbx_max_memory_mib().number(8, 256 * 1024)?;
+    Ok(Limits {
+        wall: Duration::from_millis(wall),
+        memory_bytes: memory << 20,
+        ..Limits::most()
+    })
 }
 
 /// Where secrets are.

@@ -19,7 +19,7 @@ async fn the_short_help_shows_every_command() {
       dev        Run the service with a database of its own: finds or starts Postgres, migrates, serves
       db         The product database and the development server that holds it
       workflow   Look at workflows in the DBOS system database
-      artifacts  What runs produced: list it, get it, hold it against its hashes, remove what no run names
+      artifacts  What runs produced: list it, get it, check its hashes, remove what no run names
       oc         The planner's fixtures: look at them, check them, compare them, record them
       prove      Hold the rows of both databases against every invariant, also while the service runs
       doctor     Say what is wrong here and what to do about it; works when nothing else does

@@ -116,6 +116,42 @@ async fn a_call_finds_the_intents_files_as_the_calls_that_it_depends_on_left_the
 }
 
 #[tokio::test]
+async fn a_file_that_changed_its_kind_is_found_as_it_is_now() {
+    let scratch = Scratch::new("calls_kinds");
+    let intent = goal(
+        json!({"files": {"run.sh": "#!/bin/sh\necho ran\n", "notes": "old", "kept/a": "a"}}),
+        json!({}),
+    );
+    let calls = json!([
+        {"name": "exec", "args": {"shell": "chmod +x run.sh; rm notes; mkdir notes; echo new > notes/x"}},
+        {"name": "exec", "args": {"shell": "./run.sh; cat notes/x kept/a"}},
+        {"name": "exec", "args": {"argv": ["cat", "kept"], "files": {"kept": "own\n"}}},
+    ]);
+    let world = world(&scratch, "calls_kinds", &intent, &calls).await;
+    let view = run(&world, &intent).await;
+    assert_eq!(view["status"], "succeeded", "{view:#}");
+    assert_eq!(stdout(&view, "tool-002"), "ran\nnew\na");
+    assert_eq!(stdout(&view, "tool-003"), "own\n");
+}
+
+#[tokio::test]
+async fn a_call_that_asks_for_more_than_there_is_for_plans_is_refused() {
+    let scratch = Scratch::new("calls_most");
+    let intent = goal(json!({}), json!({}));
+    let limits = json!({"memoryBytes": 96 << 20});
+    let calls = json!([{"name": "exec", "args": {"argv": ["true"], "limits": limits}}]);
+    let environment = [("SBX_MAX_MEMORY_MIB", "64")];
+    let world = world_with(&scratch, "calls_most", &intent, &calls, &environment).await;
+    let view = run(&world, &intent).await;
+    assert_eq!(error(&view)["code"], "tool_args_invalid", "{view:#}");
+    let message = error(&view)["message"].as_str().unwrap();
+    assert!(
+        message.contains("limits.memoryBytes of a plan may be at most 67108864"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
 async fn killed_between_parallel_calls_a_run_goes_on_with_what_is_recorded() {
     let scratch = Scratch::new("calls_killed");
     let intent = goal(json!({"files": {"in.txt": "given\n"}}), json!({}));
