@@ -48,7 +48,8 @@ async fn a_kill_between_content_and_row_leaves_only_what_gc_removes() {
     let half = file.with_file_name(format!("{}#1", file.file_name().unwrap().to_str().unwrap()));
     fs::write(&half, "half").unwrap();
     // Two hours ago: what is younger than one may be under way, whatever the grace period.
-    let then = std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 3600);
+    let then = std::time::SystemTime::from(kodo_contract::now())
+        - std::time::Duration::from_secs(2 * 3600);
     let written = fs::File::options().append(true).open(&half).unwrap();
     written.set_modified(then).unwrap();
 
