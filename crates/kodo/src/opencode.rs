@@ -2,6 +2,7 @@
 
 mod found;
 mod jailed;
+mod kept;
 mod unjailed;
 
 pub(crate) use found::find;

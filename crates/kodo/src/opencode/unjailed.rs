@@ -1,23 +1,20 @@
 //! Beside the jail: with this machine's network and files in reach, as another user where this process is user 0.
 
 use std::fs;
-use std::io::{self, BufRead, BufReader};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::process::Stdio;
 
 use async_trait::async_trait;
 use kodo_jail::{lifeline_command, unprivileged_user};
 use kodo_planner::{OpenCodeLauncher, OpenCodeProcess, Start, Stream};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
-/// What it prints before the address on which it listens.
-const LISTENS: &str = "listening on http://127.0.0.1:";
+use super::kept::{Kept, keep};
 
 /// Starts OpenCode without a jail.
 #[derive(Debug)]
@@ -54,27 +51,16 @@ impl OpenCodeLauncher for UnjailedOpenCode {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
-        let child = Arc::new(Mutex::new(None));
-        let (tell_port, told_port) = oneshot::channel();
-        let (tell_end, ended) = watch::channel(None);
-        let held = Arc::clone(&child);
-        // A thread of its own: the program dies with the thread that started it.
-        let thread = thread::Builder::new().name("kodo-opencode".to_owned());
-        let spawned = thread.spawn(move || {
-            let end = match command.spawn() {
-                Ok(child) => keep(child, &held, tell_port),
-                Err(error) => error.to_string(),
-            };
-            let _ = tell_end.send(Some(end));
-        });
-        spawned.map_err(|error| format!("no thread: {error}"))?;
-        let process = Unjailed {
+        // From here on it ends with what holds it, also where this start is given up.
+        let (kept, said) = keep(command).map_err(|error| format!("no thread: {error}"))?;
+        let mut process = Unjailed {
             listener,
-            child,
-            api: told_port.await.ok(),
-            ended,
+            api: None,
+            ended: said.end,
+            _kept: kept,
             _home: home,
         };
+        process.api = said.port.await.ok();
         match process.api {
             Some(_) => Ok(Box::new(process)),
             None => Err(process.ended().await),
@@ -112,52 +98,14 @@ fn give(path: &Path, user: u32) -> io::Result<()> {
     chown(path, Some(user), Some(user))
 }
 
-/// Holds the child to its end; says on which port it listens as soon as it does.
-fn keep(mut child: Child, held: &Mutex<Option<Child>>, tell_port: oneshot::Sender<u16>) -> String {
-    let stdout = child.stdout.take();
-    *held.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
-    let mut tell_port = Some(tell_port);
-    let mut last = String::new();
-    // Reads to the end, so that it can always print; a line is as long as it makes one.
-    for line in stdout
-        .map(BufReader::new)
-        .into_iter()
-        .flat_map(BufRead::lines)
-    {
-        let Ok(line) = line else { break };
-        let port = line.split_once(LISTENS).map(|(_, port)| port.trim());
-        if let Some(port) = port.and_then(|port| port.parse().ok())
-            && let Some(tell_port) = tell_port.take()
-        {
-            let _ = tell_port.send(port);
-        }
-        last = line;
-    }
-    let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
-    match held.as_mut().map(Child::wait) {
-        Some(Ok(status)) => format!("it ended with {status}; the last that it printed: {last}"),
-        _ => "it was ended".to_owned(),
-    }
-}
-
 #[derive(Debug)]
 struct Unjailed {
     listener: TcpListener,
-    child: Arc<Mutex<Option<Child>>>,
     api: Option<u16>,
     ended: watch::Receiver<Option<String>>,
+    // Before the home, which goes when nobody writes to it any more.
+    _kept: Kept,
     _home: TempDir,
-}
-
-impl Drop for Unjailed {
-    fn drop(&mut self) {
-        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(child) = child.as_mut() {
-            let _ = child.kill();
-            // Reaped here, since the home goes next, and it must not write to it any more.
-            let _ = child.wait();
-        }
-    }
 }
 
 #[async_trait]

@@ -9,6 +9,8 @@
 
 #[path = "../../src/opencode/jailed.rs"]
 mod jailed;
+#[path = "../../src/opencode/kept.rs"]
+mod kept;
 #[path = "../../src/opencode/unjailed.rs"]
 mod unjailed;
 
