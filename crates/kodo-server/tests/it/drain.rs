@@ -1,5 +1,6 @@
 //! How the server ends: politely, and in time.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -7,6 +8,7 @@ use axum::routing::get;
 use kodo_server::product_router;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use crate::support::{Server, booted, config, read_one, read_to_close};
 
@@ -49,13 +51,14 @@ async fn idle_connections_are_closed_at_once_and_the_port_is_free() {
 
 #[tokio::test]
 async fn a_request_that_is_being_served_is_finished() {
-    let server = product(LONG).await;
+    let fixture = booted(config());
+    let server = Server::start(product_router(&fixture.app), LONG).await;
     let mut socket = server.connect().await;
     socket
         .write_all(b"POST /crashdemo?wf=slow HTTP/1.1\r\nhost: x\r\n\r\n")
         .await
         .unwrap();
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    fixture.runs.reached.notified().await;
     assert!(drain(server).await < SOON);
     let answer = read_to_close(&mut socket).await;
     assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
@@ -91,13 +94,19 @@ async fn a_client_that_does_not_read_does_not_hold_the_exit() {
 
 #[tokio::test]
 async fn a_handler_that_never_answers_does_not_hold_the_exit() {
-    let router = Router::new().route("/hang", get(std::future::pending::<()>));
+    let reached = Arc::new(Notify::new());
+    let told = Arc::clone(&reached);
+    let hang = async move || {
+        told.notify_one();
+        std::future::pending::<()>().await;
+    };
+    let router = Router::new().route("/hang", get(hang));
     let server = Server::start(router, Duration::from_millis(300)).await;
     let mut socket = server.connect().await;
     socket
         .write_all(b"GET /hang HTTP/1.1\r\nhost: x\r\n\r\n")
         .await
         .unwrap();
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    reached.notified().await;
     assert!(drain(server).await < SOON);
 }

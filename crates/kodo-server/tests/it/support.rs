@@ -15,6 +15,7 @@ use kodo_server::{App, CrashDemoError, Readiness, Runs, ServerConfig, origins_of
 use kodo_store::{DatabaseConfig, Store};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -25,6 +26,8 @@ pub(crate) struct FakeRuns {
     pub(crate) launched: AtomicBool,
     pub(crate) draining: AtomicBool,
     pub(crate) demos: Mutex<Vec<String>>,
+    /// Told when a request has reached a handler here.
+    pub(crate) reached: Notify,
 }
 
 #[async_trait]
@@ -41,6 +44,7 @@ impl Runs for FakeRuns {
 
     /// Ids that name a failure fail so.
     async fn start_crash_demo(&self, id: &WorkflowId) -> Result<(), CrashDemoError> {
+        self.reached.notify_one();
         match id.as_str() {
             "unavailable" => return Err(CrashDemoError::Unavailable),
             "taken" => return Err(CrashDemoError::TakenByAnotherWorkflow),
