@@ -1,6 +1,6 @@
 //! Reading JSON text: strictly, exactly, and never deeper than the stack allows.
 
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Deserializer, Value};
 use thiserror::Error;
 
@@ -68,6 +68,24 @@ fn parse(bytes: &[u8], limit: usize) -> Result<Value, JsonError> {
     let value = Value::deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(value)
+}
+
+/// Reads a type out of JSON that is already parsed, with every digit of its numbers.
+///
+/// By way of the text, since the straight way is not exact: `serde_json` hands a number over as a
+/// float where `f64`'s `Display` spells that float as the number was spelled, and then writes the
+/// float anew in another spelling (`1000000000000000.3` becomes `1000000000000000.2`, which is the
+/// same float and another number).
+///
+/// # Errors
+///
+/// Where the JSON is not that type's.
+pub fn read_json<T: DeserializeOwned>(value: &Value) -> Result<T, serde_json::Error> {
+    let text = value.to_string();
+    let mut deserializer = Deserializer::from_str(&text);
+    // What is parsed was bounded when it was parsed.
+    deserializer.disable_recursion_limit();
+    T::deserialize(&mut deserializer)
 }
 
 /// Checks what must be known before the parser runs: depth and reserved keys.

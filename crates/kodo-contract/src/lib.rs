@@ -30,7 +30,7 @@ pub use clock::now;
 pub use ids::{ContentHash, IntentId, MAX_ID_BYTES, RunId, StepId, WorkflowId, request_id};
 pub use intent::{Intent, RunRequest};
 pub use invalid::{Invalid, Violation};
-pub use json::{JsonError, MAX_DEPTH, MAX_STORED_DEPTH, parse_json, parse_stored_json};
+pub use json::{JsonError, MAX_DEPTH, MAX_STORED_DEPTH, parse_json, parse_stored_json, read_json};
 pub use plan::{Plan, PlanOrderError, ToolCall};
 pub use schema::Schema;
 pub use status::{Phase, RunStatus, UnknownName};

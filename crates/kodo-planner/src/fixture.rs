@@ -20,7 +20,7 @@
 use std::path::Path;
 
 use kodo_contract::{
-    Intent, Invalid, Plan, canonical_json, decode, encode, parse_json, sha256_hex,
+    Intent, Invalid, Plan, canonical_json, decode, encode, parse_json, read_json, sha256_hex,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -167,7 +167,7 @@ impl Fixture {
 
 fn parse(bytes: &[u8], key: &str) -> Result<Fixture, String> {
     let value = parse_json(bytes).map_err(|error| error.to_string())?;
-    let file = File::deserialize(&value).map_err(|error| error.to_string())?;
+    let file: File = read_json(&value).map_err(|error| error.to_string())?;
     if file.key != key {
         return Err(format!("its key is {:?}, not {key:?}", file.key));
     }
@@ -247,6 +247,21 @@ mod tests {
     fn a_sound_fixture_is_read() {
         assert_eq!(fixture(|_| {}).unwrap().prompt, "p");
         assert!(fixture(|it| it["request"] = json!({"for": "people"})).is_ok());
+    }
+
+    #[test]
+    fn a_fixture_keeps_every_digit_of_what_was_asked_and_answered() {
+        let asked = intent(r#"{"goal":"g","inputs":{"n":1000000000000000.3},"constraints":{}}"#);
+        let request = request_of(&asked, 1);
+        let key = key_of(&request);
+        let tie = parse_json(b"1000000000000000.3").unwrap();
+        let written = json!({
+            "key": key, "schemaVersion": 1, "request": request,
+            "response": {"prompt": "p", "toolCalls": [], "responses": [tie], "diffs": []}
+        });
+        let read = parse(written.to_string().as_bytes(), &key).unwrap();
+        assert_eq!(read.request.unwrap(), request);
+        assert_eq!(read.answer.unwrap().responses, [tie]);
     }
 
     #[test]
