@@ -30,16 +30,16 @@ pub enum Probe {
 
 /// Asks who listens at `host:port`. Takes a few seconds at most.
 pub async fn probe(host: &str, port: u16) -> Probe {
-    ask(host, port).await.0
+    ask(host, port, ANSWER).await.0
 }
 
 /// The answer, and the connection where Postgres wants to go on without TLS.
-async fn ask(host: &str, port: u16) -> (Probe, Option<TcpStream>) {
+async fn ask(host: &str, port: u16, patience: Duration) -> (Probe, Option<TcpStream>) {
     let Ok(Ok(mut stream)) = timeout(CONNECT, TcpStream::connect((host, port))).await else {
         return (Probe::Nothing, None);
     };
     let mut answer = [0; 8];
-    let answered = timeout(ANSWER, async {
+    let answered = timeout(patience, async {
         stream.write_all(&SSL_REQUEST).await?;
         stream.read(&mut answer).await
     });
@@ -86,7 +86,7 @@ pub(crate) async fn wait_until_ready(
 
 /// A Postgres says yes to [`SSL_REQUEST`] long before it takes connections.
 async fn readiness(host: &str, port: u16, user: &str) -> Readiness {
-    let mut stream = match ask(host, port).await {
+    let mut stream = match ask(host, port, ANSWER).await {
         (Probe::Postgres, Some(stream)) => stream,
         // One that insists on TLS is somebody's real server; the client will see.
         (Probe::Postgres, None) => return Readiness::Ready,
@@ -184,7 +184,10 @@ mod tests {
     async fn one_that_never_answers_is_a_stranger() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        assert_eq!(probe("127.0.0.1", port).await, Probe::Stranger);
+        let patience = Duration::from_millis(100);
+        let (probe, connection) = ask("127.0.0.1", port, patience).await;
+        assert_eq!(probe, Probe::Stranger);
+        assert!(connection.is_none());
     }
 
     #[tokio::test]

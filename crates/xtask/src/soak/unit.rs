@@ -1,7 +1,7 @@
 //! Rounds of unit and property tests, built once, each round with another seed.
 //!
-//! Of what `test:unit` runs, all tests but those in [`LEFT_OUT`]: what is left has no server and waits for nothing, so
-//! that fifty rounds say something about the code and not about the machine.
+//! Of what `test:unit` runs, the tests within the crates and those in [`PROPERTIES`]: they start no program and wait for
+//! none, so that fifty rounds say something about the code and not about the machine.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -13,11 +13,11 @@ use tokio::process::Command;
 use super::{Attempt, Ended, Soak, Stop, into_log};
 use crate::repository::Repository;
 
-/// Test binaries that start servers or wait for deadlines: package, target.
-const LEFT_OUT: [(&str, &str); 3] = [
-    ("kodo", "it"),
-    ("kodo-devdb", "server"),
-    ("kodo-server", "it"),
+/// The programs in folders `tests` that are kept: package, target. The others start servers, jails, or the product.
+const PROPERTIES: [(&str, &str); 3] = [
+    ("kodo-contract", "agreement"),
+    ("kodo-contract", "ajv_oracle"),
+    ("kodo-course", "page"),
 ];
 
 /// A built test binary.
@@ -56,7 +56,7 @@ impl Unit {
             return Ok(None);
         };
         ensure!(status.success(), "the tests do not build");
-        let binaries = binaries(&std::fs::read(&messages)?)?;
+        let (binaries, left_out) = binaries(&std::fs::read(&messages)?)?;
         ensure!(!binaries.is_empty(), "cargo built no tests");
         let names: Vec<&str> = binaries.iter().map(|binary| binary.name.as_str()).collect();
         println!(
@@ -64,18 +64,17 @@ impl Unit {
             names.len(),
             names.join(", ")
         );
-        let left_out = LEFT_OUT.map(|(package, target)| format!("{package}/tests/{target}"));
         println!(
-            "soak unit: left out, because they start servers or wait: {}",
+            "soak unit: left out, because they start programs: {}",
             left_out.join(", ")
         );
         Ok(Some(Self { binaries }))
     }
 }
 
-/// The test binaries among cargo's messages.
-fn binaries(messages: &[u8]) -> anyhow::Result<Vec<Binary>> {
-    let mut found = Vec::new();
+/// The test binaries among cargo's messages, and the names of those that are left out.
+fn binaries(messages: &[u8]) -> anyhow::Result<(Vec<Binary>, Vec<String>)> {
+    let (mut found, mut left_out) = (Vec::new(), Vec::new());
     for message in Message::parse_stream(messages) {
         let Message::CompilerArtifact(artifact) = message? else {
             continue;
@@ -90,7 +89,11 @@ fn binaries(messages: &[u8]) -> anyhow::Result<Vec<Binary>> {
         let package = folder.file_name().unwrap_or_default();
         let target = artifact.target.name.as_str();
         let is_test = artifact.target.is_test();
-        if artifact.target.is_bench() || (is_test && LEFT_OUT.contains(&(package, target))) {
+        if artifact.target.is_bench() {
+            continue;
+        }
+        if is_test && !PROPERTIES.contains(&(package, target)) {
+            left_out.push(format!("{package}/tests/{target}"));
             continue;
         }
         found.push(Binary {
@@ -103,7 +106,7 @@ fn binaries(messages: &[u8]) -> anyhow::Result<Vec<Binary>> {
             folder: folder.into(),
         });
     }
-    Ok(found)
+    Ok((found, left_out))
 }
 
 impl Soak for Unit {
