@@ -5,15 +5,22 @@
 //! is committed, and whoever deletes content holds the lock alone, from before he looks for rows until it is gone. No
 //! clock has a part in that.
 
+use std::sync::Arc;
+
 use kodo_contract::ContentHash;
 use sqlx::{Postgres, Transaction};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::steps::record;
 use crate::{NewStep, Recorded, Store, StoreError};
 
 /// Content that nobody deletes while this is held.
 #[derive(Debug)]
-pub struct HeldContent(Transaction<'static, Postgres>);
+pub struct HeldContent {
+    transaction: Transaction<'static, Postgres>,
+    /// Given back after the connection.
+    _holder: OwnedSemaphorePermit,
+}
 
 /// Content that no row names, and that none will while this is held.
 #[derive(Debug)]
@@ -29,7 +36,8 @@ fn key(hash: &ContentHash) -> i64 {
 }
 
 impl Store {
-    /// Holds content, whether it is there yet or not. Waits for whoever is deleting it.
+    /// Holds content, whether it is there yet or not. Waits for whoever is deleting it, and where half of the
+    /// connections are held this way.
     ///
     /// # Errors
     /// As any statement.
@@ -37,6 +45,9 @@ impl Store {
         let mut keys: Vec<i64> = hashes.iter().map(key).collect();
         keys.sort_unstable();
         keys.dedup();
+        let holder = Arc::clone(&self.holders).acquire_owned().await;
+        // Nobody closes the semaphore.
+        let holder = holder.map_err(|_| sqlx::Error::PoolClosed)?;
         let mut transaction = self.pool.begin().await?;
         sqlx::query(
             "SELECT pg_advisory_xact_lock_shared(key) FROM unnest($1::bigint[]) AS k (key)",
@@ -44,7 +55,10 @@ impl Store {
         .bind(keys)
         .execute(&mut *transaction)
         .await?;
-        Ok(HeldContent(transaction))
+        Ok(HeldContent {
+            transaction,
+            _holder: holder,
+        })
     }
 
     /// Claims content that no row names; `None` where one does, or where somebody is about to.
@@ -80,8 +94,8 @@ impl HeldContent {
     /// # Errors
     /// As any statement; then nothing is recorded.
     pub async fn record_step(mut self, step: &NewStep<'_>) -> Result<Recorded, StoreError> {
-        let recorded = record(&mut *self.0, step).await?;
-        self.0.commit().await?;
+        let recorded = record(&mut *self.transaction, step).await?;
+        self.transaction.commit().await?;
         Ok(recorded)
     }
 }

@@ -1,9 +1,11 @@
 //! The connection pool and how to reach the server.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
+use tokio::sync::Semaphore;
 
 use crate::{SslMode, StoreError};
 
@@ -143,6 +145,9 @@ impl DatabaseConfig {
 #[derive(Debug, Clone)]
 pub struct Store {
     pub(crate) pool: PgPool,
+    /// Who may hold content at the same time: they hold connections while they ask a store that may be slow, and the
+    /// other half is for everybody else.
+    pub(crate) holders: Arc<Semaphore>,
 }
 
 impl Store {
@@ -164,7 +169,11 @@ impl Store {
                 })
             })
             .connect_lazy_with(config.connect_options("kodo-app").options(BY_INDEX));
-        Self { pool }
+        let holders = usize::try_from(max_connections / 2).unwrap_or(usize::MAX);
+        Self {
+            pool,
+            holders: Arc::new(Semaphore::new(holders.max(1))),
+        }
     }
 
     /// Whether the server answers a trivial statement.

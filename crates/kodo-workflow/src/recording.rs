@@ -184,27 +184,38 @@ impl Recording {
         }
         failpoint(&format!("{}:stored", step.step_id));
         let hashes: Vec<ContentHash> = self.large.iter().map(|(hash, _)| hash.clone()).collect();
-        let written = weather(|| async {
-            let held = shop.store.hold_content(&hashes).await?;
-            // Held, it stays; before that, somebody may have found that no row names it.
-            if let Err(failure) = self.made_sure_of(shop).await {
-                return Ok(Err(failure));
+        loop {
+            let recorded = weather(|| async {
+                let held = shop.store.hold_content(&hashes).await?;
+                // Held, it stays; before that, somebody may have found that no row names it.
+                match self.is_stored(shop).await {
+                    Ok(true) => held.record_step(step).await.map(|it| Ok(Some(it))),
+                    Ok(false) => Ok(Ok(None)),
+                    Err(error) if error.is_weather() => Ok(Ok(None)),
+                    Err(error) => Ok(Err(store_failure(&error))),
+                }
+            });
+            if let Some(recorded) = recorded.await?? {
+                return Ok(recorded);
             }
-            held.record_step(step).await.map(Ok)
-        });
-        written.await?
-    }
-
-    /// Sees to it that everything large is in the store.
-    async fn made_sure_of(&self, shop: &Workshop) -> Result<(), RunFailure> {
-        for (hash, bytes) in &self.large {
-            let there = self.patiently(shop, || shop.artifacts.head(hash)).await?;
-            if there.is_none_or(|held| held.size != bytes.len() as u64) {
-                self.patiently(shop, || shop.artifacts.put(bytes.clone()))
-                    .await?;
+            // Not while it is held: that takes a connection, and a store may let one wait for a long time.
+            for (hash, bytes) in &self.large {
+                if !self.patiently(shop, || is_there(shop, hash, bytes)).await? {
+                    self.patiently(shop, || shop.artifacts.put(bytes.clone()))
+                        .await?;
+                }
             }
         }
-        Ok(())
+    }
+
+    /// Whether everything large is in the store, asked once.
+    async fn is_stored(&self, shop: &Workshop) -> Result<bool, ArtifactError> {
+        for (hash, bytes) in &self.large {
+            if !is_there(shop, hash, bytes).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Calls the store until it answers, for as long as a step may wait for it.
@@ -230,6 +241,15 @@ impl Recording {
             pause = (pause * 2).min(MOST);
         }
     }
+}
+
+async fn is_there(
+    shop: &Workshop,
+    hash: &ContentHash,
+    bytes: &Bytes,
+) -> Result<bool, ArtifactError> {
+    let there = shop.artifacts.head(hash).await?;
+    Ok(there.is_some_and(|held| held.size == bytes.len() as u64))
 }
 
 /// The files that a recorded step left, as its row has them.

@@ -157,3 +157,21 @@ async fn content_that_somebody_is_about_to_name_is_not_collected() {
     let named = ContentHash::of(left().as_bytes());
     assert!(store.claim_unnamed(&named).await.unwrap().is_none());
 }
+
+#[tokio::test]
+async fn who_holds_content_leaves_half_of_the_connections_to_others() {
+    let scratch = Scratch::new("artifacts_holders");
+    let world = large("artifacts_holders", &scratch, &[]).await;
+    let store = Store::new(&world.databases().app, 4);
+    let hashes = [ContentHash::of(b"held for long")];
+    let first = store.hold_content(&hashes).await.unwrap();
+    let second = store.hold_content(&hashes).await.unwrap();
+    let mut third = std::pin::pin!(store.hold_content(&hashes));
+    let waited = tokio::time::timeout(Duration::from_millis(300), &mut third).await;
+    assert!(waited.is_err(), "it waits for one of the two");
+    let (one, other) = tokio::join!(store.ping(), store.ping());
+    one.and(other).unwrap();
+    drop(first);
+    third.await.unwrap();
+    drop(second);
+}
