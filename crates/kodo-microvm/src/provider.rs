@@ -57,7 +57,8 @@ impl Default for MicroVmConfig {
 /// The provider `microvm`.
 #[derive(Clone)]
 pub struct MicroVm {
-    pool: Arc<Pool>,
+    pool: Arc<Pool<Machine>>,
+    plan: Plan,
     permits: Arc<Semaphore>,
     memory_mib: u64,
 }
@@ -78,10 +79,17 @@ impl MicroVm {
                     reason: error.to_string(),
                 })??;
         }
-        let pool = Arc::new(Pool::new(plan, config.ready));
+        let alike = plan.clone();
+        let boots = move || {
+            let machine = Machine::boot(&alike)?;
+            tracing::debug!(booted_in = ?machine.booted_in(), "a machine has come up");
+            Ok(machine)
+        };
+        let pool = Arc::new(Pool::new(Arc::new(boots), config.ready));
         pool.fill();
         Ok(Self {
             pool,
+            plan,
             permits: Arc::new(Semaphore::new(config.most.max(1))),
             memory_mib: config.memory_mib,
         })
@@ -110,7 +118,7 @@ impl MicroVm {
             self.pool.fill();
             return machine;
         }
-        let plan = self.pool.plan().with_memory(needed);
+        let plan = self.plan.with_memory(needed);
         tokio::task::spawn_blocking(move || Machine::boot(&plan))
             .await
             .map_err(|error| SandboxError::Unavailable {
