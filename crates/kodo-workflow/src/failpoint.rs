@@ -105,9 +105,21 @@ mod armed {
             return;
         }
         let _ = kill_process(getpid(), Signal::STOP);
-        // The signal is the process's, and another thread may be the first to take it. This one must not go on in
-        // the moment until all of them stand still.
-        std::thread::sleep(Duration::from_millis(20));
+        // The signal is the process's, and another thread may be the one to take it, which a busy machine does not let
+        // run for a while. This one must not go on until it is taken: from then on none does.
+        while is_pending().unwrap_or(false) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Whether this process has a SIGSTOP that no thread has taken yet. See proc(5), `ShdPnd`.
+    fn is_pending() -> Option<bool> {
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let mask = status
+            .lines()
+            .find_map(|line| line.strip_prefix("ShdPnd:"))?;
+        let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
+        Some(mask & (1 << (Signal::STOP.as_raw() - 1)) != 0)
     }
 }
 
