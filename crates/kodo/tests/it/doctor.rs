@@ -20,19 +20,19 @@ use crate::support::{DEMO_INTENT, OTHER_INTENT, World, program, server};
 const PROMPT: Duration = Duration::from_secs(5);
 
 /// The doctor as programs call it, with patience for a machine that is busy with other tests.
-const DOCTOR: [&str; 5] = ["doctor", "-o", "json", "--patience", "60"];
+pub const DOCTOR: [&str; 5] = ["doctor", "-o", "json", "--patience", "60"];
 
 /// Beyond any process id.
 const NOBODY: u32 = 4_194_305;
 
 /// What a doctor said.
-struct Said {
-    code: Option<i32>,
-    json: Value,
+pub struct Said {
+    pub code: Option<i32>,
+    pub json: Value,
 }
 
 impl Said {
-    fn of(ended: &Ended) -> Self {
+    pub fn of(ended: &Ended) -> Self {
         let json = serde_json::from_str(&ended.stdout);
         let json = json.unwrap_or_else(|error| panic!("{error}: {ended:?}"));
         assert_eq!(ended.stderr, "", "{ended:?}");
@@ -43,7 +43,7 @@ impl Said {
     }
 
     /// Level, text and next command of every finding of a check.
-    fn all(&self, check: &str) -> Vec<(String, String, String)> {
+    pub fn all(&self, check: &str) -> Vec<(String, String, String)> {
         let findings = self.json["findings"].as_array().expect("findings");
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         findings
@@ -54,14 +54,14 @@ impl Said {
     }
 
     /// The only finding of a check.
-    fn one(&self, check: &str) -> (String, String, String) {
+    pub fn one(&self, check: &str) -> (String, String, String) {
         let mut found = self.all(check);
         assert_eq!(found.len(), 1, "{check} in {:#}", self.json);
         found.remove(0)
     }
 
     /// The only finding of a check, which is a problem; so the whole is not healthy.
-    fn problem(&self, check: &str) -> (String, String) {
+    pub fn problem(&self, check: &str) -> (String, String) {
         let (level, what, next) = self.one(check);
         assert_eq!(level, "problem", "{check} in {:#}", self.json);
         assert_eq!(self.code, Some(1));
@@ -72,7 +72,7 @@ impl Said {
 }
 
 /// The doctor in an environment that has nothing but these variables.
-async fn doctor(environment: &[(&str, &str)]) -> Said {
+pub async fn doctor(environment: &[(&str, &str)]) -> Said {
     Said::of(&kodo(&DOCTOR, environment).await)
 }
 

@@ -14,8 +14,13 @@ mod kept;
 #[path = "../../src/opencode/unjailed.rs"]
 mod unjailed;
 
+#[allow(dead_code, reason = "the integration tests need more of it")]
+#[path = "../it/support.rs"]
+mod support;
+
 mod answers;
 mod held;
 mod processes;
+mod service;
 mod stage;
 mod trouble;
