@@ -141,6 +141,9 @@ mod tests {
 
     use super::*;
 
+    /// Waits without a child, which for a moment has its parent's arguments.
+    const FOR_EVER: &str = "kill -STOP $$";
+
     fn shell(script: &str) -> (Kept, Said) {
         let mut command = Command::new("/bin/sh");
         command
@@ -173,7 +176,7 @@ mod tests {
     #[tokio::test]
     async fn a_start_that_nobody_waits_for_any_more_leaves_no_process() {
         let marker = marker("given-up");
-        let (kept, said) = shell(&format!(": {marker}; while :; do sleep 1; done"));
+        let (kept, said) = shell(&format!(": {marker}; {FOR_EVER}"));
         until("it runs", || alive(&marker)).await;
         drop((kept, said));
         assert!(!alive(&marker));
@@ -183,7 +186,7 @@ mod tests {
     async fn one_that_prints_no_text_or_closes_its_output_can_be_ended() {
         let marker = marker("silent");
         let (kept, mut said) = shell(&format!(
-            r": {marker}; printf '\377\n'; echo listening on http://127.0.0.1:7; exec >&-; while :; do sleep 1; done"
+            r": {marker}; printf '\377\n'; echo listening on http://127.0.0.1:7; exec >&-; {FOR_EVER}"
         ));
         assert_eq!((&mut said.port).await, Ok(7));
         let ending = tokio::task::spawn_blocking(move || drop(kept));

@@ -48,6 +48,7 @@ mod prove;
 mod prove_red;
 mod raw;
 mod readiness;
+mod recorded_once;
 mod recovery;
 mod routes;
 mod rows;
