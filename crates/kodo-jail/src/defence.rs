@@ -61,21 +61,46 @@ impl fmt::Display for Defence {
     }
 }
 
+/// Whose kernel a job makes its system calls to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kernel {
+    /// The machine's.
+    Machine,
+    /// gVisor's, which is a process of the machine: what namespaces, a file tree and Landlock are outside of it, the
+    /// sandbox is in there.
+    Sentry,
+}
+
 /// Which of them hold. In the product: all.
 #[derive(Clone, Debug)]
 pub(crate) struct Defences {
     without: Vec<Defence>,
+    kernel: Kernel,
 }
 
 impl Defences {
     /// All of them.
     pub(crate) const ALL: Self = Self {
         without: Vec::new(),
+        kernel: Kernel::Machine,
+    };
+
+    /// All that there are inside gVisor.
+    pub(crate) const IN_SENTRY: Self = Self {
+        without: Vec::new(),
+        kernel: Kernel::Sentry,
     };
 
     /// All but some, for tests that prove that a probe can fail.
     pub(crate) fn without(without: Vec<Defence>) -> Self {
-        Self { without }
+        Self {
+            without,
+            kernel: Kernel::Machine,
+        }
+    }
+
+    pub(crate) fn in_sentry(&self) -> bool {
+        self.kernel == Kernel::Sentry
     }
 
     pub(crate) fn on(&self, defence: Defence) -> bool {

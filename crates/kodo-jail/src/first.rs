@@ -19,6 +19,7 @@ use crate::collect::Hash;
 use crate::defence::{Defence, Defences};
 use crate::program::Program;
 use crate::sys::{self, Fork};
+use crate::watch::Count;
 use crate::wire::{Cut, Exit, Fault, Kind, Spec, Started, receive, send};
 use crate::{collect, doors, helper, tree, watch};
 
@@ -38,7 +39,12 @@ pub(crate) fn run(
     if defences.on(Defence::Undumpable) {
         set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Fault::at("undumpable"))?;
     }
-    let proc = tree::enter(spec, defences)?;
+    let sentry = defences.in_sentry();
+    let proc = if sentry {
+        tree::enter_guest(spec, defences)?
+    } else {
+        tree::enter(spec, defences)?
+    };
     // Without a pid namespace (in a test) there is no /proc of its own, and nothing is watched.
     if spec.watch && !proc && defences.on(Defence::PidNamespace) {
         return Err(Fault::new(
@@ -48,6 +54,10 @@ pub(crate) fn run(
     }
     let folder = tree::job_folder(defences);
     let mut given = BTreeMap::new();
+    if sentry {
+        // What the job is given is the job's.
+        helper::act_as_user(tree::USER).map_err(Fault::at("leave-root"))?;
+    }
     for file in &spec.files {
         let place = folder.join(&file.name);
         let hash = receive_file(control, &place, file.size, file.executable)?;
@@ -58,11 +68,15 @@ pub(crate) fn run(
         };
         given.insert(file.name.clone(), as_given);
     }
+    if sentry {
+        helper::act_as_user(0).map_err(Fault::at("leave-root"))?;
+    }
     let program = Program::prepare(spec, defences)?;
     if let Some(port) = spec.resident {
         let listener = doors::listener(port).map_err(Fault::at("doors"))?;
         doors::hand_out(control, listener.as_fd()).map_err(Fault::at("doors"))?;
     }
+    let mut look = watch::Look::new(sentry);
     let ended = sys::children_ended().map_err(Fault::at("signals"))?;
     // Closes when the program begins; before that it carries the reason why it does not.
     let (mut says, mut tell) = UnixStream::pair().map_err(Fault::at("fork"))?;
@@ -100,6 +114,8 @@ pub(crate) fn run(
         folder,
         given,
         seen: watch::Seen::default(),
+        look: &mut look,
+        count: sentry.then(|| Count::new(spec.limits.inodes)),
         lifeline: defences.on(Defence::Lifeline),
         now: 0,
         status: None,
@@ -114,7 +130,14 @@ pub(crate) fn run(
             job.note(&other);
         }
     }
-    let exit = job.finish(control, cut, wall, defences);
+    // The last look is at what cannot change any more.
+    let cut = cut.or_else(|| job.too_many_files(true).then_some(Cut::Inodes));
+    let disk = job.disk().map_err(Fault::at("collect"))?;
+    if sentry {
+        // What the job left is read as the job, and with no more rights than it had.
+        helper::become_user(tree::USER).map_err(Fault::at("leave-root"))?;
+    }
+    let exit = job.finish(control, cut, wall, &disk, defences);
     let exit = exit.map_err(Fault::at("collect"))?;
     let content = serde_json::to_vec(&exit).map_err(Fault::at("report"))?;
     send(control, Kind::Exit, &content).map_err(Fault::at("report"))
@@ -172,6 +195,9 @@ struct Job<'a> {
     given: BTreeMap<String, collect::Given>,
     /// The most that was seen, where something looks.
     seen: watch::Seen,
+    look: &'a mut watch::Look,
+    /// Counts files, where nothing bounds them.
+    count: Option<Count>,
     lifeline: bool,
     /// Processes at the last look.
     now: u64,
@@ -212,6 +238,9 @@ impl Job<'_> {
             }
             if self.spec.watch && self.over_memory() {
                 return Ok(Some(Cut::Memory));
+            }
+            if self.too_many_files(false) {
+                return Ok(Some(Cut::Inodes));
             }
             let mut fds = [
                 PollFd::new(ended, PollFlags::IN),
@@ -262,11 +291,15 @@ impl Job<'_> {
 
     fn over_memory(&mut self) -> bool {
         let files = self.disk().map_or(0, |disk| disk.used);
-        let seen = watch::look(&self.spec.limits, files);
+        let seen = self.look.look(&self.spec.limits, files);
         self.seen.memory = self.seen.memory.max(seen.memory);
         self.seen.processes = self.seen.processes.max(seen.processes);
         self.now = seen.processes;
         seen.memory > self.spec.limits.memory_bytes
+    }
+
+    fn too_many_files(&mut self, now: bool) -> bool {
+        self.count.as_mut().is_some_and(|count| count.over(now))
     }
 
     fn disk(&self) -> io::Result<Disk> {
@@ -274,7 +307,8 @@ impl Job<'_> {
         Ok(Disk {
             used: (stat.f_blocks - stat.f_bfree) * stat.f_frsize,
             full: stat.f_bfree == 0,
-            inodes_full: stat.f_ffree == 0,
+            // In gVisor there is no such bound, and the figure is always none.
+            inodes_full: stat.f_ffree == 0 && self.count.is_none(),
         })
     }
 
@@ -283,9 +317,9 @@ impl Job<'_> {
         control: &mut UnixStream,
         cut: Option<Cut>,
         wall: Duration,
+        disk: &Disk,
         defences: &Defences,
     ) -> io::Result<Exit> {
-        let disk = self.disk()?;
         let collected = collect::send_files(
             self.folder,
             &self.given,

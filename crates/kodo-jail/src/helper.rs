@@ -17,13 +17,12 @@ use rustix::process::{
 };
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-use crate::cgroup;
 use crate::defence::{Defence, Defences};
-use crate::first;
 use crate::lifeline;
 use crate::sys::{self, Fork};
 use crate::tree::USER;
 use crate::wire::{Fault, Kind, Spec, from_json, receive, send};
+use crate::{cgroup, enclosure, first, guest};
 
 /// The hidden argument that makes a program the helper.
 pub(crate) const ARGUMENT: &str = "jail-init";
@@ -42,8 +41,12 @@ pub fn be_the_helper_if_asked() {
         eprintln!("{}", lifeline::become_program(others));
         sys::exit_now(126);
     }
-    if arguments.nth(1).is_some_and(|first| first == ARGUMENT) && arguments.next().is_none() {
+    let asked = arguments.nth(1).filter(|_| arguments.next().is_none());
+    if asked.as_ref().is_some_and(|it| it == ARGUMENT) {
         run(&Defences::ALL);
+    }
+    if asked.is_some_and(|it| it == guest::ARGUMENT) {
+        guest::run();
     }
 }
 
@@ -90,7 +93,7 @@ pub(crate) fn report(control: &mut UnixStream, fault: &Fault) {
 }
 
 /// Takes standard input, which must be a socket, out of the job's reach.
-fn talk() -> std::io::Result<UnixStream> {
+pub(crate) fn talk() -> std::io::Result<UnixStream> {
     let standard = sys::inherited(0)?;
     rustix::net::getpeername(&standard)?;
     if rustix::fs::fstat(&standard).map(|it| rustix::fs::FileType::from_raw_mode(it.st_mode))?
@@ -129,12 +132,16 @@ fn make_jail(control: &mut UnixStream, defences: &Defences) -> Result<i32, Fault
     // Another user: the kernel has forgotten whose death is ours.
     lifeline(defences)?;
     let user = rustix::process::getuid().as_raw();
-    namespaces(defences)?;
+    namespaces(&spec, defences)?;
     lifeline(defences)?;
     match sys::fork().map_err(Fault::at("fork"))? {
         Fork::Child => {
-            let code = match first::run(control, &spec, user, defences) {
-                Ok(()) => 0,
+            let run = match &spec.enclosed {
+                None => first::run(control, &spec, user, defences).map(|()| 0),
+                Some(enclosed) => enclosure::run(control, &spec, enclosed, defences),
+            };
+            let code = match run {
+                Ok(code) => code,
                 Err(fault) => {
                     report(control, &fault);
                     1
@@ -155,7 +162,7 @@ pub(crate) fn lifeline(defences: &Defences) -> Result<(), Fault> {
 }
 
 /// Holds nothing of the job's, so that the end of its first process is the end of its streams.
-fn wait_for(child: libc::pid_t) -> i32 {
+pub(crate) fn wait_for(child: libc::pid_t) -> i32 {
     let nothing = [0, 1, 2].map(|_| {
         rustix::fs::open(
             "/dev/null",
@@ -188,7 +195,9 @@ fn leave_root(spec: &Spec) -> Result<(), Fault> {
     let at = Fault::at("leave-root");
     if rustix::process::geteuid().is_root() || rustix::process::getegid().as_raw() == 0 {
         if rustix::process::geteuid().is_root() {
-            rustix::thread::set_thread_groups(&[]).map_err(&at)?;
+            let kept = spec.enclosed.iter().flat_map(|it| &it.groups);
+            let kept: Vec<_> = kept.map(|it| Gid::from_raw(*it)).collect();
+            rustix::thread::set_thread_groups(&kept).map_err(&at)?;
         }
         let mut last = Fault::new("leave-root", "there is no other user to become");
         let mut left = false;
@@ -223,13 +232,26 @@ fn leave_root(spec: &Spec) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Does what follows as another user, as long as this process can still become the one that it was.
+pub(crate) fn act_as_user(user: u32) -> rustix::io::Result<()> {
+    let (root, uid, gid) = (Uid::ROOT, Uid::from_raw(user), Gid::from_raw(user));
+    // Whoever is user 0 may change groups: before it acts as another one, or after it does no longer.
+    if user == 0 {
+        rustix::thread::set_thread_res_uid(root, uid, root)?;
+        rustix::thread::set_thread_res_gid(Gid::ROOT, gid, Gid::ROOT)
+    } else {
+        rustix::thread::set_thread_res_gid(Gid::ROOT, gid, Gid::ROOT)?;
+        rustix::thread::set_thread_res_uid(root, uid, root)
+    }
+}
+
 pub(crate) fn become_user(user: u32) -> rustix::io::Result<()> {
     let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(user));
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid)
 }
 
-fn namespaces(defences: &Defences) -> Result<(), Fault> {
+fn namespaces(spec: &Spec, defences: &Defences) -> Result<(), Fault> {
     let mut flags = UnshareFlags::NEWUSER | UnshareFlags::NEWNS;
     for (defence, flag) in [
         (Defence::PidNamespace, UnshareFlags::NEWPID),
@@ -258,9 +280,11 @@ fn namespaces(defences: &Defences) -> Result<(), Fault> {
             .map_err(|error| Fault::new("user-namespace", format_args!("{name}: {error}")))
     };
     write("setgroups", "deny".to_owned())?;
-    write("uid_map", format!("{USER} {} 1", user.as_raw()))?;
-    write("gid_map", format!("{USER} {} 1", group.as_raw()))?;
-    if defences.on(Defence::Seccomp) {
+    // What brings a kernel along puts up walls of its own, for which it must be the namespace's user 0.
+    let inside = if spec.enclosed.is_some() { 0 } else { USER };
+    write("uid_map", format!("{inside} {} 1", user.as_raw()))?;
+    write("gid_map", format!("{inside} {} 1", group.as_raw()))?;
+    if defences.on(Defence::Seccomp) && spec.enclosed.is_none() {
         // No user namespaces inside this one, whatever the filter of system calls does; where /proc/sys is
         // read-only, the filter holds alone.
         let _ = fs::write("/proc/sys/user/max_user_namespaces", "0");

@@ -12,6 +12,7 @@ use kodo_sandbox::{JobResult, JobSpec, Sandbox, SandboxError};
 use tokio::sync::oneshot;
 
 use crate::cgroup::{CgroupPolicy, Place};
+use crate::enclosure::Enclosure;
 use crate::job;
 
 /// Users of the machine that jobs are where the service is user 0: each job another one, so that no two share
@@ -28,6 +29,9 @@ pub fn unprivileged_user() -> Option<u32> {
     let root = rustix::process::geteuid().is_root();
     root.then(|| FIRST_USER + std::process::id() % USERS)
 }
+
+/// The provider's name where nothing is between the jail and the job.
+const NAME: &str = "process";
 
 /// How the helper is started.
 #[derive(Clone, Debug)]
@@ -82,6 +86,8 @@ pub struct Jail {
 pub(crate) struct Inner {
     pub(crate) config: JailConfig,
     pub(crate) place: Result<Place, String>,
+    /// What is between it and a job.
+    pub(crate) enclosure: Option<Enclosure>,
     next_user: AtomicU32,
 }
 
@@ -89,11 +95,23 @@ impl Jail {
     /// A jail. Whether this machine can hold a job is seen when there is one, or by [`Jail::try_out`].
     #[must_use]
     pub fn new(config: JailConfig) -> Self {
+        Self::make(config, None)
+    }
+
+    /// A jail with something in it that brings a kernel of its own for each job. A job is in that, and all of it in the
+    /// jail's namespaces, for as long as the job lasts.
+    #[must_use]
+    pub fn around(config: JailConfig, enclosure: Enclosure) -> Self {
+        Self::make(config, Some(enclosure))
+    }
+
+    fn make(config: JailConfig, enclosure: Option<Enclosure>) -> Self {
         let place = Place::find(&config.cgroup);
         Self {
             inner: Arc::new(Inner {
                 config,
                 place,
+                enclosure,
                 // Two services on one machine begin at different users.
                 next_user: AtomicU32::new(std::process::id()),
             }),
@@ -110,6 +128,10 @@ impl Jail {
 }
 
 impl Inner {
+    pub(crate) fn provider(&self) -> &'static str {
+        self.enclosure.as_ref().map_or(NAME, |it| it.provider)
+    }
+
     /// The users that the next job can be.
     pub(crate) fn next_users(&self) -> Vec<u32> {
         let next = self.next_user.fetch_add(1, Ordering::Relaxed) % USERS;
@@ -120,7 +142,7 @@ impl Inner {
 #[async_trait]
 impl Sandbox for Jail {
     fn name(&self) -> &'static str {
-        "process"
+        self.inner.provider()
     }
 
     async fn run(&self, spec: &JobSpec) -> Result<JobResult, SandboxError> {

@@ -7,24 +7,29 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::{Component, Path};
+use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use kodo_sandbox::{Captured, Ended, JobResult, JobSpec, OutputFile, Reason, SandboxError, Usage};
+use kodo_sandbox::{Captured, Ended, JobResult, JobSpec, Reason, SandboxError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use sha2::{Digest, Sha256};
 
 use crate::cgroup::{CgroupPolicy, Group, Seen};
 use crate::doors;
+use crate::enclosure::Enclosure;
+use crate::heard::{Heard, broken_protocol, returned};
 use crate::jail::Inner;
 use crate::wire::{
-    self, CHUNK, Cut, Exit, Fault, FileHeader, Frames, Kind, Spec, Started, from_json, json_frame,
+    self, CHUNK, Cut, Exit, Fault, FileHeader, Frames, Kind, Spec, Started, json_frame,
 };
 
 /// How long building the jail, killing and collecting may take beyond the job's own time.
 const GRACE: Duration = Duration::from_secs(30);
+/// How long the kernel may take to end what was around a job that is over.
+const CLEARED: Duration = Duration::from_secs(10);
+/// How much of what an enclosure says is told where it does not come up, in characters.
+const SHOWN: usize = 400;
 
 /// Runs a job and waits for its end, or until nobody waits for it any more.
 pub(crate) fn run(
@@ -65,9 +70,15 @@ pub(crate) fn group(inner: &Inner, spec: &JobSpec) -> Result<Option<Group>, Sand
         mechanism: "cgroup".to_owned(),
         reason,
     };
+    let mut limits = spec.limits;
+    if let Some(enclosure) = &inner.enclosure {
+        // A bound around all of it, should what keeps the job's own in there not hold.
+        limits.memory_bytes = limits.memory_bytes.saturating_add(enclosure.own_memory);
+        limits.processes = Enclosure::processes(limits.processes);
+    }
     match &inner.place {
         Ok(place) => place
-            .make(&spec.limits)
+            .make(&limits)
             .map(Some)
             .map_err(|error| refused(format!("no group can be made: {error}"))),
         Err(_)
@@ -109,14 +120,9 @@ pub(crate) struct Talk {
     too_much: bool,
     late: bool,
     abandoned: bool,
-}
-
-#[derive(Default)]
-pub(crate) struct Heard {
-    pub(crate) started: Option<Started>,
-    pub(crate) fault: Option<Fault>,
-    files: Vec<(FileHeader, Vec<u8>)>,
-    pub(crate) exit: Option<Exit>,
+    /// By when an enclosure has to have come up.
+    up_by: Option<Instant>,
+    began: Instant,
 }
 
 impl Talk {
@@ -162,6 +168,8 @@ impl Talk {
             too_much: false,
             late: false,
             abandoned: false,
+            began: Instant::now(),
+            up_by: inner.enclosure.as_ref().map(|it| Instant::now() + it.start),
         })
     }
 
@@ -188,7 +196,10 @@ impl Talk {
         let deadline = Instant::now() + spec.limits.wall + GRACE;
         let mut buffer = vec![0; CHUNK];
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let up_by = self.up_by.filter(|_| self.heard.started.is_none());
+            let left = up_by
+                .map_or(deadline, |it| it.min(deadline))
+                .saturating_duration_since(Instant::now());
             if left.is_zero() {
                 self.late = true;
                 return Ok(());
@@ -221,9 +232,50 @@ impl Talk {
             }
             self.feed();
             self.read_streams(&mut buffer, spec.limits.output_bytes)?;
-            if self.listen(&mut buffer, spec)? {
+            let over = self.listen(&mut buffer, spec)?;
+            if !self.doors.is_empty() {
+                // Only a program that stays hands out any.
+                return Err(broken_protocol());
+            }
+            if over {
                 // The first process is dead, and with it every writer: what is in the pipes is all there is.
                 return self.read_streams(&mut buffer, u64::MAX);
+            }
+            if self.up_by.is_some() && self.heard.exit.is_some() {
+                // The job is dead, and what it printed is in the pipes. The rest would take its time to go.
+                return self.clear_away(&mut buffer);
+            }
+        }
+    }
+
+    /// Ends an enclosure whose job is over, and waits until nobody of it is there who could say anything.
+    fn clear_away(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        self.read_streams(buffer, u64::MAX)?;
+        let _ = self.child.kill();
+        let by = Instant::now() + CLEARED;
+        loop {
+            match doors::receive(&self.control, buffer, &mut self.doors) {
+                // Whatever it is: the last word was spoken before.
+                Ok(count) if count > 0 => self.doors.clear(),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    let left = by.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Err(io::Error::new(
+                            ErrorKind::TimedOut,
+                            "what was around the job does not go",
+                        ));
+                    }
+                    let mut fds = [PollFd::from_borrowed_fd(
+                        self.control.as_fd(),
+                        PollFlags::IN,
+                    )];
+                    match poll(&mut fds, Timespec::try_from(left).ok().as_ref()) {
+                        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                _ => return Ok(()),
             }
         }
     }
@@ -343,28 +395,54 @@ impl Talk {
                 _ => SandboxError::Refused { mechanism, reason },
             });
         }
-        if self.late {
+        if let Some(enclosure) = &inner.enclosure
+            && self.heard.started.is_none()
+            && !seen.killed_for_memory
+        {
+            return Err(self.not_up(enclosure));
+        }
+        if self.late && inner.enclosure.is_none() {
             return Err(unavailable("the jail did not end in time, and was killed"));
         }
-        let Some(mut exit) = self.heard.exit.take() else {
-            return Err(if seen.killed_for_memory {
-                SandboxError::Refused {
-                    mechanism: "memory-limit".to_owned(),
-                    reason: "the job's memory does not even hold the jail and its files".to_owned(),
-                }
-            } else {
-                unavailable("the helper broke off without a word")
-            });
+        let ended_for = match (inner.enclosure.is_some(), self.late) {
+            (true, true) => Some(Reason::Timeout),
+            // The machine's bound around all of it ended the kernel in there with the job.
+            (true, false) if seen.killed_for_memory => Some(Reason::Memory),
+            _ => None,
         };
+        let mut exit = match (self.heard.exit.take(), ended_for, &self.heard.started) {
+            (Some(exit), _, _) => exit,
+            (None, Some(reason), Some(_)) => {
+                // Its files went with it, and half of one is none.
+                self.heard.files.clear();
+                Exit::cut_off(reason, self.began.elapsed())
+            }
+            _ => {
+                return Err(if seen.killed_for_memory {
+                    SandboxError::Refused {
+                        mechanism: "memory-limit".to_owned(),
+                        reason: "the job's memory does not even hold the jail and its files"
+                            .to_owned(),
+                    }
+                } else {
+                    unavailable("the helper broke off without a word")
+                });
+            }
+        };
+        if !self.heard.complete() {
+            return Err(unavailable("the helper broke off in the middle of a file"));
+        }
         let started = self
             .heard
             .started
             .ok_or_else(|| unavailable("the helper did not say what holds the job"))?;
         let ended = ended(&exit, seen, self.too_much);
-        let skipped = exit.skipped();
+        // What a group around an enclosure saw is more than the job's.
+        let peak = seen.peak_memory.filter(|_| inner.enclosure.is_none());
+        let (skipped, usage) = (exit.skipped(), exit.usage(peak));
         let [stdout, stderr] = self.printed;
         Ok(JobResult {
-            provider: "process",
+            provider: inner.provider(),
             ended,
             stdout,
             stderr,
@@ -372,15 +450,29 @@ impl Talk {
             skipped,
             limits: spec.limits,
             enforced: enforced(inner, &started, by_group),
-            usage: Usage {
-                wall: Duration::from_millis(exit.wall_ms),
-                cpu_user: Duration::from_micros(exit.user_us),
-                cpu_system: Duration::from_micros(exit.system_us),
-                max_rss_bytes: exit.max_rss,
-                peak_memory_bytes: seen.peak_memory.or(exit.peak_memory),
-                disk_bytes: exit.disk_bytes,
-            },
+            usage,
         })
+    }
+
+    /// Why an enclosure did not come up, with what it said itself.
+    fn not_up(&self, enclosure: &Enclosure) -> SandboxError {
+        let mut reason = if self.late {
+            format!("it did not come up within {:?}", enclosure.start)
+        } else {
+            "it ended before the job began".to_owned()
+        };
+        let said: Vec<_> = self.printed.iter().map(Captured::text).collect();
+        let said: Vec<_> = said.iter().flat_map(|it| it.split_whitespace()).collect();
+        let said = said.join(" ");
+        if !said.is_empty() {
+            let skip = said.chars().count().saturating_sub(SHOWN);
+            reason.push_str("; the last that it said: ");
+            reason.extend(said.chars().skip(skip));
+        }
+        SandboxError::Refused {
+            mechanism: enclosure.mechanism.to_owned(),
+            reason,
+        }
     }
 }
 
@@ -391,13 +483,39 @@ fn outgoing(
     group: Option<&Group>,
     stays: Option<(Stays<'_>, u64)>,
 ) -> io::Result<Vec<u8>> {
-    let read_only = inner
+    let read_only: Vec<_> = inner
         .config
         .read_only
         .iter()
         .map(|path| path.to_string_lossy().into_owned())
         .collect();
-    let mut bytes = json_frame(
+    let groups = group.map(Group::doors).unwrap_or_default();
+    let (become_users, watch) = (inner.next_users(), group.is_none());
+    // Who makes the jail and who is the first process are one, or two that are told each its own.
+    let mut around = Vec::new();
+    let (groups, become_users, watch, read_only) = match &inner.enclosure {
+        None => (groups, become_users, watch, read_only),
+        Some(enclosure) => {
+            around = json_frame(
+                Kind::Spec,
+                &Spec {
+                    argv: Vec::new(),
+                    env: Vec::new(),
+                    cwd: String::new(),
+                    files: Vec::new(),
+                    limits: spec.limits,
+                    groups,
+                    become_users,
+                    watch,
+                    read_only,
+                    resident: None,
+                    enclosed: Some(enclosure.told(spec.limits.processes)),
+                },
+            )?;
+            (Vec::new(), Vec::new(), true, Vec::new())
+        }
+    };
+    let own = json_frame(
         Kind::Spec,
         &Spec {
             argv: spec.argv.clone(),
@@ -418,13 +536,16 @@ fn outgoing(
                 }))
                 .collect(),
             limits: spec.limits,
-            groups: group.map(Group::doors).unwrap_or_default(),
-            become_users: inner.next_users(),
-            watch: group.is_none(),
+            groups,
+            become_users,
+            watch,
             read_only,
             resident: stays.map(|(stays, _)| stays.port),
+            enclosed: None,
         },
     )?;
+    let mut bytes = around;
+    bytes.extend(own);
     for file in &spec.files {
         for chunk in file.content.chunks(CHUNK) {
             bytes.extend(wire::frame(Kind::Data, chunk));
@@ -455,50 +576,6 @@ fn drain(
     Ok(true)
 }
 
-impl Heard {
-    /// Takes a frame. The helper handles what a job left, so nothing it says is taken without bounds.
-    fn take(&mut self, kind: Kind, content: Vec<u8>, spec: &JobSpec) -> io::Result<()> {
-        let invalid = || io::Error::new(ErrorKind::InvalidData, "the helper broke the protocol");
-        let limits = &spec.limits;
-        match kind {
-            Kind::Started => self.started = Some(from_json(&content)?),
-            Kind::Fault => self.fault = Some(from_json(&content)?),
-            Kind::Exit => self.exit = Some(from_json(&content)?),
-            Kind::File => {
-                let header: FileHeader = from_json(&content)?;
-                let held: u64 = self.files.iter().map(|(header, _)| header.size).sum();
-                let complete = self
-                    .files
-                    .last()
-                    .is_none_or(|(header, content)| header.size == content.len() as u64);
-                let many = self.files.len() as u64 >= limits.returned_files;
-                let outside = Path::new(&header.name)
-                    .components()
-                    .any(|it| !matches!(it, Component::Normal(_)));
-                if !complete
-                    || many
-                    || outside
-                    || held.saturating_add(header.size) > limits.returned_bytes
-                {
-                    return Err(invalid());
-                }
-                self.files.push((header, Vec::new()));
-            }
-            Kind::Data => {
-                let (header, held) = self.files.last_mut().ok_or_else(invalid)?;
-                if (held.len() + content.len()) as u64 > header.size {
-                    return Err(invalid());
-                }
-                held.extend_from_slice(&content);
-            }
-            // Its socket is among those that came.
-            Kind::Door => {}
-            Kind::Spec | Kind::Stop | Kind::Dial => return Err(invalid()),
-        }
-        Ok(())
-    }
-}
-
 /// What ended the job. Where several things are true, what came from outside of it counts first.
 fn ended(exit: &Exit, seen: Seen, too_much: bool) -> Ended {
     let signal = exit.status & 0x7f;
@@ -519,7 +596,10 @@ fn ended(exit: &Exit, seen: Seen, too_much: bool) -> Ended {
             Reason::Disk,
             failed && (exit.disk_full || signal == libc::SIGXFSZ),
         ),
-        (Reason::Inodes, failed && exit.inodes_full),
+        (
+            Reason::Inodes,
+            exit.cut == Some(Cut::Inodes) || (failed && exit.inodes_full),
+        ),
         (
             Reason::Processes,
             failed && (seen.refused_a_process || exit.processes_full),
@@ -533,29 +613,15 @@ fn ended(exit: &Exit, seen: Seen, too_much: bool) -> Ended {
     }
 }
 
-/// The files as the port has them.
-fn returned(files: Vec<(FileHeader, Vec<u8>)>) -> Vec<OutputFile> {
-    files
-        .into_iter()
-        .map(|(header, content)| OutputFile {
-            name: header.name,
-            sha256: hex(&Sha256::digest(&content)),
-            content,
-            executable: header.executable,
-        })
-        .collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// What held this job, in words.
 fn enforced(inner: &Inner, started: &Started, by_group: bool) -> BTreeMap<&'static str, String> {
     let place = match (&inner.place, by_group) {
         (Ok(place), true) => place.describe(),
         _ => "watched every 10 ms and resource limits; no cgroup",
     };
+    if let Some(enclosure) = &inner.enclosure {
+        return enclosure.enforced(by_group.then_some(place));
+    }
     BTreeMap::from([
         (
             "user",

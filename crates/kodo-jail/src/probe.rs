@@ -124,6 +124,9 @@ fn hint(mechanism: &str) -> &'static str {
             "let the service make cgroups, or let /proc be mounted in user namespaces"
         }
         "leave-root" => "start the service as an ordinary user",
+        "own-program" => {
+            "install kodo where every user can read it, and start the service again after an update"
+        }
         "read-only-folder" => "correct SBX_READ_ONLY",
         _ => "see docs/sandbox.md",
     }

@@ -4,7 +4,7 @@
 use std::ffi::CString;
 use std::io::Write;
 
-use rustix::process::{Resource, Rlimit, setrlimit, setsid, umask};
+use rustix::process::{Resource, Rlimit, setrlimit, umask};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::defence::{Defence, Defences};
@@ -12,7 +12,7 @@ use crate::seccomp::Filters;
 use crate::sys::{self, Strings};
 use crate::tree::JOB;
 use crate::wire::{Fault, Spec};
-use crate::{landlock, tree};
+use crate::{helper, landlock, tree};
 
 /// Where programs are looked for that are named without a path.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -84,7 +84,8 @@ impl Program {
                     .collect::<Result<_, _>>()?,
             ),
             environment: Strings::new(environment),
-            filters: Filters::build(!spec.watch)?,
+            // gVisor counts anonymous files with the rest.
+            filters: Filters::build(!spec.watch || defences.in_sentry())?,
         })
     }
 
@@ -99,7 +100,7 @@ impl Program {
 
     fn bind(&self, spec: &Spec, defences: &Defences) -> Result<(), Fault> {
         if defences.on(Defence::Session) {
-            setsid().map_err(Fault::at("session"))?;
+            sys::new_session().map_err(Fault::at("session"))?;
         }
         umask(rustix::fs::Mode::from_raw_mode(0o022));
         // Should memory run out, the job goes and not what guards it. Without /proc it cannot be said.
@@ -109,7 +110,12 @@ impl Program {
             Fault::new("working-folder", format_args!("{:?}: {error}", spec.cwd))
         })?;
         if defences.on(Defence::ResourceLimits) {
-            bound_resources(spec)?;
+            bound_resources(spec, defences)?;
+        }
+        if defences.in_sentry() {
+            drop_bounding_set();
+            rustix::thread::set_thread_groups(&[]).map_err(Fault::at("leave-root"))?;
+            helper::become_user(tree::USER).map_err(Fault::at("leave-root"))?;
         }
         if defences.on(Defence::Capabilities) {
             drop_capabilities()?;
@@ -119,11 +125,16 @@ impl Program {
         if defences.on(Defence::NoNewPrivileges) {
             rustix::thread::set_no_new_privs(true).map_err(Fault::at("no-new-privileges"))?;
         }
-        if defences.on(Defence::Landlock) {
+        if defences.on(Defence::Landlock) && !defences.in_sentry() {
             landlock::restrict(spec)?;
         }
         if defences.on(Defence::Descriptors) {
-            sys::close_from(3, true).map_err(Fault::at("descriptors"))?;
+            let marked = if defences.in_sentry() {
+                sys::close_each_on_exec()
+            } else {
+                sys::close_from(3, true)
+            };
+            marked.map_err(Fault::at("descriptors"))?;
         }
         sys::reset_signals();
         if defences.on(Defence::Seccomp) {
@@ -151,11 +162,16 @@ impl Program {
     }
 }
 
-fn bound_resources(spec: &Spec) -> Result<(), Fault> {
+fn bound_resources(spec: &Spec, defences: &Defences) -> Result<(), Fault> {
     let limits = &spec.limits;
     // The two processes of the jail itself are counted with the job's, here inside its user namespace. Where
     // a cgroup bounds processes too, it is to be asked first, since it counts what it refuses.
-    let own = if spec.watch { 2 } else { 16 };
+    // In gVisor they are another user's.
+    let own = match (defences.in_sentry(), spec.watch) {
+        (true, _) => 0,
+        (false, true) => 2,
+        (false, false) => 16,
+    };
     let mut table = vec![
         (Resource::Nproc, limits.processes + own),
         (Resource::Nofile, OPEN_FILES),
@@ -163,7 +179,7 @@ fn bound_resources(spec: &Spec) -> Result<(), Fault> {
         (Resource::Core, 0),
         (Resource::Memlock, LOCKED),
     ];
-    if spec.watch {
+    if spec.watch && !defences.in_sentry() {
         // What watching cannot see in time: one process that takes much at once.
         let most = limits.memory_bytes.saturating_mul(2) + (64 << 20);
         table.push((Resource::Data, most));
@@ -196,7 +212,7 @@ fn keep_capabilities() -> Result<(), Fault> {
     Ok(())
 }
 
-fn drop_capabilities() -> Result<(), Fault> {
+fn drop_bounding_set() {
     for number in 0..=LAST_CAPABILITY {
         let one = CapabilitySet::from_bits_retain(1 << number);
         // Beyond the kernel's last one it says EINVAL.
@@ -204,6 +220,10 @@ fn drop_capabilities() -> Result<(), Fault> {
             break;
         }
     }
+}
+
+fn drop_capabilities() -> Result<(), Fault> {
+    drop_bounding_set();
     // Fails where there are no ambient ones, on kernels of long ago.
     let _ = rustix::thread::clear_ambient_capability_set();
     let none = CapabilitySets {

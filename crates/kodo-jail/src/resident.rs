@@ -60,6 +60,12 @@ impl Jail {
     pub async fn keep(&self, mut spec: ResidentSpec) -> Result<Resident, SandboxError> {
         spec.job.argv.insert(0, format!("/job/{NAME}"));
         spec.job.check()?;
+        if self.inner.enclosure.is_some() {
+            return Err(SandboxError::Refused {
+                mechanism: "resident".to_owned(),
+                reason: format!("the provider {} keeps no programs", self.inner.provider()),
+            });
+        }
         let unavailable = |what: &str, error: io::Error| SandboxError::Unavailable {
             reason: format!("{what}: {error}"),
         };

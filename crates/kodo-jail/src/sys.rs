@@ -65,6 +65,29 @@ pub(crate) fn close_from(first: RawFd, on_exec: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Marks every descriptor but the three standard ones to be closed on an exec, one after the other: for a kernel that
+/// can only close ranges of them.
+pub(crate) fn close_each_on_exec() -> io::Result<()> {
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let name = entry?.file_name();
+        let Some(fd) = name.to_str().and_then(|it| it.parse::<RawFd>().ok()) else {
+            continue;
+        };
+        if fd > 2 {
+            // SAFETY: the call takes three integers, and changes nothing but what an exec does with a descriptor that
+            // is open, or fails for one that is not: that of the folder that is being read.
+            checked(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+        }
+    }
+    Ok(())
+}
+
+/// Begins a session. Its number is not looked at: older versions of gVisor say 0.
+pub(crate) fn new_session() -> io::Result<()> {
+    // SAFETY: the call takes nothing.
+    checked(unsafe { libc::setsid() }).map(drop)
+}
+
 /// Makes `to` refer to what `from` refers to, whatever it was before, to be kept over an exec or not.
 pub(crate) fn duplicate_onto(from: BorrowedFd<'_>, to: RawFd, on_exec: bool) -> io::Result<()> {
     let flags = if on_exec { 0 } else { libc::O_CLOEXEC };
@@ -219,6 +242,22 @@ pub(crate) fn landlock_version() -> i32 {
     let version =
         unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, 0_usize, VERSION) };
     i32::try_from(version).unwrap_or(0).max(0)
+}
+
+/// The beginning of the kernel's messages, as far as this process may read them.
+pub(crate) fn kernel_log() -> io::Result<String> {
+    const READ_ALL: libc::c_int = 3;
+    let mut buffer = vec![0_u8; 4096];
+    // SAFETY: the buffer is writable, of the length that is given, and lives through the call.
+    let count = checked(unsafe {
+        libc::klogctl(
+            READ_ALL,
+            buffer.as_mut_ptr().cast(),
+            libc::c_int::try_from(buffer.len()).unwrap_or(0),
+        )
+    })?;
+    buffer.truncate(usize::try_from(count).unwrap_or(0));
+    Ok(String::from_utf8_lossy(&buffer).into_owned())
 }
 
 /// Arguments in the form that `execve` takes.

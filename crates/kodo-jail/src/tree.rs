@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::CWD;
@@ -14,7 +14,7 @@ use rustix::mount::{
 
 use crate::defence::{Defence, Defences};
 use crate::sys;
-use crate::wire::{Fault, Spec};
+use crate::wire::{Enclosed, Fault, Spec};
 
 /// Where the job's folder is.
 pub(crate) const JOB: &str = "/job";
@@ -57,7 +57,10 @@ pub(crate) fn enter(spec: &Spec, defences: &Defences) -> Result<bool, Fault> {
     .map_err(fault("make every mount private"))?;
     let own = defences.on(Defence::Root);
     if own {
-        let sources = Sources::open(spec)?;
+        let mut sources = Sources::open(spec)?;
+        for device in DEVICES {
+            sources.take(Path::new(device), DEVICE, false)?;
+        }
         let root = new_root()?;
         std::env::set_current_dir(&root).map_err(io_fault("enter the new root"))?;
         sources.place()?;
@@ -66,9 +69,7 @@ pub(crate) fn enter(spec: &Spec, defences: &Defences) -> Result<bool, Fault> {
     let proc = proc_folder(own, defences)?;
     disk(spec, own, defences)?;
     if own {
-        rustix::process::pivot_root(".", ".").map_err(fault("pivot_root"))?;
-        unmount(".", UnmountFlags::DETACH).map_err(fault("unmount the machine's root"))?;
-        std::env::set_current_dir("/").map_err(io_fault("enter the new root"))?;
+        move_in()?;
         let root = open_tree(CWD, "/", OpenTreeFlags::OPEN_TREE_CLOEXEC)
             .map_err(fault("open the root"))?;
         sys::set_mount_attributes(
@@ -83,6 +84,115 @@ pub(crate) fn enter(spec: &Spec, defences: &Defences) -> Result<bool, Fault> {
     Ok(proc)
 }
 
+/// Where an enclosure's own things are in its tree: the program, its state, what it is told, and the job's tree.
+pub(crate) const ENCLOSURE: &str = "/enclosure";
+pub(crate) const STATE: &str = "/state";
+pub(crate) const BUNDLE: &str = "/bundle";
+const ROOT: &str = "rootfs";
+/// Our own program in the job's tree inside an enclosure, and the file system behind the job's folders.
+pub(crate) const GUEST: &str = "/guest";
+const DISK: &str = "disk";
+
+/// Makes the tree of what stands between the jail and the job, and moves into it. In it lies the job's.
+pub(crate) fn enter_enclosed(spec: &Spec, enclosed: &Enclosed) -> Result<(), Fault> {
+    mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )
+    .map_err(fault("make every mount private"))?;
+    let sources = Sources::open(spec)?;
+    let mut own = Sources::empty();
+    own.take_at(&enclosed.program, Path::new(ENCLOSURE), READ_ONLY, false)?;
+    let guest = Path::new("/")
+        .join(BUNDLE.trim_start_matches('/'))
+        .join(ROOT);
+    let guest = guest.join(GUEST.trim_start_matches('/'));
+    own.take_at(&own_program()?, &guest, READ_ONLY, false)?;
+    for device in DEVICES
+        .iter()
+        .map(Path::new)
+        .chain(enclosed.devices.iter().map(PathBuf::as_path))
+    {
+        own.take(device, DEVICE, false)?;
+    }
+    let root = new_root()?;
+    std::env::set_current_dir(&root).map_err(io_fault("enter the new root"))?;
+    for place in [STATE, "/tmp", BUNDLE] {
+        folder(&below(Path::new(place)))?;
+    }
+    let bundle = below(Path::new(BUNDLE));
+    fs::write(bundle.join("config.json"), &enclosed.bundle).map_err(io_fault("config.json"))?;
+    let inside = bundle.join(ROOT);
+    folder(&inside)?;
+    own.place()?;
+    std::env::set_current_dir(&inside).map_err(io_fault("enter the job's tree"))?;
+    sources.place()?;
+    etc()?;
+    for name in [DISK, "job", "tmp", "proc", "dev", "sys"] {
+        folder(Path::new(name))?;
+    }
+    let all = open_tree(
+        CWD,
+        ".",
+        OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_RECURSIVE,
+    )
+    .map_err(fault("open the job's tree"))?;
+    sys::set_mount_attributes(
+        all.as_fd(),
+        READ_ONLY | MountAttrFlags::MOUNT_ATTR_RDONLY,
+        true,
+    )
+    .map_err(io_fault("make the job's tree read-only"))?;
+    std::env::set_current_dir("../..").map_err(io_fault("leave the job's tree"))?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&all, "", CWD, &inside, flags).map_err(fault("the job's tree"))?;
+    // The whole of it, which is its own processes' alone: what it mounts for its own parts must show no less.
+    folder(Path::new("proc"))?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("proc", "proc", "proc", flags, c"").map_err(fault("mount /proc"))?;
+    move_in()
+}
+
+/// Where our own program is, which runs inside too. By its name, since only that leads to it in another mount namespace:
+/// so it must be what this process is, and open to the user that this process has become.
+fn own_program() -> Result<PathBuf, Fault> {
+    let at = |error: std::io::Error| Fault::new("own-program", error);
+    let path = fs::read_link("/proc/self/exe").map_err(at)?;
+    let named = |error: std::io::Error| {
+        Fault::new("own-program", format_args!("{}: {error}", path.display()))
+    };
+    let found = fs::File::open(&path)
+        .and_then(|it| it.metadata())
+        .map_err(named)?;
+    let this = fs::metadata("/proc/self/exe").map_err(at)?;
+    if (found.dev(), found.ino()) != (this.dev(), this.ino()) {
+        let reason = format_args!("{} is another one than runs", path.display()).to_string();
+        return Err(Fault::new("own-program", reason));
+    }
+    Ok(path)
+}
+
+/// Makes the folders that a job inside an enclosure may write to.
+pub(crate) fn enter_guest(spec: &Spec, defences: &Defences) -> Result<bool, Fault> {
+    std::env::set_current_dir("/").map_err(io_fault("enter the root"))?;
+    disk(spec, true, defences)?;
+    Ok(Path::new("/proc/self/status").exists())
+}
+
+/// Makes the current folder the root.
+fn move_in() -> Result<(), Fault> {
+    rustix::process::pivot_root(".", ".").map_err(fault("pivot_root"))?;
+    unmount(".", UnmountFlags::DETACH).map_err(fault("unmount the machine's root"))?;
+    std::env::set_current_dir("/").map_err(io_fault("enter the new root"))
+}
+
+const READ_ONLY: MountAttrFlags =
+    MountAttrFlags::MOUNT_ATTR_NODEV.union(MountAttrFlags::MOUNT_ATTR_NOSUID);
+const DEVICE: MountAttrFlags =
+    MountAttrFlags::MOUNT_ATTR_NOEXEC.union(MountAttrFlags::MOUNT_ATTR_NOSUID);
+
 /// What the machine gives, taken before anything can lie over it.
 struct Sources {
     trees: Vec<(PathBuf, OwnedFd, bool)>,
@@ -90,11 +200,16 @@ struct Sources {
 }
 
 impl Sources {
-    fn open(spec: &Spec) -> Result<Self, Fault> {
-        let mut sources = Self {
+    fn empty() -> Self {
+        Self {
             trees: Vec::new(),
             links: Vec::new(),
-        };
+        }
+    }
+
+    /// The system's folders, and those that were asked for.
+    fn open(spec: &Spec) -> Result<Self, Fault> {
+        let mut sources = Self::empty();
         let wanted = SYSTEM.iter().chain(ETC).map(Path::new);
         for path in wanted {
             let Ok(metadata) = fs::symlink_metadata(path) else {
@@ -104,8 +219,7 @@ impl Sources {
                 let target = fs::read_link(path).map_err(io_fault("read a system link"))?;
                 sources.links.push((path.to_owned(), target));
             } else {
-                let flags = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
-                sources.take(path, flags, metadata.is_dir())?;
+                sources.take(path, READ_ONLY, metadata.is_dir())?;
             }
         }
         for path in &spec.read_only {
@@ -122,17 +236,23 @@ impl Sources {
                     )
                 })?
                 .is_dir();
-            let flags = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
-            sources.take(path, flags, is_dir)?;
-        }
-        for device in DEVICES {
-            let flags = MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_NOSUID;
-            sources.take(Path::new(device), flags, false)?;
+            sources.take(path, READ_ONLY, is_dir)?;
         }
         Ok(sources)
     }
 
     fn take(&mut self, path: &Path, flags: MountAttrFlags, is_dir: bool) -> Result<(), Fault> {
+        self.take_at(path, path, flags, is_dir)
+    }
+
+    /// Takes what is at `path`, to be put at `place`.
+    fn take_at(
+        &mut self,
+        path: &Path,
+        place: &Path,
+        flags: MountAttrFlags,
+        is_dir: bool,
+    ) -> Result<(), Fault> {
         let name = path.display().to_string();
         let mut how = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         if is_dir {
@@ -141,7 +261,7 @@ impl Sources {
         let tree = open_tree(CWD, path, how).map_err(fault(&name))?;
         let flags = flags | MountAttrFlags::MOUNT_ATTR_RDONLY;
         sys::set_mount_attributes(tree.as_fd(), flags, is_dir).map_err(io_fault(&name))?;
-        self.trees.push((path.to_owned(), tree, is_dir));
+        self.trees.push((place.to_owned(), tree, is_dir));
         Ok(())
     }
 
@@ -253,7 +373,7 @@ fn disk(spec: &Spec, own: bool, defences: &Defences) -> Result<(), Fault> {
     if defences.on(Defence::DiskSize) {
         options.push_str(&format!(",size={}", limits.disk_bytes));
     }
-    if defences.on(Defence::DiskInodes) {
+    if defences.on(Defence::DiskInodes) && !defences.in_sentry() {
         options.push_str(&format!(",nr_inodes={}", limits.inodes + OWN_INODES));
     }
     let options =
@@ -264,8 +384,8 @@ fn disk(spec: &Spec, own: bool, defences: &Defences) -> Result<(), Fault> {
         mount("tmpfs", "/mnt", "tmpfs", flags, options.as_c_str()).map_err(fault("mount /mnt"))?;
         return Ok(());
     }
-    folder(Path::new("disk"))?;
-    mount("tmpfs", "disk", "tmpfs", flags, options.as_c_str())
+    folder(Path::new(DISK))?;
+    mount("tmpfs", DISK, "tmpfs", flags, options.as_c_str())
         .map_err(fault("mount the job's folders"))?;
     for (name, place, mode) in [
         ("disk/job", "job", 0o755),
@@ -274,11 +394,19 @@ fn disk(spec: &Spec, own: bool, defences: &Defences) -> Result<(), Fault> {
     ] {
         folder(Path::new(name))?;
         fs::set_permissions(name, fs::Permissions::from_mode(mode)).map_err(io_fault(name))?;
+        if defences.in_sentry() {
+            // There the first process is another user than the job.
+            std::os::unix::fs::chown(name, Some(USER), Some(USER)).map_err(io_fault(name))?;
+        }
         folder(Path::new(place))?;
         mount_bind(name, place).map_err(fault(place))?;
     }
-    unmount("disk", UnmountFlags::DETACH).map_err(fault("unmount the whole of the job's disk"))?;
-    fs::remove_dir("disk").map_err(io_fault("disk"))
+    unmount(DISK, UnmountFlags::DETACH).map_err(fault("unmount the whole of the job's disk"))?;
+    if defences.in_sentry() {
+        // Its tree is read-only already; what is left is an empty folder.
+        return Ok(());
+    }
+    fs::remove_dir(DISK).map_err(io_fault(DISK))
 }
 
 /// The job's folder: in the product `/job`; in a test that has no tree of its own, elsewhere.

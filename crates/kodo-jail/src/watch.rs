@@ -5,8 +5,11 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Instant;
 
 use kodo_sandbox::Limits;
+
+use crate::tree::JOB;
 
 /// What was seen at one look.
 #[derive(Clone, Copy, Default)]
@@ -15,11 +18,98 @@ pub(crate) struct Seen {
     pub(crate) processes: u64,
 }
 
+/// What looks, and at what.
+pub(crate) struct Look {
+    /// In gVisor: what its kernel says that all processes held before the job began.
+    held_before: Option<u64>,
+}
+
+impl Look {
+    /// To be made before the job begins.
+    pub(crate) fn new(sentry: bool) -> Self {
+        Self {
+            held_before: sentry.then(|| memory_of_all().0),
+        }
+    }
+
+    pub(crate) fn look(&self, limits: &Limits, files: u64) -> Seen {
+        match self.held_before {
+            None => look(limits, files),
+            Some(before) => {
+                let (anonymous, shared) = memory_of_all();
+                Seen {
+                    // Files in memory are shared memory too; not every version counts them there at once.
+                    memory: anonymous.saturating_sub(before) + shared.max(files),
+                    // But this one.
+                    processes: u64::from(rustix::system::sysinfo().procs).saturating_sub(1),
+                }
+            }
+        }
+    }
+}
+
+/// What gVisor's kernel says of the memory of all processes: their own, and what they share.
+fn memory_of_all() -> (u64, u64) {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    (field(&text, "AnonPages:"), field(&text, "Shmem:"))
+}
+
+/// Counts files and folders where nothing bounds them but somebody who looks: no more often than takes a tenth of the
+/// time, and never further than the bound.
+pub(crate) struct Count {
+    most: u64,
+    next: Instant,
+}
+
+impl Count {
+    pub(crate) fn new(most: u64) -> Self {
+        Self {
+            most,
+            next: Instant::now(),
+        }
+    }
+
+    /// Whether there are more than there may be; if it is not yet time to look again, no.
+    pub(crate) fn over(&mut self, now: bool) -> bool {
+        let began = Instant::now();
+        if began < self.next && !now {
+            return false;
+        }
+        let mut left = self.most;
+        let within = [JOB, "/tmp", "/dev/shm"]
+            .into_iter()
+            .all(|folder| within(Path::new(folder), &mut left));
+        self.next = Instant::now() + began.elapsed() * 10;
+        !within
+    }
+}
+
+/// Takes all that is below a folder off what is left. Not where that is not enough.
+fn within(folder: &Path, left: &mut u64) -> bool {
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        // What is gone in the meantime is no file any more.
+        let Ok(entries) = fs::read_dir(&folder) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            let Some(less) = left.checked_sub(1) else {
+                return false;
+            };
+            *left = less;
+            if entry.file_type().is_ok_and(|it| it.is_dir()) {
+                folders.push(entry.path());
+            }
+        }
+    }
+    true
+}
+
 /// Adds up what the job holds: its processes' own memory, and its files, which are memory too.
 ///
 /// Resident memory first, which counts a page that two processes share twice and is quick to read; only where
 /// that is over the bound, each process's share, which is exact.
-pub(crate) fn look(limits: &Limits, files: u64) -> Seen {
+fn look(limits: &Limits, files: u64) -> Seen {
     let mut seen = Seen {
         memory: files,
         processes: 0,
@@ -71,6 +161,21 @@ fn field(text: &str, name: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_are_counted_as_far_as_the_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a", "b/c", "b/d/e"] {
+            let place = folder.path().join(name);
+            fs::create_dir_all(place.parent().unwrap()).unwrap();
+            fs::write(place, "").unwrap();
+        }
+        std::os::unix::fs::symlink(folder.path(), folder.path().join("around")).unwrap();
+        let mut left = 6;
+        assert!(within(folder.path(), &mut left));
+        assert_eq!(left, 0);
+        assert!(!within(folder.path(), &mut 5));
+    }
 
     #[test]
     fn fields_are_read_by_their_whole_name() {

@@ -4,8 +4,9 @@
 
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
-use kodo_sandbox::{Limits, Skipped};
+use kodo_sandbox::{Limits, Reason, Skipped, Usage};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,11 @@ use serde::{Deserialize, Serialize};
 const MAX_FRAME: usize = 8 * 1024 * 1024;
 /// How much of a file goes in one frame.
 pub(crate) const CHUNK: usize = 64 * 1024;
+/// How much is taken of what is said not to be handed back: entries, and characters of each word.
+const MAX_SKIPPED: usize = 256;
+const MAX_WORDS: usize = 1024;
+/// The largest figure that is believed: every reader of JSON has it exactly.
+const MAX_FIGURE: u64 = 1 << 53;
 /// Bytes before the content of a frame.
 const HEADER: usize = 5;
 
@@ -77,6 +83,25 @@ pub(crate) struct Spec {
     /// Where the service listens in the jail's network, for a program that stays: it has no bound on its time, and
     /// the service is handed sockets of its network.
     pub(crate) resident: Option<u16>,
+    /// What stands between the jail and the job, if anything does: the job itself is told to what runs in there,
+    /// by another specification after this one.
+    pub(crate) enclosed: Option<Enclosed>,
+}
+
+/// What the helper becomes, with a kernel of its own in it for the job.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Enclosed {
+    /// The program on the machine, which is given to the jail.
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<String>,
+    /// What it is told of the job's process, as a file.
+    pub(crate) bundle: String,
+    /// Devices of the machine that it uses.
+    pub(crate) devices: Vec<PathBuf>,
+    /// Groups to keep where user 0 is left, for those devices.
+    pub(crate) groups: Vec<u32>,
+    /// Processes and threads of the machine that it may have.
+    pub(crate) processes: u64,
 }
 
 /// A file whose content follows.
@@ -125,11 +150,13 @@ impl Fault {
 pub(crate) enum Cut {
     Timeout,
     Memory,
+    /// There were more files than the job may have, where that can only be seen.
+    Inodes,
     Stopped,
 }
 
 /// What came of the job.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Exit {
     /// As `waitpid` has it.
     pub(crate) status: i32,
@@ -151,10 +178,42 @@ pub(crate) struct Exit {
 
 impl Exit {
     pub(crate) fn skipped(&mut self) -> Vec<Skipped> {
+        let shortened = |text: String| text.chars().take(MAX_WORDS).collect();
         std::mem::take(&mut self.skipped)
             .into_iter()
-            .map(|(name, kind)| Skipped { name, kind })
+            .take(MAX_SKIPPED)
+            .map(|(name, kind)| Skipped {
+                name: shortened(name),
+                kind: shortened(kind),
+            })
             .collect()
+    }
+
+    /// What it says was used, no figure of which can be so large that it could not be stored.
+    pub(crate) fn usage(&self, seen_memory: Option<u64>) -> Usage {
+        let bounded = |it: u64| it.min(MAX_FIGURE);
+        Usage {
+            wall: Duration::from_millis(bounded(self.wall_ms)),
+            cpu_user: Duration::from_micros(bounded(self.user_us)),
+            cpu_system: Duration::from_micros(bounded(self.system_us)),
+            max_rss_bytes: bounded(self.max_rss),
+            peak_memory_bytes: seen_memory.or(self.peak_memory).map(bounded),
+            disk_bytes: bounded(self.disk_bytes),
+        }
+    }
+
+    /// Of a job that was ended from outside, with whoever could have said more.
+    pub(crate) fn cut_off(reason: Reason, wall: Duration) -> Self {
+        Self {
+            // By SIGKILL.
+            status: 9,
+            cut: Some(match reason {
+                Reason::Memory => Cut::Memory,
+                _ => Cut::Timeout,
+            }),
+            wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
+            ..Self::default()
+        }
     }
 }
 

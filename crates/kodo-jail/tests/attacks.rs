@@ -21,6 +21,8 @@ use kodo_sandbox::{Ended, JobResult, JobSpec, Reason, Sandbox};
 #[path = "shared/ordinary_user.rs"]
 mod ordinary_user;
 
+const PROBE: &str = env!("CARGO_BIN_EXE_kodo-jail-probe");
+
 use Defence::*;
 
 /// Exit codes of the probe.

@@ -8,6 +8,8 @@ use kodo_jail::{CgroupPolicy, Helper, Jail, JailConfig};
 #[path = "shared/ordinary_user.rs"]
 mod ordinary_user;
 
+const PROBE: &str = env!("CARGO_BIN_EXE_kodo-jail-probe");
+
 fn jail() -> Jail {
     Jail::new(JailConfig {
         helper: Helper::program(ordinary_user::helper(), vec!["jail-init".into()], false),

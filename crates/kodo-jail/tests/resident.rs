@@ -17,6 +17,8 @@ use tokio::time::timeout;
 #[path = "shared/ordinary_user.rs"]
 mod ordinary_user;
 
+const PROBE: &str = env!("CARGO_BIN_EXE_kodo-jail-probe");
+
 const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn keep(

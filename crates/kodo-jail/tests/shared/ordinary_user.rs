@@ -18,7 +18,8 @@ const HELPER: &str = "KODO_JAIL_PROBE";
 )]
 pub fn helper() -> PathBuf {
     std::env::var_os(HELPER).map_or_else(
-        || PathBuf::from(env!("CARGO_BIN_EXE_kodo-jail-probe")),
+        // What the suite is one of.
+        || PathBuf::from(super::PROBE),
         PathBuf::from,
     )
 }
