@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::bail;
+use kodo_gvisor::{Gvisor, GvisorConfig};
 use kodo_jail::Jail;
 use kodo_microvm::{MicroVm, MicroVmConfig};
 use kodo_sandbox::{JobResult, MockSandbox, Sandbox, SandboxError};
@@ -68,8 +69,8 @@ pub(crate) async fn for_one_job(settings: &SandboxSettings) -> anyhow::Result<Ar
 }
 
 /// What may be used, the strongest first. There is no way down from what was asked for.
-fn rungs(settings: &SandboxSettings) -> Vec<Isolation> {
-    [Isolation::MicroVm, Isolation::Process]
+pub(crate) fn rungs(settings: &SandboxSettings) -> Vec<Isolation> {
+    [Isolation::MicroVm, Isolation::Gvisor, Isolation::Process]
         .into_iter()
         .filter(|rung| *rung >= settings.least)
         .filter(|rung| settings.provider.is_none_or(|provider| provider == *rung))
@@ -98,10 +99,13 @@ async fn start(
             };
             Ok(Arc::new(MicroVm::start(config).await?))
         }
-        Isolation::Gvisor => Err(SandboxError::Refused {
-            mechanism: "gvisor".to_owned(),
-            reason: "this version has no such provider".to_owned(),
-        }),
+        Isolation::Gvisor => {
+            let config = GvisorConfig {
+                jail: settings.jail.clone(),
+                ..settings.gvisor.clone()
+            };
+            Ok(Arc::new(Gvisor::start(config).await?))
+        }
     }
 }
 
@@ -133,6 +137,8 @@ pub(crate) async fn tried(
 
 /// An error, with what to do about it.
 pub(crate) fn explained(error: &SandboxError) -> String {
-    let hint = kodo_microvm::hint_for(error).or_else(|| kodo_jail::hint_for(error));
+    let hint = kodo_microvm::hint_for(error)
+        .or_else(|| kodo_gvisor::hint_for(error))
+        .or_else(|| kodo_jail::hint_for(error));
     hint.map_or_else(|| error.to_string(), |hint| format!("{error} ({hint})"))
 }

@@ -110,10 +110,12 @@ keys! {
     oc_opencode_password_file "oc-opencode-password-file" "OC_OPENCODE_PASSWORD_FILE" "" "File that holds the password";
     sbx_mode "sbx-mode" "SBX_MODE" "mock" "Sandbox";
     sbx_mock_delay_ms "sbx-mock-delay-ms" "SBX_MOCK_DELAY_MS" "0" "How long the mock sandbox pretends to work, in milliseconds";
-    sbx_provider "sbx-provider" "SBX_PROVIDER" "auto" "Live sandbox: auto, process or microvm; auto takes the strongest there is";
+    sbx_provider "sbx-provider" "SBX_PROVIDER" "auto" "Live sandbox: auto, process, gvisor or microvm; auto takes the strongest there is";
     sbx_min_isolation "sbx-min-isolation" "SBX_MIN_ISOLATION" "process" "The weakest live sandbox that will do: process, gvisor or microvm";
     sbx_cgroup "sbx-cgroup" "SBX_CGROUP" "auto" "What bounds memory and processes of a job: auto, require, or a delegated cgroup (an absolute path)";
     sbx_read_only "sbx-read-only" "SBX_READ_ONLY" "" "Further folders that jobs can read, absolute, with ':' between them";
+    sbx_runsc "sbx-runsc" "SBX_RUNSC" "runsc" "gVisor's program runsc: a path, or a name that is looked for on PATH";
+    sbx_gvisor_platform "sbx-gvisor-platform" "SBX_GVISOR_PLATFORM" "systrap" "How gVisor gets hold of system calls: systrap, ptrace or kvm; one that does not work is refused";
     sbx_microvm_dir "sbx-microvm-dir" "SBX_MICROVM_DIR" ".data/microvm" "What microVMs are made of: the folder that the task sbx:microvm:build fills";
     sbx_microvm_accel "sbx-microvm-accel" "SBX_MICROVM_ACCEL" "kvm" "Who executes a microVM: kvm, if a guest proves to run, or tcg, software that is many times slower";
     sbx_microvm_ready "sbx-microvm-ready" "SBX_MICROVM_READY" "1" "MicroVMs that a service keeps booted, so that a job does not wait for one";
@@ -421,17 +423,9 @@ impl Raw {
         Ok(self.value)
     }
 
-    fn one_of(&self, accepted: &[&str], to_come: &[(&str, &str)]) -> anyhow::Result<()> {
+    fn one_of(&self, accepted: &[&str]) -> anyhow::Result<()> {
         if accepted.contains(&self.value.as_str()) {
             return Ok(());
-        }
-        if let Some((_, what)) = to_come.iter().find(|(name, _)| *name == self.value) {
-            bail!(
-                "{}={} is not valid: this version has no {what} yet; {} is accepted",
-                self.name(),
-                self.value,
-                accepted.join(", ")
-            );
         }
         self.refuse(&accepted.join(", "))
     }
@@ -501,16 +495,29 @@ mod tests {
     }
 
     #[test]
-    fn a_provider_that_is_still_to_come_says_so() {
-        let gvisor = Flags {
-            sbx_provider: Some("gvisor".to_owned()),
+    fn a_provider_or_a_platform_that_there_is_none_of_is_refused_with_those_there_are() {
+        let provider = Flags {
+            sbx_provider: Some("docker".to_owned()),
             ..Flags::default()
         };
         assert_eq!(
-            refused(gvisor),
-            "--sbx-provider=gvisor is not valid: this version has no gvisor provider yet; \
-             auto, process, microvm is accepted"
+            refused(provider),
+            "--sbx-provider=docker is not valid: auto, process, gvisor, microvm is accepted"
         );
+        let platform = |word: &str| Flags {
+            sbx_gvisor_platform: Some(word.to_owned()),
+            ..Flags::default()
+        };
+        assert_eq!(
+            refused(platform("tcg")),
+            "--sbx-gvisor-platform=tcg is not valid: systrap, ptrace, kvm is accepted"
+        );
+        assert!(Settings::load(&platform("ptrace")).is_ok());
+        let nothing = Flags {
+            sbx_runsc: Some(String::new()),
+            ..Flags::default()
+        };
+        assert!(refused(nothing).contains("--sbx-runsc"));
     }
 
     #[test]
@@ -527,6 +534,10 @@ mod tests {
                 "{reason}"
             );
             assert!(Settings::load(&flags("microvm", least)).is_ok());
+            assert_eq!(
+                Settings::load(&flags("gvisor", least)).is_ok(),
+                least == "gvisor"
+            );
             assert!(Settings::load(&flags("auto", least)).is_ok());
         }
     }

@@ -5,7 +5,7 @@ use kodo_sandbox::Sandbox;
 
 use super::Patient;
 use super::finding::Finding;
-use crate::sandbox::tried;
+use crate::sandbox::{rungs, tried};
 use crate::settings::{Isolation, SandboxMode, SandboxSettings};
 
 /// The check that says which one a service would use.
@@ -17,11 +17,12 @@ const PAGE: &str = "less docs/sandbox.md";
 pub(crate) async fn check(patient: &Patient) -> Vec<Finding> {
     let live = &patient.settings.live;
     let mode = patient.settings.sbx_mode;
-    let (process, microvm) = tokio::join!(process(live), microvm(live));
+    let (process, gvisor, microvm) = tokio::join!(process(live), gvisor(live), microvm(live));
     let mut findings = Vec::new();
     let there = |rung| {
         let ladder = [
             (Isolation::MicroVm, &microvm),
+            (Isolation::Gvisor, &gvisor),
             (Isolation::Process, &process),
         ];
         ladder
@@ -34,6 +35,11 @@ pub(crate) async fn check(patient: &Patient) -> Vec<Finding> {
             "sandbox process",
             &process,
             is_asked_for(live, Isolation::Process),
+        ),
+        (
+            "sandbox gvisor",
+            &gvisor,
+            is_asked_for(live, Isolation::Gvisor),
         ),
         (
             "sandbox microvm",
@@ -57,18 +63,13 @@ pub(crate) async fn check(patient: &Patient) -> Vec<Finding> {
 fn is_asked_for(live: &SandboxSettings, rung: Isolation) -> bool {
     match live.provider {
         Some(provider) => provider == rung,
-        None => {
-            live.least == rung || (rung == Isolation::MicroVm && live.least > Isolation::Process)
-        }
+        // A stronger one would do as well.
+        None => live.least == rung && rung != Isolation::Gvisor,
     }
 }
 
 fn chosen(live: &SandboxSettings, mode: SandboxMode, there: impl Fn(Isolation) -> bool) -> Finding {
-    let strongest = [Isolation::MicroVm, Isolation::Process]
-        .into_iter()
-        .filter(|rung| *rung >= live.least)
-        .filter(|rung| live.provider.is_none_or(|provider| provider == *rung))
-        .find(|rung| there(*rung));
+    let strongest = rungs(live).into_iter().find(|rung| there(*rung));
     match (mode, strongest) {
         (SandboxMode::Mock, _) => {
             Finding::ok(CHOSEN, "mock: tool calls are answered and not carried out")
@@ -104,6 +105,15 @@ async fn process(live: &SandboxSettings) -> Result<String, String> {
     } else {
         Err(words.join("; "))
     }
+}
+
+async fn gvisor(live: &SandboxSettings) -> Result<String, String> {
+    let (_, tried) = tried(live, Isolation::Gvisor).await?;
+    let words: Vec<_> = ["kernel", "memory"]
+        .iter()
+        .filter_map(|name| Some(format!("{name}: {}", tried.enforced.get(name)?)))
+        .collect();
+    Ok(format!("a job ran in a sandbox ({})", words.join("; ")))
 }
 
 async fn microvm(live: &SandboxSettings) -> Result<String, String> {

@@ -114,7 +114,7 @@ impl PlannerSettings {
     /// Reads flags and environment. Every value that is given is checked, in every mode.
     pub(super) fn load(flags: &Flags) -> anyhow::Result<Self> {
         let mode = flags.oc_mode();
-        mode.one_of(&["replay", "record", "live"], &[])?;
+        mode.one_of(&["replay", "record", "live"])?;
         let settings = Self {
             mode: match mode.value.as_str() {
                 "live" => PlannerMode::Live,
@@ -180,7 +180,7 @@ fn attaches(flags: &Flags) -> bool {
 /// The model, where both of what names it are given.
 fn live(flags: &Flags) -> anyhow::Result<Option<LiveSettings>> {
     let provider = flags.oc_provider();
-    provider.one_of(&["openai", OPENCODE], &[])?;
+    provider.one_of(&["openai", OPENCODE])?;
     let allow_http = flag(&flags.oc_allow_http())?;
     let base_url = flags.oc_base_url();
     let endpoint = match base_url.given {

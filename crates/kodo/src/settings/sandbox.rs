@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use kodo_gvisor::{GvisorConfig, Platform};
 use kodo_jail::{CgroupPolicy, JailConfig};
 use kodo_microvm::{Acceleration, MicroVmConfig};
 use kodo_sandbox::Limits;
 
 use super::Flags;
+use crate::environment;
 
 /// Which sandbox carries out tool calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +23,7 @@ pub(crate) enum SandboxMode {
 impl SandboxMode {
     pub(super) fn load(flags: &Flags) -> anyhow::Result<Self> {
         let mode = flags.sbx_mode();
-        mode.one_of(&["mock", "live"], &[])?;
+        mode.one_of(&["mock", "live"])?;
         Ok(match mode.value.as_str() {
             "live" => Self::Live,
             _ => Self::Mock,
@@ -58,7 +60,7 @@ pub(super) fn secrets_dir(flags: &Flags) -> anyhow::Result<Option<PathBuf>> {
 pub(crate) enum Isolation {
     /// The machine's own kernel, and everything it has to hold a process.
     Process,
-    /// A kernel in a program. This version has no provider of this strength, but stronger ones.
+    /// A kernel in a program: gVisor's.
     Gvisor,
     /// A kernel of its own in a virtual machine of its own.
     MicroVm,
@@ -84,6 +86,8 @@ pub(crate) struct SandboxSettings {
     pub(crate) least: Isolation,
     /// How jobs are jailed, where they are processes.
     pub(crate) jail: JailConfig,
+    /// How sandboxes of gVisor's are made, but for the jail that they are in.
+    pub(crate) gvisor: GvisorConfig,
     /// How machines are made, where they have one each.
     pub(crate) microvm: MicroVmConfig,
 }
@@ -91,17 +95,15 @@ pub(crate) struct SandboxSettings {
 impl SandboxSettings {
     pub(super) fn load(flags: &Flags) -> anyhow::Result<Self> {
         let raw = flags.sbx_provider();
-        raw.one_of(
-            &["auto", "process", "microvm"],
-            &[("gvisor", "gvisor provider")],
-        )?;
+        raw.one_of(&["auto", "process", "gvisor", "microvm"])?;
         let provider = match raw.value.as_str() {
             "process" => Some(Isolation::Process),
+            "gvisor" => Some(Isolation::Gvisor),
             "microvm" => Some(Isolation::MicroVm),
             _ => None,
         };
         let least = flags.sbx_min_isolation();
-        least.one_of(&["process", "gvisor", "microvm"], &[])?;
+        least.one_of(&["process", "gvisor", "microvm"])?;
         let least = match least.value.as_str() {
             "microvm" => Isolation::MicroVm,
             "gvisor" => Isolation::Gvisor,
@@ -117,14 +119,27 @@ impl SandboxSettings {
             provider,
             least,
             jail: jail_config(flags)?,
+            gvisor: gvisor_config(flags)?,
             microvm: microvm_config(flags)?,
         })
     }
 }
 
+fn gvisor_config(flags: &Flags) -> anyhow::Result<GvisorConfig> {
+    let raw = flags.sbx_gvisor_platform();
+    let words = Platform::ALL.map(Platform::as_str);
+    raw.one_of(&words)?;
+    Ok(GvisorConfig {
+        runsc: flags.sbx_runsc().filled("a path or a name")?.into(),
+        search: environment::variable("PATH"),
+        platform: Platform::of(&raw.value).unwrap_or_default(),
+        ..GvisorConfig::default()
+    })
+}
+
 fn microvm_config(flags: &Flags) -> anyhow::Result<MicroVmConfig> {
     let raw = flags.sbx_microvm_accel();
-    raw.one_of(&["kvm", "tcg"], &[])?;
+    raw.one_of(&["kvm", "tcg"])?;
     Ok(MicroVmConfig {
         folder: flags.sbx_microvm_dir().filled("a folder")?.into(),
         acceleration: match raw.value.as_str() {

@@ -162,6 +162,49 @@ async fn a_machine_that_cannot_hold_a_job_starts_no_service() {
 }
 
 #[tokio::test]
+async fn gvisor_that_is_asked_for_and_not_there_runs_nothing_and_says_what_to_do() {
+    let refused = async |arguments: &[&str], variables: &[(&str, &str)]| {
+        let output = tokio::process::Command::new(program())
+            .args(arguments)
+            .env("SBX_MODE", "live")
+            .env("SBX_RUNSC", "/no/such/runsc")
+            .env("SBX_MICROVM_DIR", "/no/such/folder")
+            .envs(variables.iter().copied())
+            .output()
+            .await
+            .unwrap();
+        assert!(output.stdout.is_empty());
+        let text = String::from_utf8(output.stderr).unwrap();
+        (
+            output.status.code(),
+            text.lines().last().unwrap().to_owned(),
+        )
+    };
+    let one = ["sandbox", "run", "echo", "ran"];
+    let (code, text) = refused(&one, &[("SBX_PROVIDER", "gvisor")]).await;
+    assert_eq!(code, Some(125));
+    let begins = "kodo: sandbox_refused: nothing here is SBX_PROVIDER=gvisor: gvisor: ";
+    assert!(text.starts_with(begins), "{text}");
+    assert!(text.contains("/no/such/runsc: No such file"), "{text}");
+    assert!(
+        text.contains("SBX_RUNSC") && !text.contains("microvm"),
+        "{text}"
+    );
+    // What would be weaker is not taken, though this machine can do it.
+    let service = ["serve", "--port", "0", "--admin-port", "0"];
+    let (code, text) = refused(&service, &[("SBX_MIN_ISOLATION", "gvisor")]).await;
+    assert_eq!(code, Some(1));
+    assert!(
+        text.contains("nothing here is SBX_MIN_ISOLATION=gvisor: microvm: "),
+        "{text}"
+    );
+    assert!(
+        text.contains("; gvisor: ") && !text.contains("process: "),
+        "{text}"
+    );
+}
+
+#[tokio::test]
 async fn one_job_can_be_run_from_the_command_line() {
     let sandbox = async |arguments: &[&str]| {
         let output = tokio::process::Command::new(program())
