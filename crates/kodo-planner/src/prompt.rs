@@ -7,7 +7,7 @@ use crate::Policy;
 use crate::dialect::wire_schema;
 
 /// The version of these texts, kept in every recording: another one may lead to another plan.
-pub const PROMPT_VERSION: u32 = 2;
+pub const PROMPT_VERSION: u32 = 3;
 
 /// How many violations a model is shown at once.
 const SHOWN_VIOLATIONS: usize = 16;
@@ -35,8 +35,11 @@ pub(crate) fn messages(intent: &Intent, policy: &Policy) -> Vec<Value> {
          when the one before it has succeeded. A call may have an id, and deps: the ids of the earlier calls that it \
          needs; it then waits for those alone, and calls that need nothing of each other go at the same time. \
          The tools that may be named: {tools} (a name that ends in * stands for every name that begins so).{connectors} \
-         Any other one ends the run. A command is given in args as an array of its words, not as a line for a shell. It finds the \
-         files of the intent's inputs.files in its folder, as the calls before it that it depends on left them.\n\
+         Any other one ends the run. exec runs a program: its args have either argv, an array of the program's words, or \
+         shell, a line for /bin/sh, and where needed files (an object: names and contents), env (an object of texts), \
+         cwd, limits (an object: wallMs, memoryBytes) and secrets (names that the intent's constraints.secrets has); \
+         nothing else. It finds the files of the intent's inputs.files in its folder, as the calls before it that it \
+         depends on left them.\n\
          - responses: what you want to tell the reader, each {{\"role\": \"assistant\", \"text\": …}}.\n\
          - diffs: changes to files that you propose, each {{\"path\": …, \"patch\": a unified diff}}.\n\
          The object has to be valid by this JSON Schema: {schema}",
@@ -94,6 +97,9 @@ mod tests {
             "exec, repo.*",
             "at most 12",
             "connector:tool: github",
+            "argv, an array",
+            "shell, a line",
+            "constraints.secrets",
             "\"toolCalls\"",
         ] {
             assert!(system.contains(part), "{part} in {system}");

@@ -99,7 +99,7 @@ keys! {
     oc_max_tokens "oc-max-tokens" "OC_MAX_TOKENS" "4096" "The longest answer of the model, in tokens";
     oc_max_steps "oc-max-steps" "OC_MAX_STEPS" "64" "The most tool calls of a model's plan";
     oc_max_plan_bytes "oc-max-plan-bytes" "OC_MAX_PLAN_BYTES" "262144" "The most bytes of a model's plan";
-    oc_allowed_tools "oc-allowed-tools" "OC_ALLOWED_TOOLS" "exec,shell,repo.*" "Tools that a model's plan may call, by commas; x* is all that begin with x, none is none";
+    oc_allowed_tools "oc-allowed-tools" "OC_ALLOWED_TOOLS" "exec" "Tools that a model's plan may call, by commas; x* is all that begin with x, none is none";
     oc_allowed_connectors "oc-allowed-connectors" "OC_ALLOWED_CONNECTORS" "none" "Connectors that an intent may name and its plan may use, written in the same way";
     oc_opencode_bin "oc-opencode-bin" "OC_OPENCODE_BIN" "" "The program opencode; without one the path's, or what oc:opencode:install has installed";
     oc_opencode_version "oc-opencode-version" "OC_OPENCODE_VERSION" "1.18.33" "Version of OpenCode that is accepted, or any; this one was tested";
