@@ -16,13 +16,13 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::Resource;
 
 use crate::defence::Defences;
 use crate::sys::{self, Fork, Strings};
 use crate::tree::{self, BUNDLE, ENCLOSURE, GUEST, STATE};
 use crate::wire::{Enclosed, Fault, Spec};
-use crate::{guest, helper};
+use crate::{guest, helper, program};
 
 /// What a refusal names where the program cannot even be executed.
 const FAILED: &str = "enclosure";
@@ -146,18 +146,8 @@ pub(crate) fn run(
 fn bind(control: &UnixStream, enclosed: &Enclosed) -> Result<(), Fault> {
     // Should memory run out, this goes and not what is outside of it.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
-    for (resource, most) in [(Resource::Core, 0), (Resource::Nproc, enclosed.processes)] {
-        let limit = Rlimit {
-            current: Some(most),
-            maximum: Some(most),
-        };
-        let lowered = rustix::process::getrlimit(resource)
-            .maximum
-            .is_some_and(|maximum| maximum < most);
-        if !lowered {
-            setrlimit(resource, limit).map_err(Fault::at("resource-limits"))?;
-        }
-    }
+    program::bound(Resource::Core, 0)?;
+    program::bound(Resource::Nproc, enclosed.processes)?;
     rustix::thread::set_no_new_privs(true).map_err(Fault::at("no-new-privileges"))?;
     sys::close_from(3, true).map_err(Fault::at("descriptors"))?;
     sys::duplicate_onto(control.as_fd(), 0, true).map_err(Fault::at("descriptors"))?;

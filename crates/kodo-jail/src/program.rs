@@ -184,20 +184,25 @@ fn bound_resources(spec: &Spec, defences: &Defences) -> Result<(), Fault> {
         let most = limits.memory_bytes.saturating_mul(2) + (64 << 20);
         table.push((Resource::Data, most));
     }
-    for (resource, most) in table {
-        let limit = Rlimit {
-            current: Some(most),
-            maximum: Some(most),
-        };
-        let lowered = rustix::process::getrlimit(resource)
-            .maximum
-            .is_some_and(|maximum| maximum < most);
-        // A machine that allows less is no reason to ask for more, which would fail.
-        if !lowered {
-            setrlimit(resource, limit).map_err(Fault::at("resource-limits"))?;
-        }
+    table
+        .into_iter()
+        .try_for_each(|(resource, most)| bound(resource, most))
+}
+
+/// Bounds a resource of this process and of all that come from it.
+pub(crate) fn bound(resource: Resource, most: u64) -> Result<(), Fault> {
+    let limit = Rlimit {
+        current: Some(most),
+        maximum: Some(most),
+    };
+    let lowered = rustix::process::getrlimit(resource)
+        .maximum
+        .is_some_and(|maximum| maximum < most);
+    // A machine that allows less is no reason to ask for more, which would fail.
+    if lowered {
+        return Ok(());
     }
-    Ok(())
+    setrlimit(resource, limit).map_err(Fault::at("resource-limits"))
 }
 
 /// Only in a test: what the namespace's owner can do, kept over the exec, which would drop it by itself.
