@@ -10,6 +10,18 @@ pub enum StoreError {
     /// The server refused the statement. Trying again gives the same answer.
     #[error("the database refused: {0}")]
     Refused(sqlx::Error),
+    /// The product database belongs to another system database, which is still there. Work that was begun from there
+    /// would be done again.
+    #[error(
+        "the product database belongs to the system database {bound:?}, not to {asked:?}: its runs would be done twice. \
+         Set SYS_DB_NAME={bound}, or give up what is recorded there by `kodo db rebind`"
+    )]
+    OtherSystem {
+        /// The one that is bound.
+        bound: String,
+        /// The one that was asked for.
+        asked: String,
+    },
     /// A stored row does not have the shape that this version writes.
     #[error("a stored row is unreadable: {0}")]
     Corrupt(String),
@@ -25,7 +37,9 @@ impl StoreError {
         match self {
             Self::Unavailable(_) => true,
             Self::Migration(sqlx::migrate::MigrateError::Execute(error)) => is_weather(error),
-            Self::Refused(_) | Self::Corrupt(_) | Self::Migration(_) => false,
+            Self::Refused(_) | Self::OtherSystem { .. } | Self::Corrupt(_) | Self::Migration(_) => {
+                false
+            }
         }
     }
 

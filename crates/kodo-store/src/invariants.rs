@@ -13,7 +13,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use crate::{DatabaseConfig, StoreError, migrations};
 
 /// The invariants, in the order in which they are told. A database that lacks one proves nothing.
-pub const INVARIANTS: [&str; 14] = [
+pub const INVARIANTS: [&str; 15] = [
     "no_run_stranded",
     "no_effect_twice",
     "statuses_agree",
@@ -28,6 +28,7 @@ pub const INVARIANTS: [&str; 14] = [
     "idempotency_keys_answer",
     "migrations_at_head",
     "schemas_apart",
+    "one_system_database",
 ];
 
 /// One invariant, and how much it was held against.

@@ -4,6 +4,7 @@
 //! key (`run_id, step_id`), in one statement, so that recording it a second time changes nothing.
 
 mod artifacts;
+mod binding;
 mod content;
 mod diagnosis;
 mod error;

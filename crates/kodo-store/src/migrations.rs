@@ -22,6 +22,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "artifact store",
         include_str!("../../../db/migrations/0003_artifact_store.sql"),
     ),
+    (
+        4,
+        "one system database",
+        include_str!("../../../db/migrations/0004_one_system_database.sql"),
+    ),
 ];
 
 /// What `db:seed` inserts. Each statement can run again without effect.

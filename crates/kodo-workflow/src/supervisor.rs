@@ -113,7 +113,8 @@ async fn take_slot(shared: &Shared, config: &EngineConfig) -> Lease {
     loop {
         let taken = async {
             // The lock lives in the system database, so that has to be there before the engine is.
-            config.system.ensure_exists().await?;
+            // No work is begun from it that was begun from another one.
+            shared.shop.store.bind(&config.system).await?;
             Lease::take(&config.system, &shared.shop.store, shared.lock_class).await
         };
         match taken.await {

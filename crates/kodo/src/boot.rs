@@ -40,6 +40,8 @@ pub(crate) async fn boot(
     let planner = planner::of(settings).await?;
     prepare(settings, store).await?;
     let deadline = Instant::now() + settings.db_connect_timeout;
+    // Said at once and for good to whoever starts the service; the engine looks again before every launch.
+    patiently(settings, deadline, || store.check_binding(&settings.system)).await?;
     let instance = patiently(settings, deadline, || store.instance()).await?;
     let artifacts = Arc::new(artifacts.of_instance(&instance));
     tracing::debug!(place = artifacts.place(), "artifact store");

@@ -78,6 +78,11 @@ pub(crate) enum DbCommand {
     Reset,
     /// Drop and recreate schema dbos of the system database
     SysReset,
+    /// Bind the product database to another system database (SYS_DB_NAME)
+    ///
+    /// Refused while a service works on it from the one that it is bound to. What is recorded there is given up: the next
+    /// start begins the unfinished runs anew.
+    Rebind,
 }
 
 /// `kodo workflow …`

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use kodo_devdb::{DevDbConfig, Probe, Provider};
 use kodo_store::Store;
+use kodo_workflow::Inspector;
 
 use crate::boot;
 use crate::cli::{DataDir, DbCommand};
@@ -61,8 +62,37 @@ pub(crate) async fn run(settings: &Settings, command: DbCommand) -> anyhow::Resu
             kodo_workflow::reset_system_schema(&settings.system).await?;
             println!("db: reset schema dbos of {}", settings.system.database);
         }
+        DbCommand::Rebind => println!("{}", rebind(settings).await?),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Binds the product database to the system database of the settings, unless somebody works on it from the one that it
+/// is bound to. Returns what was done.
+async fn rebind(settings: &Settings) -> anyhow::Result<String> {
+    let (product, system) = (&settings.app.database, &settings.system.database);
+    let store = Store::new(&settings.app, 2);
+    boot::prepare(settings, &store).await?;
+    let Some(bound) = store.bound_to().await?.filter(|bound| bound != system) else {
+        store.bind(&settings.system).await?;
+        return Ok(format!("db: {product} belongs to {system}"));
+    };
+    let instance = store.instance().await?;
+    let workers = match Inspector::connect(&settings.system.with_database(&bound)).await {
+        Ok(mut there) => there.workers(&store, &instance).await?,
+        Err(error) => return Err(error).context(format!("system database {bound}")),
+    };
+    if let Some(worker) = workers.iter().find(|worker| worker.held) {
+        bail!(
+            "{} works on {product} from {bound}: stop it first (`kodo doctor` says where it is)",
+            worker.executor_id
+        );
+    }
+    settings.system.ensure_exists().await?;
+    store.rebind(&settings.system).await?;
+    Ok(format!(
+        "db: {product} belongs to {system} now, and no longer to {bound}: the next start begins its unfinished runs anew"
+    ))
 }
 
 /// Where a server may come from, from the environment.

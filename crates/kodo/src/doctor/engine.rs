@@ -18,6 +18,20 @@ pub(crate) async fn check(patient: &Patient, store: &Store) -> Vec<Finding> {
             return super::skipped(&["engine", "workers", "runs"], &why);
         }
     };
+    if let Err(error @ StoreError::OtherSystem { .. }) =
+        store.check_binding(&patient.settings.system).await
+    {
+        let mut findings = vec![Finding::problem(
+            "engine",
+            error.to_string(),
+            patient.next.kodo("db rebind"),
+        )];
+        findings.extend(super::skipped(
+            &["workers", "runs"],
+            "they are in another system database",
+        ));
+        return findings;
+    }
     match look(patient, store, &instance).await {
         Ok(findings) => findings,
         Err(InspectError::NotInitialised) => vec![

@@ -17,6 +17,8 @@ use crate::support::{World, server, text};
 
 /// Columns of the two databases whose values differ between any two runs and are neither times nor ids.
 const VOLATILE: &[(&str, Volatile)] = &[
+    // The object id of the system database.
+    ("app.instance.system_database", Volatile::Numbers),
     // How long a migration took, in nanoseconds.
     ("app.schema_migrations.execution_time", Volatile::Numbers),
     // Boot id, pid namespace, pid and start time of the process that holds the slot.

@@ -47,6 +47,7 @@ async fn the_short_help_shows_every_command() {
       seed       Insert the seed rows of schema app
       reset      Drop schema app, migrate, seed
       sys-reset  Drop and recreate schema dbos of the system database
+      rebind     Bind the product database to another system database (SYS_DB_NAME)
       help       Print this message or the help of the given subcommand(s)
 
     Options:

@@ -39,6 +39,7 @@ mod live_planner;
 mod live_sandbox;
 mod neighbours;
 mod oc_commands;
+mod one_system;
 mod origin;
 mod outage;
 mod own_server;

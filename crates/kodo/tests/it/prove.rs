@@ -133,7 +133,7 @@ async fn a_deployment_that_never_ran_anything_holds_and_says_that_it_looked_at_n
     let told = kodo(&["prove"], &borrowed(&environment)).await;
     assert_eq!((told.code, told.stderr.as_str()), (Some(0), ""));
     assert!(told.stdout.contains("No worker lives; no runs yet."));
-    assert!(told.stdout.ends_with("\nAll 14 invariants hold.\n"));
+    assert!(told.stdout.ends_with("\nAll 15 invariants hold.\n"));
     // The first line names the databases, which have long names here.
     let mut lines = told.stdout.lines().skip(1);
     assert!(lines.all(|line| line.chars().count() <= 100));

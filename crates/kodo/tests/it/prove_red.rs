@@ -239,6 +239,13 @@ const CASES: &[Case] = &[
         mend: "DROP SCHEMA app CASCADE",
         finding: "and belongs to no product database",
     },
+    Case {
+        invariant: "one_system_database",
+        side: App,
+        harm: "UPDATE app.instance SET system_database = (SELECT oid FROM pg_database WHERE datname = 'postgres')",
+        mend: "UPDATE app.instance SET system_database = NULL",
+        finding: "is bound to the system database postgres, and this is ",
+    },
 ];
 
 /// Two databases with a run that succeeded, one that failed and a crash demo, and no service.
@@ -360,7 +367,7 @@ async fn a_person_is_shown_a_few_of_many_and_a_program_all() {
                 and 2 more (kodo prove --json lists them)
               scripts/db/psql-both.sh -c 'SELECT * FROM app.invariant_marks_match_workflows'
     ");
-    assert!(told.stdout.ends_with("\n1 of 14 invariants is violated.\n"));
+    assert!(told.stdout.ends_with("\n1 of 15 invariants is violated.\n"));
     let found = proof(&world).await;
     let rows = &invariant(&found, "marks_match_workflows")["violations"];
     assert_eq!(rows.as_array().map(Vec::len), Some(12));
