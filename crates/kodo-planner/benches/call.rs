@@ -51,6 +51,7 @@ async fn measure() -> Result<(), Failure> {
             allowed_connectors: Vec::new(),
             max_steps: 4,
             max_bytes: 10_000,
+            tools: std::sync::Arc::new(kodo_planner::AnyArguments),
         },
     });
     let intent: Intent = decode(&json!({"goal": "g", "inputs": {}, "constraints": {}}))?;

@@ -1,7 +1,7 @@
 //! The conversation that ends in a plan, whoever carries it to the model: ask, validate, show what is wrong.
 
 use async_trait::async_trait;
-use kodo_contract::{Plan, decode};
+use kodo_contract::{Intent, Plan, decode};
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
@@ -62,7 +62,7 @@ impl Judge<'_> {
                 // this form.
                 None if line.ask_otherwise() => continue,
                 None => vec!["data must be one JSON object, and none was found".to_owned()],
-                Some(value) => match self.plan_of(&value) {
+                Some(value) => match self.plan_of(request.intent, &value) {
                     Ok(plan) => {
                         self.check_for_secret(&plan)?;
                         self.policy.allows(request.intent, &plan)?;
@@ -93,17 +93,19 @@ impl Judge<'_> {
     }
 
     /// The plan that a value is, or everything that is wrong with it.
-    fn plan_of(self, value: &Value) -> Result<Plan, Vec<String>> {
+    fn plan_of(self, intent: &Intent, value: &Value) -> Result<Plan, Vec<String>> {
         let plan: Plan = decode(value).map_err(|invalid| {
             let violations = invalid.violations.iter();
             violations
                 .map(|violation| told(&violation.to_string(), self.secret))
                 .collect::<Vec<_>>()
         })?;
-        match self.policy.excesses(&plan) {
-            excesses if excesses.is_empty() => Ok(plan),
-            excesses => Err(excesses),
+        let faults = self.policy.faults(intent, &plan);
+        if faults.is_empty() {
+            return Ok(plan);
         }
+        let faults = faults.iter().map(|fault| told(fault, self.secret));
+        Err(faults.collect())
     }
 
     /// The provider has our key; it has no business in a plan, from where it would go to rows, logs and fixtures.

@@ -25,6 +25,7 @@ mod retry;
 mod secret;
 mod sse;
 mod told;
+mod tools;
 mod wire;
 
 pub use endpoint::{Endpoint, EndpointError};
@@ -43,3 +44,4 @@ pub use prompt::PROMPT_VERSION;
 pub use record::{RecordPlanner, fresh};
 pub use replay::ReplayPlanner;
 pub use secret::Secret;
+pub use tools::{AnyArguments, Tools};

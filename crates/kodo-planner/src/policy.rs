@@ -3,8 +3,11 @@
 //! Whatever is not allowed is refused. The policy is for plans that a model made just now; a fixture was looked at
 //! by whoever committed it.
 
+use std::sync::Arc;
+
 use kodo_contract::{Intent, Plan};
 
+use crate::Tools;
 use crate::failure::{Failure, FailureCode};
 
 /// What separates a connector from its tool in the name of a tool call: `github:create_issue`.
@@ -14,7 +17,7 @@ const CONNECTOR_SEPARATOR: char = ':';
 const SHOWN: usize = 8;
 
 /// The bounds and permissions of a plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Policy {
     /// The tools that a plan may call: names, or the beginning of names with `*` at its end.
     pub allowed_tools: Vec<String>,
@@ -25,6 +28,8 @@ pub struct Policy {
     pub max_steps: usize,
     /// The most bytes of the whole plan as JSON.
     pub max_bytes: usize,
+    /// What knows whether a call's arguments can be carried out.
+    pub tools: Arc<dyn Tools>,
 }
 
 impl Policy {
@@ -75,10 +80,10 @@ impl Policy {
         wanted && !tool.is_empty() && matches_any(&self.allowed_connectors, connector)
     }
 
-    /// What is too much in a plan, or makes no sense in its order, each as a sentence that a model can act on;
-    /// nothing, as a rule.
-    pub(crate) fn excesses(&self, plan: &Plan) -> Vec<String> {
-        let mut excesses: Vec<String> = plan
+    /// What is too much in a plan, makes no sense in its order or cannot be carried out, each as a sentence that a model
+    /// can act on; nothing, as a rule.
+    pub(crate) fn faults(&self, intent: &Intent, plan: &Plan) -> Vec<String> {
+        let mut faults: Vec<String> = plan
             .dependencies()
             .err()
             .map(|fault| fault.to_string())
@@ -86,7 +91,7 @@ impl Policy {
             .collect();
         let steps = plan.tool_calls.len();
         if steps > self.max_steps {
-            excesses.push(format!(
+            faults.push(format!(
                 "data/toolCalls must NOT have more than {} items, it has {steps}",
                 self.max_steps
             ));
@@ -94,12 +99,19 @@ impl Policy {
         // A plan of strings and JSON values always serializes; were it not so, it would be refused.
         let bytes = serde_json::to_string(plan).map_or(usize::MAX, |text| text.len());
         if bytes > self.max_bytes {
-            excesses.push(format!(
+            faults.push(format!(
                 "data must NOT be longer than {} bytes of JSON, it has {bytes}",
                 self.max_bytes
             ));
         }
-        excesses
+        for (index, call) in plan.tool_calls.iter().enumerate() {
+            if let Some(fault) = self.tools.fault(intent, call) {
+                faults.push(format!(
+                    "data/toolCalls/{index}/args cannot be carried out: {fault}"
+                ));
+            }
+        }
+        faults
     }
 }
 
@@ -140,6 +152,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::AnyArguments;
 
     fn policy() -> Policy {
         Policy {
@@ -147,6 +160,7 @@ mod tests {
             allowed_connectors: vec!["github".into()],
             max_steps: 2,
             max_bytes: 1000,
+            tools: Arc::new(AnyArguments),
         }
     }
 
@@ -208,17 +222,20 @@ mod tests {
 
     #[test]
     fn too_much_is_said_so_that_a_model_can_do_with_less() {
-        assert!(policy().excesses(&plan(&["a", "b"])).is_empty());
-        let excesses = policy().excesses(&plan(&["a", "b", "c"]));
+        assert!(policy().faults(&intent(&[]), &plan(&["a", "b"])).is_empty());
+        let faults = policy().faults(&intent(&[]), &plan(&["a", "b", "c"]));
         assert_eq!(
-            excesses,
+            faults,
             ["data/toolCalls must NOT have more than 2 items, it has 3"]
         );
         let long = "x".repeat(1000);
         let long: Plan =
             decode(&json!({"prompt": long, "toolCalls": [], "responses": [], "diffs": []}))
                 .unwrap();
-        assert!(policy().excesses(&long)[0].starts_with("data must NOT be longer than 1000 bytes"));
+        assert!(
+            policy().faults(&intent(&[]), &long)[0]
+                .starts_with("data must NOT be longer than 1000 bytes")
+        );
     }
 
     #[test]

@@ -20,5 +20,5 @@ pub use mock::MockSandbox;
 pub use outcome::{Captured, Ended, JobResult, OutputFile, Reason, Skipped, Usage};
 pub use overlay::Overlay;
 pub use port::{Job, Sandbox};
-pub use secret::{Grant, SecretFile, SecretFolder, SecretUse};
-pub use tool::{EXEC_TOOL, ToolJob, input_files, job_of, result_of};
+pub use secret::{Grant, SecretFile, SecretFolder, SecretUse, granted_secrets};
+pub use tool::{EXEC_TOOL, ToolJob, call_fault, input_files, job_of, result_of};

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use aho_corasick::{AhoCorasick, MatchKind};
 use kodo_contract::sha256_hex;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::{InputFile, JobResult, JobSpec, Overlay, SandboxError};
 
@@ -162,6 +163,15 @@ impl Grant<'_> {
         }
         Ok(Taken(taken))
     }
+}
+
+/// The names of the secrets that an intent's constraints grant to its jobs: those of `secrets`, an array. A constraint of
+/// another shape grants nothing.
+#[must_use]
+pub fn granted_secrets(constraints: &Map<String, Value>) -> Vec<String> {
+    let names = constraints.get("secrets").and_then(Value::as_array);
+    let names = names.into_iter().flatten().filter_map(Value::as_str);
+    names.map(str::to_owned).collect()
 }
 
 fn is_name(name: &str) -> bool {

@@ -124,6 +124,31 @@ pub fn job_of(call: &ToolCall, given: &[InputFile]) -> Result<ToolJob, SandboxEr
     }
 }
 
+/// What is wrong with a call of [`EXEC_TOOL`] that can be told before it is carried out, for a plan that is still being
+/// made: arguments that are no job, more than the operator lets a call ask for, a secret that the intent does not grant.
+/// `None` where nothing is, and for every other tool.
+#[must_use]
+pub fn call_fault(call: &ToolCall, granted: &[String], most: &Limits) -> Option<String> {
+    if call.name != EXEC_TOOL {
+        return None;
+    }
+    let asked = match job_of(call, &[]) {
+        Ok(asked) => asked,
+        Err(SandboxError::ToolArgsInvalid { reason, .. }) => return Some(reason),
+        Err(other) => return Some(other.to_string()),
+    };
+    if asked.spec.network {
+        return Some("network: no sandbox grants one".to_owned());
+    }
+    let mut names = asked.secrets.iter().map(SecretUse::name);
+    if let Some(name) = names.find(|name| !granted.iter().any(|it| it == name)) {
+        return Some(format!(
+            "the secret {name:?} is none that the intent's constraints.secrets names"
+        ));
+    }
+    asked.spec.limits.within(most).err()
+}
+
 /// The files of an object such as an intent's `inputs.files`, written as the `files` of [`EXEC_TOOL`] are.
 ///
 /// # Errors
@@ -313,6 +338,40 @@ mod tests {
             assert!(!error.is_retryable());
         }
         assert!(input_files(&json!({})).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_can_be_told_before_a_call_is_carried_out_is_told() {
+        let fault = |name: &str, args: Value| {
+            let call = ToolCall {
+                name: name.to_owned(),
+                args: args.as_object().unwrap().clone(),
+                ..ToolCall::default()
+            };
+            call_fault(&call, &["KEY".to_owned()], &Limits::most())
+        };
+        assert_eq!(fault("repo.inspect", json!({"any": "thing"})), None);
+        let good = json!({"shell": "make", "cwd": "made/by/another/call", "secrets": ["KEY"]});
+        assert_eq!(fault("exec", good), None);
+        for (args, expected) in [
+            (json!({"command": "ls"}), "unknown field `command`"),
+            (json!({}), "give either `argv` or `shell`"),
+            (
+                json!({"argv": ["ls"], "network": true}),
+                "network: no sandbox grants one",
+            ),
+            (
+                json!({"argv": ["ls"], "secrets": ["KEY", "OTHER"]}),
+                "the secret \"OTHER\" is none that",
+            ),
+            (
+                json!({"argv": ["ls"], "limits": {"memoryBytes": 1_u64 << 40}}),
+                "memoryBytes",
+            ),
+        ] {
+            let told = fault("exec", args.clone()).unwrap_or_default();
+            assert!(told.contains(expected), "{args}: {told}");
+        }
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! What a run gives to its tool calls: the files of its intent, and what earlier calls made of them.
 
 use kodo_contract::{Intent, RunId, StepId, ToolFile, decode};
-use kodo_sandbox::{InputFile, Overlay, input_files};
-use serde_json::Value;
+use kodo_sandbox::{InputFile, Overlay, granted_secrets, input_files};
 
 use crate::failure::RunFailure;
 use crate::intent_run::Workshop;
@@ -26,16 +25,7 @@ impl Material {
         let files = intent.inputs.get("files");
         Ok(Self {
             files: files.map_or(Ok(Vec::new()), input_files)?,
-            // A constraint of another shape allows nothing.
-            secrets: intent
-                .constraints
-                .get("secrets")
-                .and_then(Value::as_array)
-                .map(|names| {
-                    let names = names.iter().filter_map(Value::as_str);
-                    names.map(str::to_owned).collect()
-                })
-                .unwrap_or_default(),
+            secrets: granted_secrets(&intent.constraints),
         })
     }
 
@@ -128,7 +118,7 @@ pub(crate) fn before(dependencies: &[Vec<usize>]) -> Vec<Vec<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

@@ -14,6 +14,7 @@ mod sandbox;
 mod settings;
 mod table;
 mod telemetry;
+mod tools;
 
 use std::process::ExitCode;
 

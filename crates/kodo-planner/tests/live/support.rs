@@ -43,6 +43,7 @@ pub fn config(url: &str) -> LiveConfig {
             allowed_connectors: Vec::new(),
             max_steps: 4,
             max_bytes: 10_000,
+            tools: std::sync::Arc::new(kodo_planner::AnyArguments),
         },
     }
 }

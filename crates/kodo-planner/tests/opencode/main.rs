@@ -53,6 +53,7 @@ fn config(fake: &Arc<Fake>, model: &ScriptedModel, deadline: Duration) -> OpenCo
             allowed_connectors: Vec::new(),
             max_steps: 4,
             max_bytes: 10_000,
+            tools: std::sync::Arc::new(kodo_planner::AnyArguments),
         },
     }
 }

@@ -1,12 +1,14 @@
 //! The planner's settings (OC).
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{bail, ensure};
 use kodo_planner::{Endpoint, EndpointError, LiveConfig, OpenCodeUrl, Policy, Secret, VersionRule};
 
-use super::{Flags, Raw, secret};
+use super::{Flags, Raw, sandbox, secret};
+use crate::tools::SandboxTools;
 
 /// The first pause before a provider that failed is asked again.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -197,6 +199,9 @@ fn live(flags: &Flags) -> anyhow::Result<Option<LiveSettings>> {
         // The plan's schema has no room for more.
         max_steps: flags.oc_max_steps().number(1, 256)?,
         max_bytes: flags.oc_max_plan_bytes().number(1024, 4 << 20)?,
+        tools: Arc::new(SandboxTools {
+            most: sandbox::most(flags)?,
+        }),
     };
     let version = version(&flags.oc_opencode_version())?;
     let program = flags.oc_opencode_bin();

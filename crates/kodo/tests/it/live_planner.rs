@@ -14,7 +14,7 @@ const KEY: &str = "sk-canary-0123456789abcdef";
 fn plan(prompt: &str) -> Value {
     json!({
         "prompt": prompt,
-        "toolCalls": [{"name": "exec", "args": {"argv": ["true"], "n": 1}}],
+        "toolCalls": [{"name": "exec", "args": {"argv": ["true"], "limits": {"processes": 1}}}],
         "responses": [{"role": "assistant", "text": "ok"}],
         "diffs": [],
     })
@@ -74,18 +74,25 @@ fn normalised(view: &Value) -> Value {
 async fn a_live_run_does_what_the_model_planned_and_says_who_planned_it() {
     let model = model().await;
     let world = World::with("live_plan", asking(&model, "live")).await;
+    // No object with the members of a plan; then one whose call could not be carried out.
     model.next(Reply::Json(json!({"steps": []})));
+    let mut unfit = plan("unfit");
+    unfit["toolCalls"][0]["args"] = json!({"command": "make test"});
+    model.next(Reply::Json(unfit));
     let view = run(&world).await;
     assert_eq!(view["status"], "succeeded", "{view:#}");
     let planned = &view["steps"][0]["output"];
     assert_eq!(planned["plan"], plan("scripted"));
     assert_eq!(
         planned["source"],
-        json!({"kind": "live", "provider": "openai", "model": "scripted", "form": "json_schema", "repairs": 1})
+        json!({"kind": "live", "provider": "openai", "model": "scripted", "form": "json_schema", "repairs": 2})
     );
     assert_eq!(view["steps"][1]["phase"], "executing");
     let seen = model.seen();
-    assert_eq!(seen.len(), 2);
+    assert_eq!(seen.len(), 3);
+    let shown = seen[2].body["messages"].to_string();
+    let fault = "data/toolCalls/0/args cannot be carried out: unknown field `command`";
+    assert!(shown.contains(fault), "{shown}");
     let key = format!("{}/plan/1/json_schema", view["runId"].as_str().unwrap());
     assert_eq!(seen[0].headers["idempotency-key"], key);
 }
@@ -95,7 +102,8 @@ async fn a_live_run_that_gets_no_plan_fails_with_the_reason_and_runs_nothing() {
     let model = model().await;
     let world = World::with("live_failures", asking(&model, "live")).await;
     let mut refused = plan("refused");
-    refused["toolCalls"] = json!([{"name": "exec", "args": {}}, {"name": "rm", "args": {}}]);
+    refused["toolCalls"] =
+        json!([{"name": "exec", "args": {"argv": ["true"]}}, {"name": "rm", "args": {}}]);
     let wrong = Reply::Json(json!({"steps": []}));
     for (replies, code, says) in [
         (

@@ -8,7 +8,7 @@ use crate::scratch::Scratch;
 use crate::support::DEMO_INTENT;
 
 fn plan(prompt: &str) -> Value {
-    json!({"prompt": prompt, "toolCalls": [{"name": "exec", "args": {}}], "responses": [], "diffs": []})
+    json!({"prompt": prompt, "toolCalls": [{"name": "exec", "args": {"argv": ["true"]}}], "responses": [], "diffs": []})
 }
 
 async fn model() -> ScriptedModel {

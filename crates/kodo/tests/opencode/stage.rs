@@ -133,6 +133,7 @@ pub fn launched(
             allowed_connectors: Vec::new(),
             max_steps: 4,
             max_bytes: 10_000,
+            tools: std::sync::Arc::new(kodo_planner::AnyArguments),
         },
     }
 }
