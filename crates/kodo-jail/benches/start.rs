@@ -13,6 +13,8 @@ use serde_json::json;
 /// Rounds that count, and rounds before them that do not.
 const ROUNDS: usize = 200;
 const WARM_UP: usize = 10;
+/// Pause before each start that is measured.
+const BETWEEN: Duration = Duration::from_millis(10);
 
 fn main() {
     // Run by `cargo test --benches` or a list of tests, there is nothing to do.
@@ -29,24 +31,29 @@ fn measure() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let jail = Jail::new(JailConfig {
-        helper: Helper::program(
-            env!("CARGO_BIN_EXE_kodo-jail-probe").into(),
-            vec!["jail-init".into()],
-            false,
-        ),
-        ..JailConfig::default()
+    // As one job from the command line meets it, and as jobs of a service do.
+    let [cold, jail] = [0, 1].map(|ready| {
+        Jail::new(JailConfig {
+            helper: Helper::program(
+                env!("CARGO_BIN_EXE_kodo-jail-probe").into(),
+                vec!["jail-init".into()],
+                false,
+            ),
+            ready,
+            ..JailConfig::default()
+        })
     });
     let spec = JobSpec::new(["/bin/true"]);
     let enforced = runtime.block_on(jail.run(&spec))?.enforced;
     let bwrap = is_there("bwrap");
-    let mut times: [Vec<Duration>; 3] = Default::default();
+    let mut times: [Vec<Duration>; 4] = Default::default();
     for round in 0..ROUNDS + WARM_UP {
-        let mut one = [Duration::ZERO; 3];
+        let mut one = [Duration::ZERO; 4];
         one[0] = timed(|| plain("/bin/true", &[]))?;
-        one[1] = timed(|| Ok(runtime.block_on(jail.run(&spec)).map(drop)?))?;
+        one[1] = timed(|| Ok(runtime.block_on(cold.run(&spec)).map(drop)?))?;
+        one[2] = timed(|| Ok(runtime.block_on(jail.run(&spec)).map(drop)?))?;
         if bwrap {
-            one[2] = timed(|| plain("bwrap", BWRAP))?;
+            one[3] = timed(|| plain("bwrap", BWRAP))?;
         }
         if round >= WARM_UP {
             for (times, one) in times.iter_mut().zip(one) {
@@ -56,9 +63,8 @@ fn measure() -> Result<(), Box<dyn std::error::Error>> {
             }
         }
     }
-    let [exec, process, oracle] = &mut times;
-    let mut middles = [0.0; 3];
-    for (middle, times) in middles.iter_mut().zip([exec, process, oracle]) {
+    let mut middles = [0.0; 4];
+    for (middle, times) in middles.iter_mut().zip(&mut times) {
         times.sort();
         *middle = at(times, 0.5);
     }
@@ -78,11 +84,12 @@ fn measure() -> Result<(), Box<dyn std::error::Error>> {
         println!("{figure}");
     }
     for parallel in [1, 8] {
-        let mut rates = [0.0; 3];
+        let mut rates = [0.0; 4];
         rates[0] = plain_rate("/bin/true", &[], parallel)?;
-        rates[1] = runtime.block_on(rate(&jail, &spec, parallel))?;
+        rates[1] = runtime.block_on(rate(&cold, &spec, parallel))?;
+        rates[2] = runtime.block_on(rate(&jail, &spec, parallel))?;
         if bwrap {
-            rates[2] = plain_rate("bwrap", BWRAP, parallel)?;
+            rates[3] = plain_rate("bwrap", BWRAP, parallel)?;
         }
         for (launcher, rate) in LAUNCHERS.into_iter().zip(rates) {
             if rate == 0.0 {
@@ -108,7 +115,7 @@ const BWRAP: &[&str] = &[
 ];
 
 /// The launchers, in the order of their figures.
-const LAUNCHERS: [&str; 3] = ["fork and exec", "process", "bwrap"];
+const LAUNCHERS: [&str; 4] = ["fork and exec", "process, cold", "process", "bwrap"];
 
 /// Milliseconds below which that share of the sorted times lies.
 fn at(times: &[Duration], share: f64) -> f64 {
@@ -119,8 +126,8 @@ fn at(times: &[Duration], share: f64) -> f64 {
 }
 
 /// Adds what a figure is by those of plain exec and of bubblewrap in the same run.
-fn compare(figure: &mut serde_json::Value, value: f64, all: [f64; 3]) {
-    for (name, other) in [("to_exec", all[0]), ("to_bwrap", all[2])] {
+fn compare(figure: &mut serde_json::Value, value: f64, all: [f64; 4]) {
+    for (name, other) in [("to_exec", all[0]), ("to_bwrap", all[3])] {
         if other > 0.0 && (value - other).abs() > f64::EPSILON {
             figure[name] = round(value / other).into();
         }
@@ -134,6 +141,8 @@ fn round(value: f64) -> f64 {
 fn timed(
     work: impl FnOnce() -> Result<(), Box<dyn std::error::Error>>,
 ) -> Result<Duration, Box<dyn std::error::Error>> {
+    // A service does something else between two jobs, and what one launcher leaves behind is not the next one's time.
+    std::thread::sleep(BETWEEN);
     let began = Instant::now();
     work()?;
     Ok(began.elapsed())

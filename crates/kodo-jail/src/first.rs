@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::collect::Hash;
 use crate::defence::{Defence, Defences};
 use crate::program::Program;
+use crate::seccomp::Filters;
 use crate::sys::{self, Fork};
 use crate::watch::Count;
 use crate::wire::{Cut, Exit, Fault, Kind, Spec, Started, receive, send};
@@ -33,6 +34,7 @@ pub(crate) fn run(
     control: &mut UnixStream,
     spec: &Spec,
     user: u32,
+    filters: &Filters,
     defences: &Defences,
 ) -> Result<(), Fault> {
     helper::lifeline(defences)?;
@@ -71,7 +73,7 @@ pub(crate) fn run(
     if sentry {
         helper::act_as_user(0).map_err(Fault::at("leave-root"))?;
     }
-    let program = Program::prepare(spec, defences)?;
+    let program = Program::prepare(spec, filters, defences)?;
     if let Some(port) = spec.resident {
         let listener = doors::listener(port).map_err(Fault::at("doors"))?;
         doors::hand_out(control, listener.as_fd()).map_err(Fault::at("doors"))?;

@@ -9,6 +9,7 @@
 use rustix::process::{Pid, getpid, getuid};
 
 use crate::defence::Defences;
+use crate::seccomp::Filters;
 use crate::wire::{Fault, Kind, Spec, from_json, receive};
 use crate::{first, helper, sys};
 
@@ -35,7 +36,10 @@ pub(crate) fn run() -> ! {
             Kind::Spec => from_json::<Spec>(&content).map_err(Fault::at("specification")),
             _ => Err(Fault::new("specification", "something else came first")),
         })
-        .and_then(|spec| first::run(&mut control, &spec, 0, &Defences::IN_SENTRY));
+        .and_then(|spec| {
+            let filters = Filters::build()?;
+            first::run(&mut control, &spec, 0, &filters, &Defences::IN_SENTRY)
+        });
     match done {
         Ok(()) => sys::exit_now(0),
         Err(fault) => {

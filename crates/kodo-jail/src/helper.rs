@@ -19,6 +19,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use crate::defence::{Defence, Defences};
 use crate::lifeline;
+use crate::seccomp::Filters;
 use crate::sys::{self, Fork};
 use crate::tree::USER;
 use crate::wire::{Fault, Kind, Spec, from_json, receive, send};
@@ -118,6 +119,8 @@ fn make_jail(control: &mut UnixStream, defences: &Defences) -> Result<i32, Fault
         sys::close_from(CONTROL + 1, false).map_err(Fault::at("descriptors"))?;
     }
     lifeline(defences)?;
+    // What is the same for every job comes before the service has one.
+    let filters = Filters::build()?;
     let (kind, content) = receive(control).map_err(Fault::at("specification"))?;
     if kind != Kind::Spec {
         return Err(Fault::new("specification", "something else came first"));
@@ -137,7 +140,7 @@ fn make_jail(control: &mut UnixStream, defences: &Defences) -> Result<i32, Fault
     match sys::fork().map_err(Fault::at("fork"))? {
         Fork::Child => {
             let run = match &spec.enclosed {
-                None => first::run(control, &spec, user, defences).map(|()| 0),
+                None => first::run(control, &spec, user, &filters, defences).map(|()| 0),
                 Some(enclosed) => enclosure::run(control, &spec, enclosed, defences),
             };
             let code = match run {

@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
 
 use async_trait::async_trait;
 use kodo_sandbox::{JobResult, JobSpec, Sandbox, SandboxError};
@@ -13,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::cgroup::{CgroupPolicy, Place};
 use crate::enclosure::Enclosure;
-use crate::job;
+use crate::spare::{self, Errand, Spares};
 
 /// Users of the machine that jobs are where the service is user 0: each job another one, so that no two share
 /// what the kernel counts by user. Far above what distributions hand out.
@@ -74,6 +73,9 @@ pub struct JailConfig {
     pub read_only: Vec<PathBuf>,
     /// How the helper is started.
     pub helper: Helper,
+    /// Helpers that are kept started for jobs to come, from the first job on: a process each, that waits. None without
+    /// configuration.
+    pub ready: usize,
 }
 
 /// The provider `process`.
@@ -88,6 +90,7 @@ pub(crate) struct Inner {
     pub(crate) place: Result<Place, String>,
     /// What is between it and a job.
     pub(crate) enclosure: Option<Enclosure>,
+    pub(crate) spares: Spares,
     next_user: AtomicU32,
 }
 
@@ -112,6 +115,7 @@ impl Jail {
                 config,
                 place,
                 enclosure,
+                spares: Spares::default(),
                 // Two services on one machine begin at different users.
                 next_user: AtomicU32::new(std::process::id()),
             }),
@@ -161,17 +165,14 @@ impl Sandbox for Jail {
                 .map_err(|error| SandboxError::Unavailable {
                     reason: format!("no pipe: {error}"),
                 })?;
-        let (inner, spec) = (Arc::clone(&self.inner), spec.clone());
-        // A thread of its own and not one of the runtime's: the helper dies with the thread that started it.
-        thread::Builder::new()
-            .name("kodo-jail".to_owned())
-            .spawn(move || {
-                // Nobody waits any more: then nobody needs the answer.
-                let _ = answer.send(job::run(&inner, &spec, &waited_for));
-            })
-            .map_err(|error| SandboxError::Unavailable {
-                reason: format!("no thread: {error}"),
-            })?;
+        let errand = Errand {
+            spec: spec.clone(),
+            waited_for,
+            answer,
+        };
+        spare::run(&self.inner, errand).map_err(|error| SandboxError::Unavailable {
+            reason: format!("no thread: {error}"),
+        })?;
         let result = answered.await;
         drop(held);
         result.unwrap_or_else(|_| {

@@ -27,15 +27,20 @@ const CANNOT_RUN: i32 = 126;
 const NOT_FOUND: i32 = 127;
 
 /// What is ready before the fork, so that little is left to fail after it.
-pub(crate) struct Program {
+pub(crate) struct Program<'a> {
     candidates: Vec<CString>,
     arguments: Strings,
     environment: Strings,
-    filters: Filters,
+    filters: &'a Filters,
+    unnamed_files: bool,
 }
 
-impl Program {
-    pub(crate) fn prepare(spec: &Spec, defences: &Defences) -> Result<Self, Fault> {
+impl<'a> Program<'a> {
+    pub(crate) fn prepare(
+        spec: &Spec,
+        filters: &'a Filters,
+        defences: &Defences,
+    ) -> Result<Self, Fault> {
         let text =
             |text: String| CString::new(text).map_err(|error| Fault::new("specification", error));
         let mut environment = vec![
@@ -84,8 +89,9 @@ impl Program {
                     .collect::<Result<_, _>>()?,
             ),
             environment: Strings::new(environment),
-            // gVisor counts anonymous files with the rest.
-            filters: Filters::build(!spec.watch || defences.in_sentry())?,
+            filters,
+            // gVisor counts them with the rest.
+            unnamed_files: !spec.watch || defences.in_sentry(),
         })
     }
 
@@ -138,7 +144,7 @@ impl Program {
         }
         sys::reset_signals();
         if defences.on(Defence::Seccomp) {
-            self.filters.apply()?;
+            self.filters.apply(self.unnamed_files)?;
         }
         Ok(())
     }

@@ -19,7 +19,8 @@ use tokio::sync::{oneshot, watch};
 
 use crate::Jail;
 use crate::jail::Inner;
-use crate::job::{Stays, Talk, broken, group};
+use crate::job::{broken, group};
+use crate::talk::{Stays, Talk};
 use crate::wire::{self, CHUNK, Fault, Kind};
 
 /// How long the jail may take until the program runs in it.
@@ -166,10 +167,10 @@ impl Keeper<'_> {
                 name: NAME,
                 port: self.spec.port,
             };
-            let talk = Talk::begin(inner, &self.spec.job).and_then(|mut talk| {
+            let talk = Talk::begin(inner, &self.spec.job, None).and_then(|mut talk| {
                 let told = talk.tell(inner, &self.spec.job, group.as_ref(), Some(stays));
                 if told.is_err() {
-                    talk.end();
+                    talk.helper.end();
                 }
                 told.map(|()| talk)
             });
@@ -180,7 +181,7 @@ impl Keeper<'_> {
             Err(error) => return self.refuse(error),
         };
         let held = self.hold(&mut talk);
-        talk.end();
+        talk.helper.end();
         let killed_for_memory = group
             .as_ref()
             .is_some_and(|group| group.seen().killed_for_memory);
@@ -217,12 +218,12 @@ impl Keeper<'_> {
                 wanted |= PollFlags::OUT;
             }
             let mut fds = vec![
-                PollFd::from_borrowed_fd(talk.control.as_fd(), wanted),
+                PollFd::from_borrowed_fd(talk.helper.control.as_fd(), wanted),
                 PollFd::new(&self.rung, PollFlags::IN),
             ];
             let streams = [
-                talk.stdout.as_ref().map(AsFd::as_fd),
-                talk.stderr.as_ref().map(AsFd::as_fd),
+                talk.helper.stdout.as_ref().map(AsFd::as_fd),
+                talk.helper.stderr.as_ref().map(AsFd::as_fd),
             ];
             for stream in streams.into_iter().flatten() {
                 fds.push(PollFd::from_borrowed_fd(stream, PollFlags::IN));

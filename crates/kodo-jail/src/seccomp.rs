@@ -14,21 +14,23 @@ use seccompiler::{
 
 use crate::wire::Fault;
 
-/// The two filters, ready to be applied.
+/// The filters, ready to be applied. They are the same for every job, so they are built before there is one.
 pub(crate) struct Filters {
     allowed: BpfProgram,
     refused: BpfProgram,
+    /// Refuses files without a name as well.
+    unnamed: BpfProgram,
 }
 
 type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
 
 impl Filters {
-    /// Builds both.
-    pub(crate) fn build(allow_anonymous_files: bool) -> Result<Self, Fault> {
-        Self::try_build(allow_anonymous_files).map_err(Fault::at("seccomp"))
+    /// Builds all of them.
+    pub(crate) fn build() -> Result<Self, Fault> {
+        Self::try_build().map_err(Fault::at("seccomp"))
     }
 
-    fn try_build(allow_anonymous_files: bool) -> Result<Self, seccompiler::BackendError> {
+    fn try_build() -> Result<Self, seccompiler::BackendError> {
         let arch: TargetArch = std::env::consts::ARCH.try_into()?;
         let compile = |rules: Rules, otherwise, matched| -> Result<BpfProgram, _> {
             SeccompFilter::new(rules, otherwise, matched, arch)?.try_into()
@@ -37,17 +39,15 @@ impl Filters {
         let not_permitted = SeccompAction::Errno(libc::EPERM as u32);
         Ok(Self {
             allowed: compile(allowed()?, no_such_call, SeccompAction::Allow)?,
-            refused: compile(
-                refused(allow_anonymous_files)?,
-                SeccompAction::Allow,
-                not_permitted,
-            )?,
+            refused: compile(refused()?, SeccompAction::Allow, not_permitted.clone())?,
+            unnamed: compile(unnamed(), SeccompAction::Allow, not_permitted)?,
         })
     }
 
-    /// Applies both to this process, for good. The later one is asked first, and the first error counts.
-    pub(crate) fn apply(&self) -> Result<(), Fault> {
-        for filter in [&self.allowed, &self.refused] {
+    /// Applies them to this process, for good. The later one is asked first, and the first error counts.
+    pub(crate) fn apply(&self, allow_unnamed_files: bool) -> Result<(), Fault> {
+        let unnamed = (!allow_unnamed_files).then_some(&self.unnamed);
+        for filter in [&self.allowed, &self.refused].into_iter().chain(unnamed) {
             apply_filter(filter).map_err(Fault::at("seccomp"))?;
         }
         Ok(())
@@ -129,7 +129,7 @@ fn allowed() -> Result<Rules, seccompiler::BackendError> {
     Ok(rules)
 }
 
-fn refused(allow_anonymous_files: bool) -> Result<Rules, seccompiler::BackendError> {
+fn refused() -> Result<Rules, seccompiler::BackendError> {
     let mut rules: Rules = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
     #[cfg(target_arch = "x86_64")]
     rules.extend(REFUSED_X86_64.iter().map(|call| (*call, Vec::new())));
@@ -151,13 +151,13 @@ fn refused(allow_anonymous_files: bool) -> Result<Rules, seccompiler::BackendErr
         typed.push(SeccompRule::new(vec![when(1, Op::Eq, request)?])?);
     }
     rules.insert(libc::SYS_ioctl, typed);
-    if !allow_anonymous_files {
-        // Memory that belongs to no process and to no bounded file system: only a cgroup could count it.
-        for call in [libc::SYS_memfd_create, libc::SYS_shmget] {
-            rules.insert(call, Vec::new());
-        }
-    }
     Ok(rules)
+}
+
+/// What makes memory that belongs to no process and to no bounded file system: only a cgroup could count it.
+fn unnamed() -> Rules {
+    let calls = [libc::SYS_memfd_create, libc::SYS_shmget];
+    calls.map(|call| (call, Vec::new())).into()
 }
 
 /// What is refused on purpose, each for what it reaches.
@@ -288,11 +288,11 @@ mod tests {
     }
 
     #[test]
-    fn both_filters_compile_for_this_machine() {
-        for anonymous in [true, false] {
-            let filters = Filters::build(anonymous).unwrap();
+    fn the_filters_compile_for_this_machine() {
+        let filters = Filters::build().unwrap();
+        for filter in [&filters.allowed, &filters.refused, &filters.unnamed] {
             // The kernel takes 4096 instructions in one program.
-            assert!(filters.allowed.len() < 4096 && filters.refused.len() < 4096);
+            assert!(filter.len() < 4096);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use kodo_gvisor::{Gvisor, GvisorConfig};
-use kodo_jail::Jail;
+use kodo_jail::{Jail, JailConfig};
 use kodo_microvm::{MicroVm, MicroVmConfig};
 use kodo_sandbox::{JobResult, MockSandbox, Sandbox, SandboxError};
 
@@ -60,7 +60,7 @@ pub(crate) async fn jail(settings: &SandboxSettings) -> anyhow::Result<()> {
 pub(crate) async fn for_one_job(settings: &SandboxSettings) -> anyhow::Result<Arc<dyn Sandbox>> {
     let mut lacking = Vec::new();
     for rung in rungs(settings) {
-        match start(settings, rung, 0).await {
+        match start(settings, rung, For::OneJob).await {
             Ok(sandbox) => return Ok(sandbox),
             Err(error) => lacking.push(format!("{}: {}", rung.as_str(), explained(&error))),
         }
@@ -85,16 +85,35 @@ fn none(settings: &SandboxSettings, lacking: &[String]) -> String {
     format!("nothing here is {asked}: {}", lacking.join("; "))
 }
 
+/// Helpers of the jail that a service keeps started. Jobs that begin at the same moment share the wait of one.
+const READY_HELPERS: usize = 1;
+
+/// What a sandbox is started for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum For {
+    /// One job, after which nothing has to be ready for another.
+    OneJob,
+    /// Jobs to come.
+    Many,
+}
+
 async fn start(
     settings: &SandboxSettings,
     rung: Isolation,
-    ready: usize,
+    what_for: For,
 ) -> Result<Arc<dyn Sandbox>, SandboxError> {
+    let ready = |many| match what_for {
+        For::OneJob => 0,
+        For::Many => many,
+    };
     match rung {
-        Isolation::Process => Ok(Arc::new(Jail::new(settings.jail.clone()))),
+        Isolation::Process => Ok(Arc::new(Jail::new(JailConfig {
+            ready: ready(READY_HELPERS),
+            ..settings.jail.clone()
+        }))),
         Isolation::MicroVm => {
             let config = MicroVmConfig {
-                ready,
+                ready: ready(settings.microvm.ready),
                 ..settings.microvm.clone()
             };
             Ok(Arc::new(MicroVm::start(config).await?))
@@ -117,10 +136,9 @@ pub(crate) async fn tried(
     settings: &SandboxSettings,
     rung: Isolation,
 ) -> Result<(Arc<dyn Sandbox>, JobResult), String> {
-    let ready = settings.microvm.ready;
     let job = kodo_sandbox::JobSpec::new(["/bin/sh", "-c", "exit 0"]);
     let held = async {
-        let sandbox = start(settings, rung, ready).await?;
+        let sandbox = start(settings, rung, For::Many).await?;
         let tried = sandbox.run(&job).await?;
         Ok::<_, SandboxError>((sandbox, tried))
     };

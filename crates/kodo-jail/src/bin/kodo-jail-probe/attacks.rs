@@ -311,6 +311,8 @@ pub(crate) fn hold(name: &str, arguments: &[&str]) {
         // A service with a job, for a test that kills it.
         ("jail", [helper, token]) => service(helper, token),
         ("listen", []) => listen(),
+        // A service that has had a job, and a helper that waits for the next one.
+        ("spare", []) => spare(),
         // A program that stays, for its own tests.
         ("reside", [own, service, outside]) => reside(own, service, outside),
         _ => {}
@@ -359,6 +361,39 @@ fn service(helper: &str, token: &str) {
     {
         let _ = runtime.block_on(kodo_sandbox::Sandbox::run(&jail, &job));
     }
+}
+
+/// Runs a job, and says which helper waits for the next one. Then it stays.
+fn spare() {
+    let Ok(own) = std::env::current_exe() else {
+        return;
+    };
+    let jail = kodo_jail::Jail::new(kodo_jail::JailConfig {
+        helper: kodo_jail::Helper::program(own, vec!["jail-init".into()], false),
+        ready: 1,
+        ..kodo_jail::JailConfig::default()
+    });
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    else {
+        return;
+    };
+    if runtime.block_on(jail.try_out()).is_err() {
+        return;
+    }
+    let helper = loop {
+        let threads = fs::read_dir("/proc/self/task").into_iter().flatten();
+        let children = threads
+            .flatten()
+            .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+        match children.collect::<String>().split_whitespace().next() {
+            Some(pid) => break pid.to_owned(),
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    println!("{helper}");
+    std::thread::sleep(Duration::from_secs(30));
 }
 
 /// Runs a job that prints much, and says how much memory that took here.

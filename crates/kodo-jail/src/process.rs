@@ -1,0 +1,69 @@
+//! The helper as a process of the service: started, and not yet told anything.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
+use crate::jail::Helper;
+
+/// A helper that waits to be told what to run. It dies with the thread that started it.
+#[derive(Debug)]
+pub(crate) struct HelperProcess {
+    pub(crate) child: Child,
+    pub(crate) control: UnixStream,
+    pub(crate) stdout: Option<ChildStdout>,
+    pub(crate) stderr: Option<ChildStderr>,
+}
+
+impl HelperProcess {
+    pub(crate) fn start(helper: &Helper) -> io::Result<Self> {
+        let (control, theirs) = UnixStream::pair()?;
+        let mut command = Command::new(&helper.program);
+        command
+            .arg0("kodo-jail")
+            .args(&helper.arguments)
+            .current_dir("/")
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        if !helper.keep_environment {
+            command.env_clear();
+        }
+        let mut child = command.spawn()?;
+        // It holds the other end of the conversation, which must not stay open here.
+        drop(command);
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        control.set_nonblocking(true)?;
+        for stream in [
+            stdout.as_ref().map(AsFd::as_fd),
+            stderr.as_ref().map(AsFd::as_fd),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            fcntl_setfl(stream, fcntl_getfl(stream)? | OFlags::NONBLOCK)?;
+        }
+        Ok(Self {
+            child,
+            control,
+            stdout,
+            stderr,
+        })
+    }
+
+    /// Whether it still waits, as far as one can know.
+    pub(crate) fn waits(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Ends it, and waits until it is gone.
+    pub(crate) fn end(&mut self) {
+        // One that has come to its own end is dead already; killing what is dead is nothing.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
