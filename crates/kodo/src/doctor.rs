@@ -58,9 +58,16 @@ pub(crate) async fn examine(flags: &Flags, place: DataDir, patience: Duration) -
         ));
         return Report::new(findings);
     };
+    // A provider that is not valid is a finding of `configuration`.
+    let devdb = match devdb_config_with(&settings, place, provider().unwrap_or_default()) {
+        Ok(devdb) => devdb,
+        Err(error) => {
+            findings.push(configuration::refused_flag(&error, &next));
+            return Report::new(findings);
+        }
+    };
     let patient = Patient {
-        // One that is not valid is a finding of `configuration`.
-        devdb: devdb_config_with(&settings, place, provider().unwrap_or_default()),
+        devdb,
         settings,
         next,
         end,

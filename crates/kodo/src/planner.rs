@@ -58,7 +58,7 @@ fn config(settings: &Settings, opencode: OpenCodeSettings) -> anyhow::Result<Ope
             secret,
             first_pause,
         } => {
-            let program = find(program.as_deref())?;
+            let program = find(program.as_deref(), &settings.data_dir)?;
             OpenCodePlace::Started {
                 launcher: match jail {
                     true => Arc::new(JailedOpenCode::new(program, settings.live.jail.clone())),

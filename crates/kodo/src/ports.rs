@@ -21,8 +21,13 @@ impl Ports {
     /// Binds both, or neither.
     ///
     /// # Errors
-    /// One line: `EADDRINUSE`, which address, which variable moves it.
+    /// One line: `EADDRINUSE`, which address, which variable moves it; or that both are one port.
     pub(crate) async fn bind(settings: &Settings) -> anyhow::Result<Self> {
+        if let Some(port) = settings.port_of_both() {
+            bail!(
+                "PORT={port} and ADMIN_PORT={port} are one port, and each API needs its own: set one of them to another"
+            );
+        }
         Ok(Self {
             product: bind(settings.host, settings.port, "PORT").await?,
             admin: bind(

@@ -1,10 +1,12 @@
 //! Configuration: one table of keys, each a flag and an environment variable; flag > environment > default.
 
 mod artifacts;
+mod data_dir;
+mod log;
 mod planner;
 mod sandbox;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,6 +18,8 @@ use kodo_store::DatabaseConfig;
 use crate::environment;
 
 pub(crate) use artifacts::ArtifactSettings;
+pub(crate) use data_dir::{DataFolder, nearest, unwritable};
+pub(crate) use log::LogSettings;
 pub(crate) use planner::{
     LiveSettings, OpenCodeSettings, OpenCodeSetup, PlannerMode, PlannerSettings,
 };
@@ -133,6 +137,8 @@ keys! {
     aws_secret_access_key "aws-secret-access-key" "AWS_SECRET_ACCESS_KEY" "" "What proves it";
     aws_session_token "aws-session-token" "AWS_SESSION_TOKEN" "" "Part of credentials that are lent for a while";
     test_seed "test-seed" "TEST_SEED" "424242" "Seed of everything random in tests, part of the planner's fixture key";
+    rust_log "rust-log" "RUST_LOG" "" "What the service logs, such as info or info,kodo_workflow=debug; without it, info and other libraries' warnings";
+    log_format "log-format" "LOG_FORMAT" "" "How it logs: text or json; without it text on a terminal, else json";
 }
 
 /// The validated configuration.
@@ -183,6 +189,10 @@ pub(crate) struct Settings {
     pub(crate) artifacts: ArtifactSettings,
     /// The seed.
     pub(crate) seed: u64,
+    /// Folder of the private cluster and of the artifact store.
+    pub(crate) data_dir: DataFolder,
+    /// The log.
+    pub(crate) log: LogSettings,
 }
 
 impl Settings {
@@ -213,6 +223,7 @@ impl Settings {
         let milliseconds = |raw: Raw| -> anyhow::Result<Duration> {
             Ok(Duration::from_millis(raw.number(0, u32::MAX)?.into()))
         };
+        let data_dir = DataFolder::load(flags)?;
         Ok(Self {
             host,
             port: flags.port().number(0, u16::MAX)?,
@@ -234,9 +245,19 @@ impl Settings {
             sbx_most: sandbox::most(flags)?,
             sbx_secrets_dir: sandbox::secrets_dir(flags)?,
             sbx_mock_delay: milliseconds(flags.sbx_mock_delay_ms())?,
-            artifacts: ArtifactSettings::load(flags)?,
+            artifacts: ArtifactSettings::load(flags, &data_dir)?,
             seed: flags.test_seed().number(0, u64::MAX)?,
+            data_dir,
+            log: LogSettings::load(flags)?,
         })
+    }
+
+    /// The port that the product API and the admin API would both need, if it is one.
+    pub(crate) fn port_of_both(&self) -> Option<u16> {
+        let host = self.host.to_canonical();
+        // Another address of this machine has ports of its own.
+        let meet = host.is_unspecified() || host == IpAddr::V4(Ipv4Addr::LOCALHOST);
+        (meet && self.port != 0 && self.port == self.admin_port).then_some(self.port)
     }
 }
 
@@ -265,6 +286,7 @@ impl Settings {
             let guilty = KEYS
                 .iter()
                 .map(|(_, variable, _)| *variable)
+                .chain([data_dir::VARIABLE])
                 .find(|variable| {
                     let mut without = flags.clone();
                     without.ignored.push(variable);

@@ -1,6 +1,6 @@
 //! `kodo db …`: the development server and the product schema.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -111,29 +111,29 @@ pub(crate) fn provider() -> anyhow::Result<Provider> {
 /// What the development server needs to know, from the settings and the environment.
 ///
 /// # Errors
-/// Where `DB_PROVIDER` names no provider.
+/// Where `DB_PROVIDER` names no provider, or the data folder cannot be a folder.
 pub(crate) fn devdb_config(settings: &Settings, place: DataDir) -> anyhow::Result<DevDbConfig> {
-    Ok(devdb_config_with(settings, place, provider()?))
+    devdb_config_with(settings, place, provider()?)
 }
 
 /// The same with a provider that is known.
+///
+/// # Errors
+/// Where the data folder cannot be a folder.
 pub(crate) fn devdb_config_with(
     settings: &Settings,
     place: DataDir,
     provider: Provider,
-) -> DevDbConfig {
-    let data_dir = place
-        .data_dir
-        .or_else(|| environment::variable("KODO_DATA_DIR").map(PathBuf::from))
-        .unwrap_or_else(|| PathBuf::from(".data"));
+) -> anyhow::Result<DevDbConfig> {
+    let data_dir = settings.data_dir.or_by_flag(place.data_dir)?;
     let compose_file = Path::new("compose.yaml");
-    DevDbConfig {
+    Ok(DevDbConfig {
         host: settings.app.host.clone(),
         port: settings.app.port,
         user: settings.app.user.clone(),
         password: settings.app.password.clone(),
-        data_dir,
+        data_dir: data_dir.path().to_owned(),
         compose_file: compose_file.is_file().then(|| compose_file.to_owned()),
         provider,
-    }
+    })
 }

@@ -11,11 +11,13 @@ use crate::telemetry;
 
 /// Brings a server up if none answers, serves, and stops what it started on a clean exit.
 pub(crate) async fn run(mut settings: Settings, place: DataDir) -> anyhow::Result<ExitCode> {
-    telemetry::init();
+    settings.data_dir = settings.data_dir.or_by_flag(place.data_dir.clone())?;
+    settings.artifacts.in_data_dir(&settings.data_dir)?;
+    settings.artifacts.check_data_dir(&settings.data_dir)?;
+    telemetry::init(&settings.log);
     // Ports first, here too: a second `kodo dev` must not get as far as the database.
     let ports = Ports::bind(&settings).await?;
     let devdb = devdb_config(&settings, place)?;
-    settings.artifacts.in_data_dir(&devdb.data_dir)?;
     let up = kodo_devdb::up(&devdb).await?;
     tracing::info!("{}", up.message);
     let served = serve::run_on(settings, ports).await;

@@ -25,7 +25,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs the service until a signal ends it.
 pub(crate) async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
-    telemetry::init();
+    settings.artifacts.check_data_dir(&settings.data_dir)?;
+    telemetry::init(&settings.log);
     let ports = Ports::bind(&settings).await?;
     run_on(settings, ports).await
 }

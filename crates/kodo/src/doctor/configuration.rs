@@ -29,15 +29,11 @@ pub(crate) fn check(settings: Option<&Settings>, refused: &[Refusal], next: &Nex
             "unset DB_PROVIDER".to_owned(),
         ));
     }
-    if let Some(settings) = settings
-        && settings.port != 0
-        && settings.port == settings.admin_port
-    {
-        let port = settings.port;
+    if let Some(port) = settings.and_then(Settings::port_of_both) {
         let other = if port == u16::MAX { port - 1 } else { port + 1 };
         findings.push(Finding::problem(
             CHECK,
-            format!("PORT and ADMIN_PORT are both {port}: a service cannot listen twice there"),
+            format!("PORT={port} and ADMIN_PORT={port} are one port, and each API needs its own"),
             next.task_with(&[("ADMIN_PORT", other.to_string())], "start"),
         ));
     }
@@ -45,4 +41,9 @@ pub(crate) fn check(settings: Option<&Settings>, refused: &[Refusal], next: &Nex
         findings.push(Finding::ok(CHECK, "every setting can be used"));
     }
     findings
+}
+
+/// A flag of this very call without which nothing can be looked at.
+pub(super) fn refused_flag(error: &anyhow::Error, next: &Next) -> Finding {
+    Finding::problem(CHECK, format!("{error:#}"), next.kodo("doctor --help"))
 }

@@ -1,12 +1,13 @@
 //! Room on the disk, where the cluster and temporary files go.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rustix::fs::{Access, access, statvfs};
+use rustix::fs::statvfs;
 
 use super::Patient;
 use super::finding::Finding;
 use super::next::quoted;
+use crate::settings::{nearest, unwritable};
 
 /// Below this somebody should look; Postgres wants room for its log of changes.
 const LITTLE: u64 = 1 << 30;
@@ -26,13 +27,7 @@ pub(crate) fn check(patient: &Patient) -> impl FnOnce() -> Vec<Finding> + Send +
 }
 
 fn folder(check: &'static str, path: &Path) -> Finding {
-    // What does not exist yet will be made in what does.
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let there: PathBuf = absolute
-        .ancestors()
-        .find(|it| it.exists())
-        .unwrap_or(Path::new("/"))
-        .to_owned();
+    let there = nearest(path);
     let shown = path.display();
     let next = format!("df -h {}", quoted(&there.to_string_lossy()));
     let stat = match statvfs(&there) {
@@ -47,18 +42,23 @@ fn folder(check: &'static str, path: &Path) -> Finding {
     };
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     let what = format!("{shown}: {:.1} GiB free", free as f64 / f64::from(1 << 30));
-    if access(&there, Access::WRITE_OK | Access::EXEC_OK).is_err() {
-        return Finding::warn(
-            check,
-            format!(
-                "{what}, but {} cannot be written to: db:up can keep no cluster there",
-                there.display()
+    if let Some((there, error)) = unwritable(path) {
+        let there = there.display();
+        return match check {
+            "data folder" => Finding::problem(
+                check,
+                format!(
+                    "{what}, but {there} cannot be written to ({error}): db:up can keep no cluster there, and a \
+                     service that keeps its artifacts there does not start"
+                ),
+                "export KODO_DATA_DIR=\"$(mktemp -d)\"".to_owned(),
             ),
-            Some(match check {
-                "data folder" => "export KODO_DATA_DIR=\"$(mktemp -d)\"".to_owned(),
-                _ => format!("ls -ld {}", quoted(&there.to_string_lossy())),
-            }),
-        );
+            _ => Finding::warn(
+                check,
+                format!("{what}, but {there} cannot be written to ({error})"),
+                Some(format!("ls -ld {}", quoted(&there.to_string()))),
+            ),
+        };
     }
     if free < NOTHING {
         return Finding::problem(check, format!("{what}: the disk is full"), next);

@@ -3,7 +3,7 @@
 use super::Patient;
 use super::finding::Finding;
 use crate::opencode::find;
-use crate::settings::{LiveSettings, OpenCodeSetup, PlannerMode, PlannerSettings};
+use crate::settings::{DataFolder, LiveSettings, OpenCodeSetup, PlannerMode, PlannerSettings};
 
 /// The fixture that is used where an intent has none of its own.
 const DEFAULT_FIXTURE: &str = "default.json";
@@ -11,10 +11,11 @@ const DEFAULT_FIXTURE: &str = "default.json";
 /// Says which planner and which sandbox a service would use here.
 pub(crate) fn check(patient: &Patient) -> impl FnOnce() -> Vec<Finding> + Send + use<> {
     let settings = patient.settings.planner.clone();
-    move || vec![planner(&settings)]
+    let data_dir = patient.settings.data_dir.clone();
+    move || vec![planner(&settings, &data_dir)]
 }
 
-fn planner(settings: &PlannerSettings) -> Finding {
+fn planner(settings: &PlannerSettings, data_dir: &DataFolder) -> Finding {
     let mode = match settings.mode {
         PlannerMode::Replay => return replay(settings),
         PlannerMode::Record => "record",
@@ -25,7 +26,7 @@ fn planner(settings: &PlannerSettings) -> Finding {
     };
     if let LiveSettings::OpenCode(opencode) = live
         && let OpenCodeSetup::Start { program, .. } = &opencode.setup
-        && let Err(error) = find(program.as_deref())
+        && let Err(error) = find(program.as_deref(), data_dir)
     {
         let next = "bin/mise run oc:opencode:install".to_owned();
         return Finding::problem("planner", format!("{mode}: {error:#}"), next);

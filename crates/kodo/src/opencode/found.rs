@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 
 use crate::environment;
+use crate::settings::DataFolder;
 
 /// Where `oc:opencode:install` puts it, below the data folder.
 const INSTALLED: &str = "opencode/opencode";
@@ -18,7 +19,7 @@ const MAGIC: &[u8] = b"\x7fELF";
 ///
 /// # Errors
 /// Where there is none, or where it is none: with what to do about it.
-pub(crate) fn find(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+pub(crate) fn find(named: Option<&Path>, data_dir: &DataFolder) -> anyhow::Result<PathBuf> {
     if let Some(named) = named {
         let place = || format!("OC_OPENCODE_BIN={}", named.display());
         let program = named.canonicalize().with_context(place)?;
@@ -29,11 +30,10 @@ pub(crate) fn find(named: Option<&Path>) -> anyhow::Result<PathBuf> {
         );
         return Ok(program);
     }
-    let data = environment::variable("KODO_DATA_DIR").map_or_else(|| ".data".into(), PathBuf::from);
     let path = environment::variable("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).map(|folder| folder.join("opencode"));
     let found = on_path
-        .chain([data.join(INSTALLED)])
+        .chain([data_dir.path().join(INSTALLED)])
         .filter_map(|candidate| candidate.canonicalize().ok())
         .find(|candidate| is_native(candidate));
     let Some(found) = found else {
@@ -41,7 +41,7 @@ pub(crate) fn find(named: Option<&Path>) -> anyhow::Result<PathBuf> {
             "OC_PROVIDER=opencode needs OpenCode, and there is none on the path or in {}: \
              `bin/mise run oc:opencode:install` installs it there, OC_OPENCODE_BIN says where it is, and \
              OC_OPENCODE_URL where one runs",
-            data.display()
+            data_dir.path().display()
         );
     };
     Ok(found)
@@ -57,10 +57,13 @@ fn is_native(program: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::{Flags, Settings};
 
     #[test]
     fn a_program_that_is_named_and_is_none_is_refused_with_its_name() {
-        let missing = find(Some(Path::new("/nowhere/opencode"))).unwrap_err();
+        let settings = Settings::load(&Flags::default()).unwrap();
+        let find = |named: &str| find(Some(Path::new(named)), &settings.data_dir);
+        let missing = find("/nowhere/opencode").unwrap_err();
         assert!(
             missing.to_string().contains("OC_OPENCODE_BIN=/nowhere"),
             "{missing:#}"
@@ -68,7 +71,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let script = folder.path().join("opencode");
         std::fs::write(&script, "#!/usr/bin/env node\n").unwrap();
-        let script = find(Some(&script)).unwrap_err().to_string();
+        let script = find(script.to_str().unwrap()).unwrap_err().to_string();
         assert!(script.contains("no program of this machine's"), "{script}");
     }
 }

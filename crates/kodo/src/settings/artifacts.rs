@@ -1,13 +1,11 @@
 //! The artifact store's settings.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use kodo_artifacts::{ObjectArtifacts, Place, S3Access};
 
-use super::{Flags, Raw};
-use crate::environment;
+use super::{DataFolder, Flags, Raw};
 
 /// Where large artifacts are stored, and how long a step waits for that.
 #[derive(Debug, Clone)]
@@ -21,17 +19,14 @@ pub(crate) struct ArtifactSettings {
 }
 
 impl ArtifactSettings {
-    pub(super) fn load(flags: &Flags) -> anyhow::Result<Self> {
+    pub(super) fn load(flags: &Flags, data_dir: &DataFolder) -> anyhow::Result<Self> {
         let raw = flags.artifact_store();
         let place = match raw.given {
             true => match Place::parse(&raw.value) {
                 Ok(place) => place,
                 Err(error) => return raw.refuse(&error.to_string()),
             },
-            false => below(
-                &environment::variable("KODO_DATA_DIR")
-                    .map_or_else(|| PathBuf::from(".data"), PathBuf::from),
-            )?,
+            false => below(data_dir)?,
         };
         let allow_http = flags.artifact_store_allow_http().parse("true or false")?;
         // These variables are other programs' as well: they are looked at where they are needed.
@@ -52,11 +47,24 @@ impl ArtifactSettings {
     ///
     /// # Errors
     /// Where the current folder is gone.
-    pub(crate) fn in_data_dir(&mut self, data_dir: &Path) -> anyhow::Result<()> {
+    pub(crate) fn in_data_dir(&mut self, data_dir: &DataFolder) -> anyhow::Result<()> {
         if !self.given {
             self.place = below(data_dir)?;
         }
         Ok(())
+    }
+
+    /// A start that is to end as a failed step otherwise: whether the default place can be made.
+    ///
+    /// # Errors
+    /// One line that names the folder's setting.
+    pub(crate) fn check_data_dir(&self, data_dir: &DataFolder) -> anyhow::Result<()> {
+        if self.given {
+            return Ok(());
+        }
+        data_dir.check_writable(
+            "large artifacts are kept there unless ARTIFACT_STORE names another place",
+        )
     }
 
     /// The store. A folder that was asked for is made now; the default one when it is needed.
@@ -75,9 +83,8 @@ impl ArtifactSettings {
 }
 
 /// The default folder.
-fn below(data_dir: &Path) -> anyhow::Result<Place> {
-    let data_dir = std::path::absolute(data_dir).context("KODO_DATA_DIR")?;
-    Ok(Place::Folder(data_dir.join("artifacts")))
+fn below(data_dir: &DataFolder) -> anyhow::Result<Place> {
+    Ok(Place::Folder(data_dir.join("artifacts")?))
 }
 
 fn access(flags: &Flags, place: &Raw, allow_http: bool) -> anyhow::Result<S3Access> {
@@ -118,7 +125,8 @@ mod tests {
     fn load(change: impl FnOnce(&mut Flags)) -> Result<ArtifactSettings, String> {
         let mut flags = Flags::default();
         change(&mut flags);
-        ArtifactSettings::load(&flags).map_err(|error| error.to_string())
+        let data_dir = DataFolder::load(&flags).unwrap();
+        ArtifactSettings::load(&flags, &data_dir).map_err(|error| error.to_string())
     }
 
     fn bucket(change: impl FnOnce(&mut Flags)) -> Result<ArtifactSettings, String> {
@@ -134,10 +142,13 @@ mod tests {
     fn the_default_is_a_folder_of_the_data_folder() {
         let mut settings = load(|_| {}).unwrap();
         assert!(settings.place.to_string().ends_with("/artifacts"));
-        settings.in_data_dir(Path::new("/elsewhere")).unwrap();
+        let flags = Flags::default();
+        let elsewhere = DataFolder::load(&flags).unwrap();
+        let elsewhere = elsewhere.or_by_flag(Some("/elsewhere".into())).unwrap();
+        settings.in_data_dir(&elsewhere).unwrap();
         assert_eq!(settings.place.to_string(), "/elsewhere/artifacts");
         let mut named = load(|flags| flags.artifact_store = Some("/named".to_owned())).unwrap();
-        named.in_data_dir(Path::new("/elsewhere")).unwrap();
+        named.in_data_dir(&elsewhere).unwrap();
         assert_eq!(named.place.to_string(), "/named");
     }
 

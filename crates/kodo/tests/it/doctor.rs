@@ -554,6 +554,9 @@ async fn every_setting_that_cannot_be_used_is_a_finding_and_the_rest_is_looked_a
         ("HOST", "0.0.0.0"),
         ("DB_PROVIDER", "podman"),
         ("ADMIN_PORT", "0"),
+        ("LOG_FORMAT", "xml"),
+        ("RUST_LOG", "kodo=loud"),
+        ("KODO_DATA_DIR", "/dev/null/data"),
     ])
     .await;
     assert_eq!(said.code, Some(1));
@@ -566,6 +569,15 @@ async fn every_setting_that_cannot_be_used_is_a_finding_and_the_rest_is_looked_a
         ("DB_PORT", "DB_PORT=70000 is not valid"),
         ("HOST", "set API_TOKEN or API_TOKEN_FILE"),
         ("DB_PROVIDER", "DB_PROVIDER=podman is not valid"),
+        (
+            "LOG_FORMAT",
+            "LOG_FORMAT=xml is not valid: text, json is accepted",
+        ),
+        ("RUST_LOG", "RUST_LOG=kodo=loud is not valid"),
+        (
+            "KODO_DATA_DIR",
+            "KODO_DATA_DIR=/dev/null/data is not valid: a folder is accepted, and /dev/null is none",
+        ),
     ] {
         let next = format!("unset {variable}");
         assert!(
@@ -575,13 +587,23 @@ async fn every_setting_that_cannot_be_used_is_a_finding_and_the_rest_is_looked_a
             "{variable} in {found:?}"
         );
     }
-    assert_eq!(found.len(), 4, "{found:?}");
+    assert_eq!(found.len(), 7, "{found:?}");
     assert_eq!(said.one("admin port").0, "ok");
     assert_eq!(said.all("database").len(), 1);
     let same = doctor(&[("PORT", "4001"), ("ADMIN_PORT", "4001")]).await;
     let (what, next) = same.problem("configuration");
-    assert!(what.contains("both 4001"), "{what}");
+    assert!(
+        what.contains("PORT=4001 and ADMIN_PORT=4001 are one port"),
+        "{what}"
+    );
     assert_eq!(next, "ADMIN_PORT=4002 kodo serve");
+    let unwritable = doctor(&[("KODO_DATA_DIR", "/proc/kodo")]).await;
+    let (what, next) = unwritable.problem("data folder");
+    assert!(
+        what.contains("/proc cannot be written to") && what.contains("does not start"),
+        "{what}"
+    );
+    assert_eq!(next, "export KODO_DATA_DIR=\"$(mktemp -d)\"");
 }
 
 #[tokio::test]

@@ -70,6 +70,12 @@ async fn every_value_that_cannot_be_read_stops_the_start_with_one_line() {
             "/no/such/folder",
             "an existing folder is accepted",
         ),
+        ("LOG_FORMAT", "xml", "text, json is accepted"),
+        (
+            "RUST_LOG",
+            "info,kodo=loud",
+            "a filter such as info or info,kodo_workflow=debug is accepted",
+        ),
     ] {
         let ended = kodo(&["serve"], &[(variable, value)]).await;
         let line = refusal(&ended);
@@ -83,6 +89,72 @@ async fn every_value_that_cannot_be_read_stops_the_start_with_one_line() {
         let ended = kodo(&["serve", &format!("{flag}={value}")], &[]).await;
         assert!(refusal(&ended).starts_with(&format!("kodo: {flag}={value} is not valid: ")));
     }
+}
+
+#[tokio::test]
+async fn a_data_folder_that_cannot_be_used_stops_the_start_with_one_line() {
+    let scratch = Scratch::new("environment_data_dir");
+    let file = scratch.file("file", "");
+    let file = file.to_str().unwrap();
+    let below = format!("{file}/below");
+    for value in [file, &below] {
+        let ended = kodo(&["serve"], &[("KODO_DATA_DIR", value)]).await;
+        assert_eq!(
+            refusal(&ended),
+            format!(
+                "kodo: KODO_DATA_DIR={value} is not valid: a folder is accepted, and {file} is none"
+            )
+        );
+        let ended = kodo(&["dev", "--data-dir", value], &[]).await;
+        assert_eq!(
+            refusal(&ended),
+            format!(
+                "kodo: --data-dir={value} is not valid: a folder is accepted, and {file} is none"
+            )
+        );
+    }
+    // Nobody may make a folder there, not even root.
+    for (arguments, environment, named) in [
+        (
+            &["serve"][..],
+            &[("KODO_DATA_DIR", "/proc/kodo")][..],
+            "KODO_DATA_DIR",
+        ),
+        (
+            &["dev"],
+            &[("KODO_DATA_DIR", "/proc/kodo")],
+            "KODO_DATA_DIR",
+        ),
+        (&["dev", "--data-dir", "/proc/kodo"], &[], "--data-dir"),
+    ] {
+        let ended = kodo(arguments, environment).await;
+        let line = refusal(&ended);
+        assert!(
+            line.starts_with(&format!(
+                "kodo: {named}=/proc/kodo is not valid: a folder that can be written to is accepted"
+            )),
+            "{line}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn one_port_for_both_apis_is_refused_with_both_settings() {
+    for host in ["127.0.0.1", "0.0.0.0", "::"] {
+        let environment = [
+            ("HOST", host),
+            ("API_TOKEN", "t"),
+            ("PORT", "3779"),
+            ("ADMIN_PORT", "3779"),
+        ];
+        let ended = kodo(&["serve"], &environment).await;
+        assert_eq!(
+            refusal(&ended),
+            "kodo: PORT=3779 and ADMIN_PORT=3779 are one port, and each API needs its own: set one of them to another"
+        );
+    }
+    let ended = kodo(&["serve"], &[("PORT", "3002")]).await;
+    assert!(refusal(&ended).starts_with("kodo: PORT=3002 and ADMIN_PORT=3002 are one port"));
 }
 
 #[tokio::test]
