@@ -1,7 +1,12 @@
 //! The command line, as people see it.
 
+use std::path::PathBuf;
+
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use kodo_sandbox::Limits;
+use serde_json::json;
 
 use crate::settings::Flags;
 
@@ -58,7 +63,7 @@ pub(crate) enum Command {
 pub(crate) struct DataDir {
     /// Folder of the private Postgres cluster [env: KODO_DATA_DIR] [default: .data]
     #[arg(long, value_name = "DIR")]
-    pub(crate) data_dir: Option<std::path::PathBuf>,
+    pub(crate) data_dir: Option<PathBuf>,
 }
 
 /// `kodo db …`
@@ -180,7 +185,7 @@ pub(crate) enum OcCommand {
         questions: Vec<String>,
         /// Keep the answer to this intent as the default fixture, too
         #[arg(long, value_name = "INTENT.json")]
-        default: Option<std::path::PathBuf>,
+        default: Option<PathBuf>,
     },
 }
 
@@ -200,21 +205,21 @@ pub(crate) enum SandboxCommand {
 #[derive(Debug, Args)]
 pub(crate) struct SandboxRun {
     /// Puts a file of this machine into the job's folder
-    #[arg(long = "file", value_name = "HOST_PATH:NAME")]
-    pub(crate) files: Vec<String>,
+    #[arg(long = "file", value_name = "HOST_PATH:NAME", value_parser = file_of_a_job)]
+    pub(crate) files: Vec<(PathBuf, String)>,
     /// Sets a variable of the job's environment
-    #[arg(long = "env", value_name = "KEY=VALUE")]
-    pub(crate) env: Vec<String>,
+    #[arg(long = "env", value_name = "KEY=VALUE", value_parser = variable_of_a_job)]
+    pub(crate) env: Vec<(String, String)>,
     /// The job's working folder, relative to the job's folder
     #[arg(long, value_name = "FOLDER", default_value = "")]
     pub(crate) cwd: String,
     /// Sets a limit: wallMs, memoryBytes, processes, outputBytes, keptBytes, diskBytes, inodes, returnedBytes,
     /// returnedFiles
-    #[arg(long = "limit", value_name = "NAME=NUMBER")]
-    pub(crate) limits: Vec<String>,
+    #[arg(long = "limit", value_name = "NAME=NUMBER", value_parser = limit_of_a_job)]
+    pub(crate) limits: Vec<(String, u64)>,
     /// Writes the files that the job left into this folder of this machine, which must not exist
     #[arg(long, value_name = "FOLDER")]
-    pub(crate) out: Option<std::path::PathBuf>,
+    pub(crate) out: Option<PathBuf>,
     /// What the job printed, or the whole result as JSON
     #[arg(
         long = "output",
@@ -226,6 +231,27 @@ pub(crate) struct SandboxRun {
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "ARGV")]
     pub(crate) argv: Vec<String>,
+}
+
+fn file_of_a_job(word: &str) -> Result<(PathBuf, String), &'static str> {
+    // The last colon: a name in the job's folder has none more often than a path of the machine.
+    let (path, name) = word.rsplit_once(':').ok_or("HOST_PATH:NAME is accepted")?;
+    Ok((path.into(), name.to_owned()))
+}
+
+fn variable_of_a_job(word: &str) -> Result<(String, String), &'static str> {
+    let (key, value) = word.split_once('=').ok_or("KEY=VALUE is accepted")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn limit_of_a_job(word: &str) -> Result<(String, u64), String> {
+    let (name, number) = word
+        .split_once('=')
+        .and_then(|(name, number)| Some((name, number.parse().ok()?)))
+        .ok_or("NAME=NUMBER is accepted")?;
+    // It knows the names.
+    serde_json::from_value::<Limits>(json!({name: number})).map_err(|error| error.to_string())?;
+    Ok((name.to_owned(), number))
 }
 
 /// Output formats of a job.

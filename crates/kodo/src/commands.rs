@@ -31,13 +31,14 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(settings) => prove::run(&settings, args).await,
             Err(error) => prove::unproven(&error),
         }),
+        // Its exit code 1 is the job's.
+        Command::Sandbox(command) => Ok(sandbox::run(settings, command).await),
         Command::Serve => serve::run(settings?).await,
         Command::Dev(place) => dev::run(settings?, place).await,
         Command::Db(command) => db::run(&settings?, command).await,
         Command::Workflow(command) => workflow::run(&settings?, command).await,
         Command::Artifacts(command) => artifacts::run(&settings?, command).await,
         Command::Oc(command) => oc::run(&settings?, command).await,
-        Command::Sandbox(command) => sandbox::run(&settings?, command).await,
         Command::Demo(args) => demo::run(&settings?, args).await,
     }
 }

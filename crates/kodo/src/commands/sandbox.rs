@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow, ensure};
 use kodo_sandbox::{Ended, InputFile, JobResult, JobSpec, Limits, result_of};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
 use crate::cli::{RunFormat, SandboxCommand, SandboxRun};
 use crate::sandbox::{explained, for_one_job};
@@ -17,16 +17,15 @@ use crate::settings::Settings;
 /// Exit code where nothing was run, as of other programs that run programs.
 const NOT_RUN: u8 = 125;
 
-/// Runs one of them.
-pub(crate) async fn run(settings: &Settings, command: SandboxCommand) -> anyhow::Result<ExitCode> {
+/// Runs one of them. Its exit codes are the job's, so it has one of its own for whatever else goes wrong, settings
+/// included.
+pub(crate) async fn run(settings: anyhow::Result<Settings>, command: SandboxCommand) -> ExitCode {
     let SandboxCommand::Run(arguments) = command;
-    match job(settings, &arguments).await {
-        Ok(code) => Ok(code),
-        Err(error) => {
-            eprintln!("kodo: {error:#}");
-            Ok(ExitCode::from(NOT_RUN))
-        }
-    }
+    let ended = async { job(&settings?, &arguments).await };
+    ended.await.unwrap_or_else(|error| {
+        eprintln!("kodo: {error:#}");
+        ExitCode::from(NOT_RUN)
+    })
 }
 
 async fn job(settings: &Settings, arguments: &SandboxRun) -> anyhow::Result<ExitCode> {
@@ -61,36 +60,22 @@ async fn job(settings: &Settings, arguments: &SandboxRun) -> anyhow::Result<Exit
 
 fn spec_of(arguments: &SandboxRun) -> anyhow::Result<JobSpec> {
     let mut spec = JobSpec::new(arguments.argv.iter().cloned());
-    for file in &arguments.files {
-        // The last colon: a name in the job's folder has none more often than a path of the machine.
-        let (path, name) = file
-            .rsplit_once(':')
-            .with_context(|| format!("--file {file}: HOST_PATH:NAME is accepted"))?;
-        let content = fs::read(path).with_context(|| format!("--file {file}"))?;
-        let mode = fs::metadata(path)
-            .with_context(|| format!("--file {file}"))?
-            .permissions()
-            .mode();
+    for (path, name) in &arguments.files {
+        let place = || format!("--file {}:{name}", path.display());
+        let content = fs::read(path).with_context(place)?;
+        let mode = fs::metadata(path).with_context(place)?.permissions().mode();
         spec.files.push(InputFile {
-            name: name.to_owned(),
+            name: name.clone(),
             content,
             executable: mode & 0o100 != 0,
         });
     }
-    for variable in &arguments.env {
-        let (key, value) = variable
-            .split_once('=')
-            .with_context(|| format!("--env {variable}: KEY=VALUE is accepted"))?;
-        spec.env.insert(key.to_owned(), value.to_owned());
-    }
-    let mut limits = Map::new();
-    for limit in &arguments.limits {
-        let (name, value) = limit
-            .split_once('=')
-            .and_then(|(name, value)| Some((name, value.parse::<u64>().ok()?)))
-            .with_context(|| format!("--limit {limit}: NAME=NUMBER is accepted"))?;
-        limits.insert(name.to_owned(), Value::Number(Number::from(value)));
-    }
+    spec.env.extend(arguments.env.iter().cloned());
+    let limits: Map<String, Value> = arguments
+        .limits
+        .iter()
+        .map(|(name, value)| (name.clone(), Value::from(*value)))
+        .collect();
     spec.limits = serde_json::from_value::<Limits>(Value::Object(limits)).context("--limit")?;
     spec.cwd.clone_from(&arguments.cwd);
     Ok(spec)

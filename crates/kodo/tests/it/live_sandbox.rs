@@ -6,6 +6,7 @@ use kodo_contract::{Intent, decode, parse_json};
 use kodo_planner::fixture_key;
 use serde_json::{Value, json};
 
+use crate::program::kodo;
 use crate::scratch::Scratch;
 use crate::support::{DEMO_INTENT, World, program, until};
 
@@ -239,21 +240,61 @@ async fn one_job_can_be_run_from_the_command_line() {
     let result: Value = serde_json::from_str(&ran.1).unwrap();
     assert_eq!(result["reason"], "timeout");
 
-    for wrong in [
-        &["--limit", "speed=1", "true"][..],
-        &["--limit", "wallMs=0", "true"],
-        &["--file", "nowhere:x", "true"],
-        &["--env", "K", "true"],
+    // The line can be read, and no job can be made of it.
+    for refused in [
+        &["--limit", "wallMs=0", "true"][..],
+        &["--file", "/no/such/file:x", "true"],
         &["--cwd", "/etc", "true"],
+        &["--out", scratch.path().to_str().unwrap(), "true"],
     ] {
-        let ran = sandbox(wrong).await;
+        let ran = sandbox(refused).await;
         assert_eq!(
             (ran.0, ran.1.as_str()),
             (Some(125), ""),
-            "{wrong:?}: {}",
+            "{refused:?}: {}",
             ran.2
         );
         assert!(ran.2.starts_with("kodo: "), "{}", ran.2);
     }
-    assert_eq!(sandbox(&[]).await.0, Some(2));
+}
+
+#[tokio::test]
+async fn a_wrong_command_line_ends_with_2_and_a_setting_that_cannot_be_used_with_125() {
+    for (wrong, said) in [
+        (
+            &["--limit", "foo", "true"][..],
+            "'foo' for '--limit <NAME=NUMBER>': NAME=NUMBER is accepted",
+        ),
+        (
+            &["--limit", "wallMs=soon", "true"],
+            "'wallMs=soon' for '--limit <NAME=NUMBER>': NAME=NUMBER is accepted",
+        ),
+        (
+            &["--limit", "speed=1", "true"],
+            "'speed=1' for '--limit <NAME=NUMBER>': unknown field `speed`, expected one of `wallMs`, `memoryBytes`",
+        ),
+        (
+            &["--env", "K", "true"],
+            "'K' for '--env <KEY=VALUE>': KEY=VALUE is accepted",
+        ),
+        (
+            &["--file", "nonsense", "true"],
+            "'nonsense' for '--file <HOST_PATH:NAME>': HOST_PATH:NAME is accepted",
+        ),
+        (&[], "required arguments were not provided"),
+    ] {
+        let arguments: Vec<&str> = ["sandbox", "run"].iter().chain(wrong).copied().collect();
+        let ended = kodo(&arguments, &[]).await;
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.stderr.contains(said), "{ended:?}");
+        assert!(ended.stderr.starts_with("error: "), "{ended:?}");
+    }
+    let ended = kodo(&["sandbox", "run", "true"], &[("SBX_PROVIDER", "foo")]).await;
+    assert_eq!(
+        (ended.code, ended.stderr.as_str()),
+        (
+            Some(125),
+            "kodo: SBX_PROVIDER=foo is not valid: auto, process, gvisor, microvm is accepted\n"
+        )
+    );
 }
