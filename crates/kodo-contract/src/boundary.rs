@@ -3,14 +3,14 @@
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use crate::{Invalid, Schema, Violation, check_storable, read_json};
+use crate::{Invalid, Schema, Violation, read_json, storable::find_unstorable};
 
 /// A type that crosses a boundary, with the JSON Schema that says what it may look like there.
 pub trait Boundary: Serialize + DeserializeOwned {
     /// The name in error texts: `invalid Intent: …`.
     const NAME: &'static str;
 
-    /// Whether values of this type are written to Postgres, and so must pass [`check_storable`] as
+    /// Whether values of this type are written to Postgres, and so must pass [`check_storable`](crate::check_storable) as
     /// well.
     const STORED: bool;
 
@@ -41,14 +41,18 @@ pub fn encode<T: Boundary>(value: &T) -> Result<Value, Invalid> {
 }
 
 fn check<T: Boundary>(value: &Value) -> Result<(), Invalid> {
-    let mut violations = T::schema().violations(value);
+    let mut violations = T::schema().one_more(value);
     // What is no object has that one thing wrong, whatever is in it: nobody would store it.
+    let mut more = false;
     if T::STORED && value.is_object() {
-        violations.append(&mut check_storable(value));
+        let (mut unstorable, others) = find_unstorable(value);
+        violations.append(&mut unstorable);
+        more = others;
     }
     if violations.is_empty() {
         return Ok(());
     }
+    Violation::limit(&mut violations, more);
     Err(Invalid {
         name: T::NAME,
         violations,
@@ -120,6 +124,23 @@ mod tests {
                 "invalid Intent: data must be object"
             );
         }
+    }
+
+    #[test]
+    fn what_is_said_of_a_body_full_of_mistakes_of_both_kinds_is_bounded_and_ends_with_that() {
+        let text = format!(
+            r#"{{"goal":"\u0000","inputs":{{}},"constraints":{{}},"connectors":[{}]}}"#,
+            vec!["1"; 300_000].join(",")
+        );
+        let error = intent(&text).unwrap_err();
+        assert_eq!(error.violations.len(), crate::MAX_VIOLATIONS + 1);
+        assert_eq!(error.violations[100], Violation::more(100));
+        let said = error.to_string();
+        assert!(said.len() < 10_000);
+        assert!(
+            said.ends_with("; data must NOT have more violations than the 100 that are listed"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -3,7 +3,11 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
+
+/// How many violations are listed: more than anybody reads, so few that a body of 1 MiB full of mistakes costs no more
+/// than one that is right.
+pub const MAX_VIOLATIONS: usize = 100;
 
 /// One thing that is wrong with a value, in the form of Ajv 8.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,6 +25,28 @@ pub struct Violation {
     pub message: String,
 }
 
+impl Violation {
+    /// What stands behind the last of so many violations where there are more.
+    #[must_use]
+    pub fn more(listed: usize) -> Self {
+        Self {
+            instance_path: String::new(),
+            schema_path: "#/maxViolations".to_owned(),
+            keyword: "maxViolations".to_owned(),
+            params: json!({"limit": listed}),
+            message: format!("must NOT have more violations than the {listed} that are listed"),
+        }
+    }
+
+    /// Keeps as many as are listed, and says if there are more.
+    pub(crate) fn limit(violations: &mut Vec<Self>, more: bool) {
+        if more || violations.len() > MAX_VIOLATIONS {
+            violations.truncate(MAX_VIOLATIONS);
+            violations.push(Self::more(violations.len()));
+        }
+    }
+}
+
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "data{} {}", self.instance_path, self.message)
@@ -32,7 +58,7 @@ impl fmt::Display for Violation {
 pub struct Invalid {
     /// What the value should have been, for example `Intent`.
     pub name: &'static str,
-    /// What is wrong, in the order that the contract fixes; never empty.
+    /// What is wrong, in the order that the contract fixes; never empty, and never many: see [`Violation::more`].
     pub violations: Vec<Violation>,
 }
 

@@ -3,7 +3,7 @@
 //!
 //! No I/O happens here. A value enters with [`parse_json`] and [`decode`], and leaves with
 //! [`encode`]; whatever a gate refuses, it refuses with [`Invalid`], whose violations read exactly
-//! as Ajv 8 would report them.
+//! as Ajv 8 would report them, up to [`MAX_VIOLATIONS`].
 
 mod artifact;
 mod boundary;
@@ -16,6 +16,7 @@ mod invalid;
 mod json;
 mod plan;
 mod schema;
+mod shorten;
 mod status;
 mod storable;
 mod timestamp;
@@ -29,7 +30,7 @@ pub use canonical::{canonical_json, sha256_hex};
 pub use clock::now;
 pub use ids::{ContentHash, IntentId, MAX_ID_BYTES, RunId, StepId, WorkflowId, request_id};
 pub use intent::{Intent, RunRequest};
-pub use invalid::{Invalid, Violation};
+pub use invalid::{Invalid, MAX_VIOLATIONS, Violation};
 pub use json::{JsonError, MAX_DEPTH, MAX_STORED_DEPTH, parse_json, parse_stored_json, read_json};
 pub use plan::{Plan, PlanOrderError, ToolCall};
 pub use schema::Schema;

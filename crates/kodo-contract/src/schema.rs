@@ -6,13 +6,15 @@ use jsonschema::{
 };
 use serde_json::{Value, json};
 
-use crate::{Violation, wording::explain};
+use crate::{MAX_VIOLATIONS, Violation, shorten::Lists, wording::explain};
 
 /// The compiled schema of a boundary type.
 #[derive(Debug)]
 pub struct Schema {
     document: Value,
     validator: Validator,
+    /// What keeps a long list of mistakes short before anything is made of each.
+    lists: Lists,
 }
 
 /// The schema in the file at `$path`, compiled on first use.
@@ -24,10 +26,6 @@ macro_rules! boundary_schema {
     }};
 }
 pub(crate) use boundary_schema;
-
-/// How many violations are reported: more than anybody reads, so few that a body of 1 MiB full of
-/// mistakes does not become an answer of 100.
-const MAX_VIOLATIONS: usize = 10_000;
 
 /// Where a violation stands among the others: for each level from the root down, a [`Class`] and an
 /// index in it.
@@ -53,9 +51,11 @@ impl Schema {
             .with_draft(Draft::Draft202012)
             .build(&document)
             .expect("an embedded schema compiles");
+        let lists = Lists::compile(&document).expect("each part of an embedded schema compiles");
         Self {
             document,
             validator,
+            lists,
         }
     }
 
@@ -67,14 +67,25 @@ impl Schema {
 
     /// Everything that the schema finds wrong with `value`: `required` in schema order, then
     /// additional properties in the order sent, then the properties in schema order, on every
-    /// level. The first 10,000, to be exact.
+    /// level. Where that is more than [`MAX_VIOLATIONS`], the first of them and
+    /// [one that says so](Violation::more).
     #[must_use]
     pub fn violations(&self, value: &Value) -> Vec<Violation> {
+        let mut violations = self.one_more(value);
+        Violation::limit(&mut violations, false);
+        violations
+    }
+
+    /// The same, where there are too many with one that is too many.
+    pub(crate) fn one_more(&self, value: &Value) -> Vec<Violation> {
         // The common case allocates nothing.
         if self.validator.is_valid(value) {
             return Vec::new();
         }
-        let errors = self.validator.iter_errors(value);
+        let shortened = self.lists.shortened(value);
+        let errors = self
+            .validator
+            .iter_errors(shortened.as_ref().unwrap_or(value));
         let mut ranked: Vec<_> = errors.map(|error| (self.rank(&error), error)).collect();
         if ranked.is_empty() {
             // The validator would contradict itself. Should that ever be, the gate stays shut.
@@ -91,11 +102,10 @@ impl Schema {
         let mut violations = Vec::new();
         for (_, error) in &ranked {
             self.translate(error, &mut violations);
-            if violations.len() >= MAX_VIOLATIONS {
+            if violations.len() > MAX_VIOLATIONS {
                 break;
             }
         }
-        violations.truncate(MAX_VIOLATIONS);
         violations
     }
 
@@ -119,7 +129,7 @@ impl Schema {
                 push((json!({"missingProperty": name}), message));
             }
             AdditionalProperties { unexpected } => {
-                for name in unexpected.iter().take(MAX_VIOLATIONS) {
+                for name in unexpected.iter().take(MAX_VIOLATIONS + 1) {
                     let message = "must NOT have additional properties".to_owned();
                     push((json!({"additionalProperty": name}), message));
                 }
@@ -242,14 +252,53 @@ mod tests {
     }
 
     #[test]
-    fn a_body_full_of_mistakes_gets_an_answer_of_bounded_size() {
+    fn of_a_body_full_of_mistakes_the_first_are_listed_and_one_says_that_there_are_more() {
         let body = json!({"inputs": {}, "constraints": {}, "connectors": vec![1; 400_000]});
         let violations = Intent::schema().violations(&body);
-        assert_eq!(violations.len(), MAX_VIOLATIONS);
+        assert_eq!(violations.len(), MAX_VIOLATIONS + 1);
         assert_eq!(violations[0].keyword, "required");
         assert_eq!(
             violations[MAX_VIOLATIONS - 1].instance_path,
-            "/connectors/9998"
+            format!("/connectors/{}", MAX_VIOLATIONS - 2)
+        );
+        assert_eq!(violations[MAX_VIOLATIONS], Violation::more(MAX_VIOLATIONS));
+        let keys: serde_json::Map<_, _> =
+            (0..100_000).map(|n| (format!("k{n}"), json!(1))).collect();
+        let violations = RunRequest::schema().violations(&Value::Object(keys));
+        assert_eq!(violations.len(), MAX_VIOLATIONS + 1);
+        assert_eq!(violations[MAX_VIOLATIONS], Violation::more(MAX_VIOLATIONS));
+    }
+
+    #[test]
+    fn exactly_as_many_mistakes_as_are_listed_are_all_there_are() {
+        let body = json!({
+            "goal": "g", "inputs": {}, "constraints": {}, "connectors": vec![1; MAX_VIOLATIONS]
+        });
+        let violations = Intent::schema().violations(&body);
+        assert_eq!(violations.len(), MAX_VIOLATIONS);
+        assert!(violations.iter().all(|it| it.keyword == "type"));
+    }
+
+    #[test]
+    fn good_items_between_bad_ones_do_not_shift_them() {
+        let items: Vec<Value> = (0..1000)
+            .map(|n| if n % 3 == 2 { json!(n) } else { json!("good") })
+            .collect();
+        let body = json!({"goal": "g", "inputs": {}, "constraints": {}, "connectors": items});
+        let violations = Intent::schema().violations(&body);
+        let paths: Vec<_> = violations.iter().map(|it| &it.instance_path).collect();
+        assert_eq!(paths[0], "/connectors/2");
+        assert_eq!(paths[99], "/connectors/299");
+        assert_eq!(paths[100], "");
+    }
+
+    #[test]
+    fn a_list_that_is_too_long_is_still_said_to_be() {
+        let body = json!({"source": {"kind": "live"}, "toolCalls": vec![1; 1000]});
+        let violations = Plan::schema().violations(&body);
+        assert!(
+            violations.iter().any(|it| it.keyword == "maxItems"),
+            "{violations:?}"
         );
     }
 

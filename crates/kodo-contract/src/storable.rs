@@ -23,7 +23,7 @@ const MAX_DIGITS_AFTER: u64 = 16_383;
 const MAX_VIOLATIONS: usize = 16;
 
 /// What is wrong with a value in the eyes of Postgres, in document order; nothing, as a rule, and
-/// never more than the first few.
+/// never more than the first few, with [one that says so](Violation::more).
 ///
 /// The keyword is always `storable`; `params.reason` says what it is about:
 ///
@@ -33,13 +33,21 @@ const MAX_VIOLATIONS: usize = 16;
 /// - `numbers`: the first number that brings the document over [`MAX_NUMBER_BYTES`].
 #[must_use]
 pub fn check_storable(value: &Value) -> Vec<Violation> {
+    let (mut violations, more) = find_unstorable(value);
+    Violation::limit(&mut violations, more);
+    violations
+}
+
+/// The first few, and whether there are more.
+pub(crate) fn find_unstorable(value: &Value) -> (Vec<Violation>, bool) {
     let mut check = Check {
         path: String::new(),
         number_bytes: 0,
         violations: Vec::new(),
+        more: false,
     };
     check.value(value);
-    check.violations
+    (check.violations, check.more)
 }
 
 /// Whether `serde_json` gives this key a meaning of its own: it passes exact numbers and raw values
@@ -57,6 +65,7 @@ struct Check {
     path: String,
     number_bytes: u64,
     violations: Vec<Violation>,
+    more: bool,
 }
 
 impl Check {
@@ -133,6 +142,7 @@ impl Check {
 
     fn violation(&mut self, params: Value, message: String) {
         if self.violations.len() == MAX_VIOLATIONS {
+            self.more = true;
             return;
         }
         self.violations.push(Violation {
@@ -197,7 +207,8 @@ mod tests {
         let key = "k".repeat(400_000);
         let nuls = vec![r#""\u0000""#; 50_000].join(",");
         let found = found(&format!(r#"{{"{key}":[{nuls}]}}"#));
-        assert_eq!(found.len(), MAX_VIOLATIONS);
+        assert_eq!(found.len(), MAX_VIOLATIONS + 1);
+        assert_eq!(found[MAX_VIOLATIONS].0, "", "the one that says so");
     }
 
     #[test]
