@@ -36,4 +36,4 @@ pub use config::{ApiToken, ServerConfig, origins_of};
 pub use engine::{CrashDemoError, Runs};
 pub use readiness::Readiness;
 pub use routes::{Route, admin_router, admin_routes, product_router, product_routes};
-pub use serve::serve;
+pub use serve::{Shutdown, serve};

@@ -13,6 +13,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
@@ -32,20 +33,47 @@ const MAX_ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// How long aborted connections may take to let go: each does so at its next poll.
 const ABORT_TIME: Duration = Duration::from_millis(500);
 
-/// Serves until `shutdown` is cancelled, and then until every connection has ended, for at most `grace`.
+/// How long a request that came in the last moment of a drain may take: it is a probe, or it is refused.
+const LAST_ANSWER: Duration = Duration::from_millis(500);
+
+/// The way out of a process, in two steps, for all of its servers. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown {
+    draining: CancellationToken,
+    drained: CancellationToken,
+}
+
+impl Shutdown {
+    /// Of a process that is not on its way out.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The process takes no more work. Its ports go on answering, so that whoever asks is told so.
+    pub fn begin(&self) {
+        self.draining.cancel();
+    }
+
+    /// The process has done what it will do. Its ports close as soon as the requests from before the drain are answered.
+    pub fn finish(&self) {
+        self.begin();
+        self.drained.cancel();
+    }
+}
+
+/// Serves until the process drains and beyond that until it has drained.
 ///
-/// On shutdown the port closes at once and so does every idle connection; a request that is being served is finished
-/// and its connection closed. After `grace` what is left is cut off: a half-sent body or a slow reader holds the exit
-/// no longer than that.
+/// When the drain begins, every idle connection is closed; a request that is being served is finished and its
+/// connection closed. New connections are still taken, for one request each: a load balancer learns from `/readyz` that
+/// it is to look elsewhere, where a closed port would look like a crash; what would be work is for the routes to
+/// refuse. The port closes when [`Shutdown::finish`] is called and the requests from before the drain have been
+/// answered. `grace` after the drain began what is left of them is cut off: a half-sent body or a slow reader holds the
+/// exit no longer than that.
 ///
 /// One connection's failure is never another's: a panic ends its own task, and a refused `accept` (out of file
 /// descriptors, say) is retried.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    shutdown: CancellationToken,
-    grace: Duration,
-) {
+pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown, grace: Duration) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
@@ -54,56 +82,77 @@ pub async fn serve(
         // A client that has sent its request and closes its side still gets its answer (`printf … | nc -N`). It also
         // means that a client which hangs up does not cut a handler off between a commit and what follows it.
         .half_close(true);
-    let connections = TaskTracker::new();
     let abort = CancellationToken::new();
+    // Child tokens, so that polling one does not contend with every other connection.
+    let connect = |http: &http1::Builder, socket, closing: &CancellationToken| {
+        let (closing, abort) = (closing.child_token(), abort.child_token());
+        connection(http.clone(), socket, router.clone(), closing, abort)
+    };
 
+    let before = TaskTracker::new();
+    tokio::select! {
+        biased;
+        () = shutdown.draining.cancelled() => {}
+        never = accept(&listener, |socket| {
+            before.spawn(connect(&http, socket, &shutdown.draining));
+        }) => match never {},
+    }
+
+    let deadline = Instant::now() + grace;
+    before.close();
+    let ended = async {
+        shutdown.drained.cancelled().await;
+        let _ = timeout_at(deadline, before.wait()).await;
+    };
+    let during = TaskTracker::new();
+    let closed = CancellationToken::new();
+    http.keep_alive(false);
+    tokio::select! {
+        biased;
+        // First, so that whoever is connected by then is not reset.
+        never = accept(&listener, |socket| {
+            during.spawn(connect(&http, socket, &closed));
+        }) => match never {},
+        () = ended => {}
+    }
+
+    drop(listener);
+    closed.cancel();
+    during.close();
+    let last = deadline.max(Instant::now() + LAST_ANSWER);
+    let _ = timeout_at(last, during.wait()).await;
+    let left = before.len() + during.len();
+    if left > 0 {
+        tracing::warn!(
+            connections = left,
+            grace_ms = grace.as_millis() as u64,
+            "cutting off connections that outlasted the grace period"
+        );
+        abort.cancel();
+        let both = async { tokio::join!(before.wait(), during.wait()) };
+        let _ = tokio::time::timeout(ABORT_TIME, both).await;
+    }
+}
+
+/// Takes connections for as long as it is polled.
+async fn accept(listener: &TcpListener, mut take: impl FnMut(TcpStream)) -> Infallible {
     let mut pause = Duration::ZERO;
     loop {
-        let accepted = tokio::select! {
-            biased;
-            () = shutdown.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
+        match listener.accept().await {
             Ok((socket, _)) => {
                 pause = Duration::ZERO;
                 // Answers are small and complete: waiting to fill a packet only delays them.
                 let _ = socket.set_nodelay(true);
-                // Child tokens, so that polling one does not contend with every other connection.
-                connections.spawn(connection(
-                    http.clone(),
-                    socket,
-                    router.clone(),
-                    shutdown.child_token(),
-                    abort.child_token(),
-                ));
+                take(socket);
             }
             // The client was gone before we came to it.
             Err(error) if is_clients(&error) => {}
             Err(error) => {
                 pause = (pause * 2).clamp(Duration::from_millis(10), MAX_ACCEPT_PAUSE);
                 tracing::warn!(%error, pause_ms = pause.as_millis() as u64, "cannot accept connections");
-                tokio::select! {
-                    () = shutdown.cancelled() => break,
-                    () = tokio::time::sleep(pause) => {}
-                }
+                tokio::time::sleep(pause).await;
             }
         }
-    }
-
-    drop(listener);
-    connections.close();
-    if tokio::time::timeout(grace, connections.wait())
-        .await
-        .is_err()
-    {
-        tracing::warn!(
-            connections = connections.len(),
-            grace_ms = grace.as_millis() as u64,
-            "cutting off connections that outlasted the grace period"
-        );
-        abort.cancel();
-        let _ = tokio::time::timeout(ABORT_TIME, connections.wait()).await;
     }
 }
 
@@ -121,7 +170,7 @@ async fn connection(
     http: http1::Builder,
     socket: TcpStream,
     router: Router,
-    shutdown: CancellationToken,
+    closing: CancellationToken,
     abort: CancellationToken,
 ) {
     let unread = Unread::default();
@@ -145,7 +194,7 @@ async fn connection(
     let ended = tokio::select! {
         biased;
         ended = connection.as_mut() => ended,
-        () = shutdown.cancelled() => {
+        () = closing.cancelled() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 biased;

@@ -11,13 +11,14 @@ use axum::http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use kodo_artifacts::Shelf;
 use kodo_contract::{RunId, WorkflowId};
-use kodo_server::{App, CrashDemoError, Readiness, Runs, ServerConfig, origins_of, product_router};
+use kodo_server::{
+    App, CrashDemoError, Readiness, Runs, ServerConfig, Shutdown, origins_of, product_router,
+};
 use kodo_store::{DatabaseConfig, Store};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 /// An engine of flags.
@@ -143,7 +144,7 @@ pub(crate) async fn ask(
 /// A server on a port of its own.
 pub(crate) struct Server {
     pub(crate) address: std::net::SocketAddr,
-    pub(crate) shutdown: CancellationToken,
+    pub(crate) shutdown: Shutdown,
     pub(crate) task: JoinHandle<()>,
 }
 
@@ -151,7 +152,7 @@ impl Server {
     pub(crate) async fn start(router: Router, grace: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let shutdown = CancellationToken::new();
+        let shutdown = Shutdown::new();
         let task = tokio::spawn(kodo_server::serve(
             listener,
             router,

@@ -7,12 +7,12 @@ use std::time::Duration;
 use anyhow::Context;
 use kodo_artifacts::Shelf;
 use kodo_server::{
-    ApiToken, App, Readiness, ServerConfig, admin_router, origins_of, product_router, serve,
+    ApiToken, App, Readiness, ServerConfig, Shutdown, admin_router, origins_of, product_router,
+    serve,
 };
 use kodo_store::Store;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::boot::boot;
 use crate::ports::Ports;
@@ -51,17 +51,17 @@ pub(crate) async fn run_on(settings: Settings, ports: Ports) -> anyhow::Result<E
         readiness.clone(),
     );
     tracing::info!(product = %address, admin = %ports.admin.local_addr()?, "listening");
-    let stop = CancellationToken::new();
+    let shutdown = Shutdown::new();
     let product = tokio::spawn(serve(
         ports.product,
         product_router(&app),
-        stop.clone(),
+        shutdown.clone(),
         settings.drain_grace,
     ));
     let admin = tokio::spawn(serve(
         ports.admin,
         admin_router(&app),
-        stop.clone(),
+        shutdown.clone(),
         settings.drain_grace,
     ));
 
@@ -95,7 +95,13 @@ pub(crate) async fn run_on(settings: Settings, ports: Ports) -> anyhow::Result<E
                 None => true,
             }
         };
-        stop.cancel();
+        shutdown.begin();
+        // Both ports answer for as long as a step is at work, or a request.
+        let engine = async {
+            let quiet = engine.await;
+            shutdown.finish();
+            quiet
+        };
         let (quiet, product, admin) = tokio::join!(engine, product, admin);
         if !quiet {
             tracing::warn!(

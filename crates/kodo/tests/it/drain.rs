@@ -52,11 +52,6 @@ async fn a_drain_lets_the_running_step_finish_and_leaves_the_rest_for_the_next_s
     tool_begun(&trace).await;
     world.service.signal(Signal::TERM).expect("SIGTERM");
     draining(&world).await;
-    let refused = world.client.post("/intents", OTHER_INTENT).await;
-    assert!(
-        refused.is_err() || refused.is_ok_and(|answer| answer.status == 503),
-        "a draining service takes no work"
-    );
     let exit = world.service.wait(EXIT).await.expect("an exit");
     assert_eq!(exit.code(), Some(0), "{}", world.service.log());
     let steps: Vec<String> = step_versions(&world, &run).await.into_keys().collect();
@@ -76,6 +71,54 @@ async fn a_drain_lets_the_running_step_finish_and_leaves_the_rest_for_the_next_s
     let view = world.ended(&run).await;
     assert_eq!(view["status"], "succeeded");
     assert_eq!(view["steps"].as_array().map(Vec::len), Some(4));
+}
+
+#[tokio::test]
+async fn a_draining_service_says_so_answers_questions_and_takes_no_work() {
+    let (mut world, trace) = world_with("drain_says_so", &[("SBX_MOCK_DELAY_MS", 3000)]).await;
+    let intent = world.intent(OTHER_INTENT).await;
+    let run = world.run(&intent).await;
+    tool_begun(&trace).await;
+    world.service.signal(Signal::TERM).expect("SIGTERM");
+    draining(&world).await;
+
+    let asked = async |path: &str| world.client.get(path).await.expect("an answer");
+    let ready = asked("/readyz").await;
+    assert_eq!(ready.status, 503);
+    assert_eq!(
+        ready.json(),
+        serde_json::json!({"ready": false, "checks": {
+            "appDatabase": "ok", "systemDatabase": "ok", "migrations": "ok", "engine": "ok", "draining": "yes"
+        }})
+    );
+    let admin = kodo_harness::Client::new(world.service.admin_port);
+    assert_eq!(admin.get("/readyz").await.expect("an answer").status, 503);
+    assert_eq!(asked("/healthz").await.status, 200);
+    assert_eq!(
+        asked(&format!("/runs/{run}")).await.json()["status"],
+        "running"
+    );
+    for (path, body) in [
+        ("/intents".to_owned(), OTHER_INTENT),
+        (format!("/intents/{intent}/run"), ""),
+        ("/crashdemo?wf=late".to_owned(), ""),
+    ] {
+        let refused = world.client.post(&path, body).await.expect("an answer");
+        assert_eq!(
+            (refused.status, refused.text()),
+            (503, r#"{"error":"unavailable"}"#.to_owned())
+        );
+        assert_eq!(refused.header("retry-after"), Some("1"), "{path}");
+    }
+    let exit = world.service.wait(EXIT).await.expect("an exit");
+    assert_eq!(exit.code(), Some(0), "{}", world.service.log());
+    for (what, expected) in [
+        ("SELECT count(*) FROM app.intents", 1),
+        ("SELECT count(*) FROM app.runs", 1),
+        ("SELECT count(*) FROM app.marks", 0),
+    ] {
+        assert_eq!(world.count(what).await, expected, "{what}");
+    }
 }
 
 #[tokio::test]
