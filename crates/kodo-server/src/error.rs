@@ -44,8 +44,12 @@ pub(crate) enum ApiError {
     WfTooLong,
     #[error("wf must be percent-encoded UTF-8 without U+0000")]
     WfUnreadable,
+    /// With what is wrong with it, for the log: the contract pins the answer.
     #[error("invalid json")]
-    InvalidJson,
+    InvalidJson(String),
+    /// No JSON as it is, because it was compressed on the way.
+    #[error("invalid json")]
+    EncodedBody(Box<Violation>),
     #[error(transparent)]
     Invalid(#[from] Invalid),
     #[error("invalid request body")]
@@ -84,7 +88,8 @@ impl ApiError {
             | Self::WfRequired
             | Self::WfTooLong
             | Self::WfUnreadable
-            | Self::InvalidJson
+            | Self::InvalidJson(_)
+            | Self::EncodedBody(_)
             | Self::Invalid(_)
             | Self::BrokenBody
             | Self::BadIdempotencyKey => StatusCode::BAD_REQUEST,
@@ -102,6 +107,7 @@ impl ApiError {
     fn details(&self) -> Option<&[Violation]> {
         match self {
             Self::Invalid(invalid) => Some(&invalid.violations),
+            Self::EncodedBody(violation) => Some(std::slice::from_ref(&**violation)),
             _ => None,
         }
     }
@@ -146,6 +152,7 @@ impl IntoResponse for ApiError {
         }
         if let Self::Unavailable(cause)
         | Self::Internal(cause)
+        | Self::InvalidJson(cause)
         | Self::ArtifactGone(cause)
         | Self::ArtifactDamaged(cause) = self
         {

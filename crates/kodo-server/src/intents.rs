@@ -3,7 +3,7 @@
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use kodo_contract::{Intent, IntentId, decode, parse_json};
+use kodo_contract::{Intent, IntentId, decode};
 use kodo_store::Idempotency;
 use serde::Serialize;
 
@@ -25,7 +25,7 @@ pub(crate) async fn create(State(app): State<App>, request: Request) -> Result<R
     let key = idempotency::key(&head.headers)?;
     let bytes = body::read(body, app.config().body_timeout).await?;
 
-    let value = parse_json(&bytes).map_err(|_| ApiError::InvalidJson)?;
+    let value = body::json(&bytes, &head.headers)?;
     let intent: Intent = decode(&value)?;
 
     // The id is made before the insert: the stored answer of an idempotency key contains it.

@@ -1,10 +1,10 @@
 //! `POST /intents/:id/run` and `GET /runs/:id`.
 
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
-use kodo_contract::{IntentId, RunId, RunRequest, RunView, WorkflowId, decode, encode, parse_json};
+use kodo_contract::{IntentId, RunId, RunRequest, RunView, WorkflowId, decode, encode};
 use kodo_store::{Idempotency, Write};
 use serde::Serialize;
 
@@ -38,20 +38,22 @@ pub(crate) async fn create(State(app): State<App>, request: Request) -> Result<R
     let key = idempotency::key(&head.headers)?;
     let bytes = body::read(body, app.config().body_timeout).await?;
     let intent_id = intent_id.ok_or(ApiError::IntentNotFound)?;
-    app.in_time(accept(&app, intent_id, key, bytes)).await
+    app.in_time(accept(&app, intent_id, key, &head.headers, bytes))
+        .await
 }
 
 async fn accept(
     app: &App,
     intent_id: IntentId,
     key: Option<&str>,
+    headers: &HeaderMap,
     bytes: Bytes,
 ) -> Result<Response, ApiError> {
     // Before the body is judged: a client with a wrong id is told about the id, whatever it sent.
     if !app.store().intent_exists(&intent_id).await? {
         return Err(ApiError::IntentNotFound);
     }
-    let request = parse_request(&bytes)?;
+    let request = parse_request(&bytes, headers)?;
 
     let run_id = RunId::generate();
     let workflow_id = run_id.workflow_id();
@@ -98,11 +100,11 @@ async fn accept(
 }
 
 /// A body of no bytes means `{}`.
-fn parse_request(bytes: &[u8]) -> Result<RunRequest, ApiError> {
+fn parse_request(bytes: &[u8], headers: &HeaderMap) -> Result<RunRequest, ApiError> {
     if bytes.is_empty() {
         return Ok(RunRequest::default());
     }
-    let value = parse_json(bytes).map_err(|_| ApiError::InvalidJson)?;
+    let value = body::json(bytes, headers)?;
     Ok(decode(&value)?)
 }
 
@@ -136,13 +138,19 @@ mod tests {
 
     #[test]
     fn no_bytes_are_an_empty_request_and_blanks_are_no_json() {
-        assert_eq!(parse_request(b"").unwrap(), RunRequest::default());
-        assert_eq!(parse_request(b" {} ").unwrap(), RunRequest::default());
+        let none = HeaderMap::new();
+        assert_eq!(parse_request(b"", &none).unwrap(), RunRequest::default());
+        assert_eq!(
+            parse_request(b" {} ", &none).unwrap(),
+            RunRequest::default()
+        );
         for broken in [&b" "[..], b"\n", b"{", b"{}{}", b"\xef\xbb\xbf{}"] {
-            let error = parse_request(broken).unwrap_err();
+            let error = parse_request(broken, &none).unwrap_err();
             assert_eq!(error.to_string(), "invalid json", "{broken:?}");
         }
-        let error = parse_request(br#"{"traceId":1}"#).unwrap_err().to_string();
+        let error = parse_request(br#"{"traceId":1}"#, &none)
+            .unwrap_err()
+            .to_string();
         assert!(
             error.starts_with("invalid RunRequest: data/traceId "),
             "{error}"

@@ -5,10 +5,10 @@
 pub enum StoreError {
     /// The server cannot be reached, is starting or stopping, or had no connection to spare in time. Nothing
     /// is known to be wrong with the request: it may be tried again.
-    #[error("the database is unavailable: {0}")]
+    #[error("the database is unavailable: {}", Plain(.0))]
     Unavailable(sqlx::Error),
     /// The server refused the statement. Trying again gives the same answer.
-    #[error("the database refused: {0}")]
+    #[error("the database refused: {}", Plain(.0))]
     Refused(sqlx::Error),
     /// The product database belongs to another system database, which is still there. Work that was begun from there
     /// would be done again.
@@ -43,14 +43,32 @@ impl StoreError {
         }
     }
 
-    /// Whether the server answered and does not let this role in, or not do this. Weather to a run that is
+    /// Whether the server answered and does not let this role in, or not do this, or not with the TLS that is wanted. Weather to a run that is
     /// under way, since an operator can mend it; an error to say at once to whoever starts the service.
     pub fn is_denied(&self) -> bool {
         match self {
+            // A handshake that was broken off is another matter: the server may be going down.
+            Self::Unavailable(sqlx::Error::Tls(error)) => !error.is::<std::io::Error>(),
             Self::Unavailable(sqlx::Error::Database(error)) => error
                 .code()
                 .is_some_and(|code| code.starts_with("28") || code == "42501"),
             _ => false,
+        }
+    }
+}
+
+/// The driver's error in words for whoever runs the service: without the driver's own, and without the line of Postgres's
+/// source code.
+struct Plain<'a>(&'a sqlx::Error);
+
+impl std::fmt::Display for Plain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            sqlx::Error::Database(error) => f.write_str(error.message()),
+            sqlx::Error::Io(error) => error.fmt(f),
+            sqlx::Error::Tls(error) => write!(f, "TLS is wanted (DB_SSLMODE), and {error}"),
+            sqlx::Error::PoolTimedOut => f.write_str("no connection was to be had in time"),
+            other => other.fmt(f),
         }
     }
 }
@@ -96,6 +114,18 @@ fn is_weather(error: &sqlx::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_without_the_tls_that_is_wanted_denies_and_one_that_breaks_off_does_not() {
+        let tls = |error| StoreError::from(sqlx::Error::Tls(error));
+        let none = tls("server does not support TLS".into());
+        assert!(none.is_denied());
+        assert_eq!(
+            none.to_string(),
+            "the database is unavailable: TLS is wanted (DB_SSLMODE), and server does not support TLS"
+        );
+        assert!(!tls(Box::new(std::io::Error::other("reset"))).is_denied());
+    }
 
     #[test]
     fn a_lost_connection_is_weather_and_a_missing_row_is_not() {

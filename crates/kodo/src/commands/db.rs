@@ -39,6 +39,8 @@ pub(crate) async fn run(settings: &Settings, command: DbCommand) -> anyhow::Resu
             println!("db: schema app of {} is up to date", settings.app.database);
         }
         DbCommand::Seed => {
+            // That there is none, or that it does not let us in, is nothing that a migration mends.
+            settings.app.connect("kodo-seed").await?;
             let store = Store::new(&settings.app, 2);
             store
                 .seed()

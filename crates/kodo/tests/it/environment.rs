@@ -334,6 +334,41 @@ async fn a_database_that_does_not_come_ends_the_start_and_says_where_it_was_look
 }
 
 #[tokio::test]
+async fn a_server_that_denies_ends_the_start_at_once_and_in_plain_words() {
+    let server = server();
+    let port = server.port.to_string();
+    let environment = |more: [(&'static str, &'static str); 1]| {
+        let mut all = vec![
+            ("PORT", "0"),
+            ("ADMIN_PORT", "0"),
+            ("DB_PORT", port.as_str()),
+            ("DB_CONNECT_TIMEOUT_MS", "30000"),
+        ];
+        all.extend(more);
+        all
+    };
+    for (setting, said) in [
+        (
+            ("DB_PASSWORD", "wrong"),
+            "password authentication failed for user \"postgres\"",
+        ),
+        (
+            ("DB_SSLMODE", "require"),
+            "TLS is wanted (DB_SSLMODE), and server does not support TLS",
+        ),
+    ] {
+        let ended = kodo(&["serve"], &environment([setting])).await;
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.took.as_secs() < 10, "{ended:?}");
+        let last = ended.stderr.lines().last().expect("a line");
+        assert!(
+            last.contains(" answered, but: ") && last.ends_with(said),
+            "{last}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn the_database_of_a_later_version_is_left_alone() {
     let databases = TestDatabases::one(&program(), &server(), "environment_newer")
         .await
