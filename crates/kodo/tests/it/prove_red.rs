@@ -368,6 +368,8 @@ async fn a_person_is_shown_a_few_of_many_and_a_program_all() {
               scripts/db/psql-both.sh -c 'SELECT * FROM app.invariant_marks_match_workflows'
     ");
     assert!(told.stdout.ends_with("\n1 of 15 invariants is violated.\n"));
+    // At the end of the screen, behind those that hold.
+    assert!(!told.stdout[at..].contains("\nholds "), "{}", told.stdout);
     let found = proof(&world).await;
     let rows = &invariant(&found, "marks_match_workflows")["violations"];
     assert_eq!(rows.as_array().map(Vec::len), Some(12));

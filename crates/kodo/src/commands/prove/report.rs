@@ -91,31 +91,60 @@ pub(super) fn json(proof: &Proof) -> String {
     serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"
 }
 
+/// So many of what a view counts, which names them in the plural.
+fn counted(number: i64, units: &str) -> String {
+    if number != 1 {
+        return format!("{number} {units}");
+    }
+    if units.contains(" and ") {
+        return format!("1 of {units}");
+    }
+    // `workflows of runs`, `unfinished runs`.
+    let (counted, rest) = units.split_at(units.find(" of ").unwrap_or(units.len()));
+    format!("1 {}{rest}", counted.strip_suffix('s').unwrap_or(counted))
+}
+
 /// For people.
 pub(super) fn text(proof: &Proof) -> String {
     let say = Say::new();
     let mut text = head(proof);
-    for (invariant, rows) in &proof.found {
-        let mark = match rows.holds() {
-            true => say.good("holds     "),
-            false => say.bad("VIOLATED  "),
+    // Those that are violated come last: on a screen the end is what one sees.
+    let (hold, violated): (Vec<_>, Vec<_>) = proof.found.iter().partition(|(_, rows)| rows.holds());
+    for (invariant, rows) in hold.into_iter().chain(violated) {
+        let looked_at = counted(invariant.looked_at, &invariant.units);
+        let mark = match (rows.holds(), invariant.looked_at) {
+            // True, and no evidence of anything.
+            (true, 0) => say.dim("holds     "),
+            (true, _) => say.good("holds     "),
+            (false, _) => say.bad("VIOLATED  "),
         };
         let sentence = wrapped(&invariant.sentence).join(&format!("\n{INDENT}"));
         // Writing to a String never fails, here and below.
         let _ = writeln!(text, "\n{mark}{sentence}");
-        let _ = writeln!(
-            text,
-            "{INDENT}{} in {} {}",
-            found(rows),
-            invariant.looked_at,
-            invariant.units
-        );
+        let _ = match invariant.looked_at {
+            0 if rows.holds() => writeln!(text, "{INDENT}of nothing: {looked_at}"),
+            _ => writeln!(text, "{INDENT}{} in {looked_at}", found(rows)),
+        };
         list(&mut text, rows, Verdict::Violation);
         list(&mut text, rows, Verdict::Waiting);
         let _ = writeln!(text, "{INDENT}{}", say.dim(&query(&invariant.name)));
     }
     let all = proof.found.len();
+    let seen = proof
+        .found
+        .iter()
+        .filter(|(it, _)| it.looked_at > 0)
+        .count();
     let _ = match proof.violated() {
+        0 if seen == 0 => writeln!(
+            text,
+            "\nAll {all} invariants hold, of nothing: there are no rows to look at."
+        ),
+        0 if seen < all => writeln!(
+            text,
+            "\nAll {all} invariants hold, {} of them of nothing.",
+            all - seen
+        ),
         0 => writeln!(text, "\nAll {all} invariants hold."),
         1 => writeln!(text, "\n1 of {all} invariants is violated."),
         more => writeln!(text, "\n{more} of {all} invariants are violated."),
@@ -199,4 +228,23 @@ fn wrapped(sentence: &str) -> Vec<String> {
         }
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_of_a_kind_is_not_said_in_the_plural() {
+        for (number, units, said) in [
+            (0, "runs", "0 runs"),
+            (1, "runs", "1 run"),
+            (2, "runs", "2 runs"),
+            (1, "unfinished runs", "1 unfinished run"),
+            (1, "workflows of runs", "1 workflow of runs"),
+            (1, "steps and checkpoints", "1 of steps and checkpoints"),
+        ] {
+            assert_eq!(counted(number, units), said);
+        }
+    }
 }
