@@ -155,6 +155,11 @@ pub(crate) struct Settings {
     pub(crate) demo_port: u16,
     /// The same for its admin API.
     pub(crate) demo_admin_port: u16,
+    /// What the service of a demonstration that brings everything itself listens on: a flag alone moves it, since an
+    /// exported `PORT` is another service's.
+    pub(crate) own_port: u16,
+    /// The same for its admin API.
+    pub(crate) own_admin_port: u16,
     /// The bearer token, if one is wanted.
     pub(crate) api_token: Option<String>,
     /// The product database.
@@ -230,6 +235,8 @@ impl Settings {
             admin_port: flags.admin_port().number(0, u16::MAX)?,
             demo_port: flags.port().or_unset(0)?,
             demo_admin_port: flags.admin_port().or_unset(0)?,
+            own_port: flags.port().by_flag_or(0)?,
+            own_admin_port: flags.admin_port().by_flag_or(0)?,
             api_token,
             system: server.with_database(flags.sys_db_name().database()?),
             app: server,
@@ -424,6 +431,15 @@ impl Raw {
         }
     }
 
+    /// The number that a flag gave, or another one.
+    fn by_flag_or(&self, otherwise: u16) -> anyhow::Result<u16> {
+        if self.by_flag {
+            self.number(0, u16::MAX)
+        } else {
+            Ok(otherwise)
+        }
+    }
+
     fn filled(self, accepted: &str) -> anyhow::Result<String> {
         if self.value.is_empty() || self.value.contains('\0') {
             return self.refuse(accepted);
@@ -474,6 +490,17 @@ mod tests {
         );
         assert!(refused(flags("65536")).contains("65535"));
         assert!(refused(flags("-1")).contains("65535"));
+    }
+
+    #[test]
+    fn a_flag_moves_the_ports_of_every_demonstration() {
+        let flags = Flags {
+            port: Some("4001".to_owned()),
+            ..Flags::default()
+        };
+        let settings = Settings::load(&flags).unwrap();
+        assert_eq!((settings.demo_port, settings.own_port), (4001, 4001));
+        assert_eq!(settings.own_admin_port, 0);
     }
 
     #[test]

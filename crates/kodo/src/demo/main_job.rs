@@ -50,8 +50,8 @@ async fn story(settings: &Settings, databases: &Databases) -> anyhow::Result<()>
         .envs(databases.environment())
         .env("SBX_MOCK_DELAY_MS", TOOL_MS)
         .env("MAX_CONCURRENT_RUNS", RUNS);
-    options.port = settings.demo_port;
-    options.admin_port = settings.demo_admin_port;
+    options.port = settings.own_port;
+    options.admin_port = settings.own_admin_port;
     let (app, system) = (databases.app_pool(), databases.system_pool());
 
     say.line(&say.bold("Sisu Kodo: an intent becomes a durable run, and kill -9 costs nothing."));

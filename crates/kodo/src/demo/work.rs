@@ -127,8 +127,8 @@ async fn story(settings: &Settings, databases: &Databases) -> anyhow::Result<()>
         .env("SBX_MODE", "live")
         .env("SBX_PROVIDER", "process")
         .env("SBX_MIN_ISOLATION", "process");
-    options.port = settings.demo_port;
-    options.admin_port = settings.demo_admin_port;
+    options.port = settings.own_port;
+    options.admin_port = settings.own_admin_port;
     let app = databases.app_pool();
     let mut service = Service::start(&options).await?;
     let run = start(&service, say).await?;
