@@ -102,6 +102,8 @@ pub(crate) enum WorkflowCommand {
         output: Output,
     },
     /// One workflow
+    // As the task dbos:workflow:status calls it.
+    #[command(alias = "status")]
     Get {
         /// The workflow's id; a run's workflow has the run's id
         id: String,

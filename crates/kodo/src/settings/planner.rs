@@ -166,8 +166,10 @@ impl PlannerSettings {
     /// What to set.
     pub(crate) fn folder(&self) -> anyhow::Result<PathBuf> {
         let Some(dir) = &self.fixtures_dir else {
+            let here = std::env::current_dir().unwrap_or_default();
             bail!(
-                "there is no folder of fixtures: set OC_FIXTURES_DIR to one, or run this where fixtures/oc is"
+                "there is no folder of fixtures at {}: set OC_FIXTURES_DIR (or --oc-fixtures-dir) to one",
+                here.join("fixtures/oc").display()
             );
         };
         Ok(dir.clone())

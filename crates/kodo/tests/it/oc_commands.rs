@@ -142,3 +142,15 @@ async fn the_committed_fixtures_are_sound() {
     let verified = kodo(&["oc", "verify"], &[("OC_FIXTURES_DIR", dir)]).await;
     assert_eq!(verified.code, Some(0), "{verified:?}");
 }
+
+#[tokio::test]
+async fn where_no_fixtures_are_the_place_that_was_looked_at_is_named() {
+    // The tests run in the folder of their crate, which has none.
+    let looked_at = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/oc");
+    let ended = kodo(&["oc", "verify"], &[]).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(
+        ended.stderr.contains(looked_at) && ended.stderr.contains("OC_FIXTURES_DIR"),
+        "{ended:?}"
+    );
+}

@@ -179,3 +179,10 @@ async fn a_server_that_does_not_answer_is_an_error_of_one_line() {
         "{ended:?}"
     );
 }
+
+#[tokio::test]
+async fn a_workflow_can_be_asked_for_by_the_word_of_its_task() {
+    let ended = kodo(&["workflow", "status", "--help"], &[]).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.contains("kodo workflow get"), "{ended:?}");
+}
