@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 /// How many violations are listed: more than anybody reads, so few that a body of 1 MiB full of mistakes costs no more
 /// than one that is right.
-pub const MAX_VIOLATIONS: usize = 100;
+pub const MAX_VIOLATIONS: usize = 1000;
 
 /// One thing that is wrong with a value, in the form of Ajv 8.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 //! Lists without what nobody will be told about.
 //!
 //! The validator makes an error of every wrong item of a list before it hands out the first, some five hundred bytes
-//! each: half a million wrong items would be a quarter of a gigabyte, for a hundred lines of answer.
+//! each: half a million wrong items would be a quarter of a gigabyte, for a thousand lines of answer.
 
 use std::collections::BTreeMap;
 
