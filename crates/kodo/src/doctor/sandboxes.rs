@@ -53,7 +53,7 @@ pub(crate) async fn check(patient: &Patient) -> Vec<Finding> {
                 Finding::problem(check, why, PAGE.to_owned())
             }
             // Nobody relies on it: said all the same, since `auto` would take it.
-            Err(why) => Finding::skipped(check, why),
+            Err(why) => Finding::skipped(check, format!("optional, and not for use here: {why}")),
         });
     }
     findings
