@@ -1,19 +1,27 @@
 -- One product database is worked on from one system database. From a second one, every unfinished run would look as if
 -- nobody had begun it, and be done again.
 
--- The object id of the system database in this server; NULL until a service or a command binds the two. An id survives a
--- renaming and is not given again to a database that is made anew under the name, as long as the server is the same.
-ALTER TABLE app.instance ADD COLUMN system_database oid;
+-- Which system database of which server, and which product database these rows are in: a copy of it has them too. NULL until
+-- a service or a command binds them. Databases are known by object ids, which survive a renaming and are not given again.
+ALTER TABLE app.instance
+    ADD COLUMN server           text CHECK (server ~ '^[0-9]+$'),
+    ADD COLUMN product_database oid,
+    ADD COLUMN system_database  oid,
+    ADD CONSTRAINT instance_bound_whole CHECK (
+        (server IS NULL) = (system_database IS NULL) AND (server IS NULL) = (product_database IS NULL));
 
 CREATE VIEW app.invariant_one_system_database AS
 SELECT 'app.instance' AS subject,
-       format('is bound to the system database %s, and this is %s',
-              coalesce(d.datname, 'with the object id ' || i.system_database || ', which was dropped'), l.database) AS finding,
+       CASE WHEN p.datname <> current_database()
+            THEN format('is a copy of %s, and this is the system database of both, %s', p.datname, s.datname)
+            ELSE format('is bound to the system database %s, and this is %s', s.datname, l.database) END AS finding,
        NULL::interval AS allowed
 FROM app.instance i
+CROSS JOIN pg_control_system() c
 CROSS JOIN (SELECT DISTINCT r.database FROM app.engine_relations() r) l
-LEFT JOIN pg_database d ON d.oid = i.system_database
-WHERE i.system_database IS NOT NULL AND d.datname IS DISTINCT FROM l.database;
+JOIN pg_database s ON s.oid = i.system_database AND i.server = c.system_identifier::text
+LEFT JOIN pg_database p ON p.oid = i.product_database
+WHERE (p.datname <> current_database()) IS TRUE = (s.datname = l.database);
 COMMENT ON VIEW app.invariant_one_system_database IS
 'The product database belongs to one system database: the one that is looked at.';
 

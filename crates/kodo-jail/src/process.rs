@@ -36,23 +36,31 @@ impl HelperProcess {
         let mut child = command.spawn()?;
         // It holds the other end of the conversation, which must not stay open here.
         drop(command);
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        control.set_nonblocking(true)?;
-        for stream in [
-            stdout.as_ref().map(AsFd::as_fd),
-            stderr.as_ref().map(AsFd::as_fd),
-        ]
-        .into_iter()
-        .flatten()
-        {
+        let mut helper = Self {
+            control,
+            stdout: child.stdout.take(),
+            stderr: child.stderr.take(),
+            child,
+        };
+        match helper.do_not_block() {
+            Ok(()) => Ok(helper),
+            Err(error) => {
+                helper.end();
+                Err(error)
+            }
+        }
+    }
+
+    fn do_not_block(&self) -> io::Result<()> {
+        self.control.set_nonblocking(true)?;
+        let streams = [
+            self.stdout.as_ref().map(AsFd::as_fd),
+            self.stderr.as_ref().map(AsFd::as_fd),
+        ];
+        for stream in streams.into_iter().flatten() {
             fcntl_setfl(stream, fcntl_getfl(stream)? | OFlags::NONBLOCK)?;
         }
-        Ok(Self {
-            child,
-            control,
-            stdout,
-            stderr,
-        })
+        Ok(())
     }
 
     /// Whether it still waits, as far as one can know.

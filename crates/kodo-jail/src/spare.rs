@@ -47,8 +47,11 @@ impl Spares {
 
     /// Hands an errand to a thread that waits for one. Returns it where none does.
     fn hand_over(&self, mut errand: Errand) -> Option<Errand> {
+        // Under the lock as a whole: a thread that gives up waiting takes itself out first, and what was sent by then is
+        // there for it to find.
+        let mut waiting = self.waiting();
         loop {
-            let Some(one) = self.waiting().pop() else {
+            let Some(one) = waiting.pop() else {
                 return Some(errand);
             };
             match one.errand.send(errand) {
@@ -74,8 +77,9 @@ pub(crate) fn run(inner: &Arc<Inner>, errand: Errand) -> io::Result<()> {
 /// Has as many helpers wait for jobs as the configuration wants. Where there is no thread or no process for one, the next
 /// job waits a little longer, and that is all.
 fn make_ready(inner: &Arc<Inner>) {
-    let there = inner.spares.waiting().len();
-    for _ in there..inner.config.ready {
+    // Held to the end: of jobs that end at the same moment, each counts what the others have made ready.
+    let mut waiting = inner.spares.waiting();
+    for _ in waiting.len()..inner.config.ready {
         let (sender, errands) = channel();
         let (weak, helper) = (Arc::downgrade(inner), inner.config.helper.clone());
         let thread = spawn(move || {
@@ -84,7 +88,7 @@ fn make_ready(inner: &Arc<Inner>) {
             }
         });
         let Ok(thread) = thread else { break };
-        inner.spares.waiting().push(Waiting {
+        waiting.push(Waiting {
             id: thread.thread().id(),
             errand: sender,
         });

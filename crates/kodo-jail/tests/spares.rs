@@ -43,6 +43,18 @@ fn helpers() -> Vec<i32> {
     pids
 }
 
+/// Whether there is no such process, or one that only waits to be reaped.
+fn is_dead(pid: i32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return true;
+    };
+    let state = stat
+        .rsplit(')')
+        .next()
+        .and_then(|it| it.split_whitespace().next());
+    state == Some("Z")
+}
+
 fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(15);
     loop {
@@ -62,9 +74,9 @@ fn spare() -> i32 {
     })
 }
 
-// One test: the children of a process are not those of one jail.
+// One test, whose steps come one after the other: the children of a process are not those of one jail.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_helper_waits_for_the_next_job_and_goes_with_the_jail() {
+async fn a_helper_waits_for_the_next_job_and_goes_with_the_jail_and_with_the_service() {
     let none = jail(0);
     run(&none, ":").await;
     assert!(
@@ -85,16 +97,7 @@ async fn a_helper_waits_for_the_next_job_and_goes_with_the_jail() {
     // One that died while it waited is nobody's job.
     let pid = rustix::process::Pid::from_raw(second).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-    until("it is dead", || {
-        let stat = fs::read_to_string(format!("/proc/{second}/stat")).unwrap_or_default();
-        let state = stat
-            .rsplit(')')
-            .next()?
-            .split_whitespace()
-            .next()?
-            .to_owned();
-        (state == "Z").then_some(())
-    });
+    until("it is dead", || is_dead(second).then_some(()));
     assert_eq!(run(&jail, "echo two").await, "two\n");
     spare();
 
@@ -109,9 +112,10 @@ async fn a_helper_waits_for_the_next_job_and_goes_with_the_jail() {
 
     drop(jail);
     until("no helper is left", || helpers().is_empty().then_some(()));
+
+    a_helper_that_waits_dies_with_the_service();
 }
 
-#[test]
 fn a_helper_that_waits_dies_with_the_service() {
     let mut service = Command::new(PROBE)
         .args(["hold", "spare"])
@@ -121,11 +125,9 @@ fn a_helper_that_waits_dies_with_the_service() {
     let mut line = String::new();
     let mut said = BufReader::new(service.stdout.take().unwrap());
     said.read_line(&mut line).unwrap();
-    let helper = format!("/proc/{}", line.trim().parse::<i32>().unwrap());
-    assert!(fs::exists(&helper).unwrap());
+    let helper = line.trim().parse::<i32>().unwrap();
+    assert!(!is_dead(helper));
     service.kill().unwrap();
     service.wait().unwrap();
-    until("the helper is gone", || {
-        (!fs::exists(&helper).unwrap()).then_some(())
-    });
+    until("the helper is gone", || is_dead(helper).then_some(()));
 }

@@ -104,7 +104,9 @@ impl Policy {
                 self.max_bytes
             ));
         }
-        for (index, call) in plan.tool_calls.iter().enumerate() {
+        // Of a tool that is not allowed no arguments would do: `allows` ends that plan.
+        let calls = plan.tool_calls.iter().enumerate();
+        for (index, call) in calls.filter(|(_, call)| self.allows_tool(intent, &call.name)) {
             if let Some(fault) = self.tools.fault(intent, call) {
                 faults.push(format!(
                     "data/toolCalls/{index}/args cannot be carried out: {fault}"

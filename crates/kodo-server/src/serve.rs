@@ -13,7 +13,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
@@ -33,7 +33,8 @@ const MAX_ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// How long aborted connections may take to let go: each does so at its next poll.
 const ABORT_TIME: Duration = Duration::from_millis(500);
 
-/// How long a request that came in the last moment of a drain may take: it is a probe, or it is refused.
+/// How long what came during a drain may take once the port is closed: it is a probe, or it is refused, or it is no
+/// request yet.
 const LAST_ANSWER: Duration = Duration::from_millis(500);
 
 /// The way out of a process, in two steps, for all of its servers. Cheap to clone.
@@ -68,8 +69,8 @@ impl Shutdown {
 /// connection closed. New connections are still taken, for one request each: a load balancer learns from `/readyz` that
 /// it is to look elsewhere, where a closed port would look like a crash; what would be work is for the routes to
 /// refuse. The port closes when [`Shutdown::finish`] is called and the requests from before the drain have been
-/// answered. `grace` after the drain began what is left of them is cut off: a half-sent body or a slow reader holds the
-/// exit no longer than that.
+/// answered, or `grace` after the drain began, when what is left of them is cut off: a half-sent body or a slow reader
+/// holds the exit no longer than that.
 ///
 /// One connection's failure is never another's: a panic ends its own task, and a refused `accept` (out of file
 /// descriptors, say) is retried.
@@ -102,14 +103,16 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown, gr
     before.close();
     let ended = async {
         shutdown.drained.cancelled().await;
-        let _ = timeout_at(deadline, before.wait()).await;
+        before.wait().await;
     };
     let during = TaskTracker::new();
     let closed = CancellationToken::new();
     http.keep_alive(false);
     tokio::select! {
         biased;
-        // First, so that whoever is connected by then is not reset.
+        // First of all, so that no number of callers can put it off.
+        () = sleep_until(deadline) => {}
+        // Before the end, so that whoever is connected by then is not reset.
         never = accept(&listener, |socket| {
             during.spawn(connect(&http, socket, &closed));
         }) => match never {},
@@ -119,19 +122,18 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown, gr
     drop(listener);
     closed.cancel();
     during.close();
-    let last = deadline.max(Instant::now() + LAST_ANSWER);
-    let _ = timeout_at(last, during.wait()).await;
-    let left = before.len() + during.len();
+    let _ = timeout(LAST_ANSWER, during.wait()).await;
+    let left = before.len();
     if left > 0 {
         tracing::warn!(
             connections = left,
             grace_ms = grace.as_millis() as u64,
             "cutting off connections that outlasted the grace period"
         );
-        abort.cancel();
-        let both = async { tokio::join!(before.wait(), during.wait()) };
-        let _ = tokio::time::timeout(ABORT_TIME, both).await;
     }
+    abort.cancel();
+    let both = async { tokio::join!(before.wait(), during.wait()) };
+    let _ = timeout(ABORT_TIME, both).await;
 }
 
 /// Takes connections for as long as it is polled.

@@ -2,75 +2,196 @@
 //!
 //! The engine's rows are what says that a run was begun. Seen from a second system database, every unfinished run is
 //! one that nobody began, and its sweep would do it again beside the first. So the first one that works on a product
-//! database is written into it, and any other is refused while that one is there.
+//! database is written into it, and any other is refused while that one is there. Databases are known by their object
+//! ids, which survive a renaming and are given once, in one server, which is known by its own id.
+
+use sqlx::{PgConnection, Postgres, Transaction};
 
 use crate::{DatabaseConfig, Store, StoreError};
 
-impl Store {
-    /// The name of the system database that this product database is bound to. `None` where it is bound to none, or to
-    /// one that was dropped since: nobody can be at work from there.
-    ///
-    /// # Errors
-    /// As any statement; the schema has to be migrated.
-    pub async fn bound_to(&self) -> Result<Option<String>, StoreError> {
-        Ok(sqlx::query_scalar(
-            "SELECT d.datname::text FROM app.instance i JOIN pg_database d ON d.oid = i.system_database",
-        )
-        .fetch_optional(&self.pool)
-        .await?)
-    }
+/// What a product database is bound to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Binding {
+    /// To nothing: nobody worked on it, or its system database was dropped since, or it came from another server.
+    Free,
+    /// To the system database of this name.
+    To(String),
+    /// It is the copy of a product database that is still there, and is bound to nothing of its own.
+    CopyOf {
+        /// The original.
+        product: String,
+        /// The system database of the original. The two databases have an id in common, so that each would take the
+        /// other's work there for its own.
+        system: String,
+    },
+}
 
-    /// Refuses a system database other than the one that is bound.
-    ///
-    /// # Errors
-    /// [`StoreError::OtherSystem`], or as any statement.
-    pub async fn check_binding(&self, system: &DatabaseConfig) -> Result<(), StoreError> {
-        match self.bound_to().await? {
-            Some(bound) if bound != system.database => Err(StoreError::OtherSystem {
-                bound,
-                asked: system.database.clone(),
+impl Binding {
+    /// Whether the product database may be worked on from this system database.
+    fn admits(&self, system: &str) -> Result<(), StoreError> {
+        match self {
+            Self::To(bound) if bound != system => Err(StoreError::OtherSystem {
+                bound: bound.clone(),
+                asked: system.to_owned(),
+            }),
+            Self::CopyOf {
+                product,
+                system: theirs,
+            } if theirs == system => Err(StoreError::CopysSystem {
+                original: product.clone(),
+                system: theirs.clone(),
             }),
             _ => Ok(()),
         }
+    }
+}
+
+impl Store {
+    /// What this product database is bound to.
+    ///
+    /// # Errors
+    /// As any statement.
+    pub async fn binding(&self) -> Result<Binding, StoreError> {
+        let found = async {
+            let mut connection = self.pool.acquire().await?;
+            read(&mut connection).await
+        };
+        match found.await {
+            // 3D000, 3F000, 42P01, 42703: there is no database, schema, table or column of this version yet.
+            Err(
+                StoreError::Unavailable(sqlx::Error::Database(error))
+                | StoreError::Refused(sqlx::Error::Database(error)),
+            ) if matches!(
+                error.code().as_deref(),
+                Some("3D000" | "3F000" | "42P01" | "42703")
+            ) =>
+            {
+                Ok(Binding::Free)
+            }
+            other => other,
+        }
+    }
+
+    /// Refuses a system database that this product database is not to be worked on from. Looks and waits for nobody.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherSystem`], [`StoreError::CopysSystem`], or as any statement.
+    pub async fn check_binding(&self, system: &DatabaseConfig) -> Result<(), StoreError> {
+        self.binding().await?.admits(&system.database)
+    }
+
+    /// The same for a worker that has just taken its slot, and waits for whoever is changing the binding: either that
+    /// one has seen the slot taken, or this sees what it has written.
+    ///
+    /// # Errors
+    /// As [`Store::check_binding`].
+    pub async fn confirm_binding(&self, system: &DatabaseConfig) -> Result<(), StoreError> {
+        let mut turn = self.pool.begin().await?;
+        sqlx::query("SELECT FROM app.instance FOR SHARE")
+            .execute(&mut *turn)
+            .await?;
+        // A statement of its own, which sees what was committed while the one before waited.
+        let binding = read(&mut turn).await?;
+        turn.rollback().await?;
+        binding.admits(&system.database)
     }
 
     /// Binds the product database to a system database, which is made where it does not exist. Where another one is
     /// bound and still there, nothing is made or written.
     ///
     /// # Errors
-    /// [`StoreError::OtherSystem`], or as any statement.
+    /// As [`Store::check_binding`].
     pub async fn bind(&self, system: &DatabaseConfig) -> Result<(), StoreError> {
-        self.check_binding(system).await?;
+        let bound = Binding::To(system.database.clone());
+        let binding = self.binding().await?;
+        binding.admits(&system.database)?;
         system.ensure_exists().await?;
-        // Of two that bind an unbound one at the same time, the second waits for the first one's row and then finds it
-        // bound.
-        let bound = sqlx::query(
-            "UPDATE app.instance i SET system_database = s.oid FROM pg_database s
-             WHERE s.datname = $1 AND i.system_database IS DISTINCT FROM s.oid
-               AND NOT EXISTS (SELECT FROM pg_database d WHERE d.oid = i.system_database)",
-        )
-        .bind(&system.database)
-        .execute(&self.pool)
-        .await?;
-        if bound.rows_affected() > 0 {
+        if binding == bound {
+            return Ok(());
+        }
+        let mut turn = self.turn_to_bind().await?;
+        let binding = turn.binding().await?;
+        binding.admits(&system.database)?;
+        if binding != bound {
+            turn.bind(system).await?;
             tracing::info!(system = %system.database, "bound the product database to its system database");
         }
-        self.check_binding(system).await
+        Ok(())
     }
 
-    /// Binds the product database to a system database whatever it is bound to. The caller knows that nobody works on
-    /// it from the other one.
+    /// The turn of one who changes the binding.
     ///
     /// # Errors
-    /// As any statement; both databases have to exist.
-    pub async fn rebind(&self, system: &DatabaseConfig) -> Result<(), StoreError> {
+    /// As any statement; the schema has to be migrated.
+    pub async fn turn_to_bind(&self) -> Result<TurnToBind, StoreError> {
+        let mut turn = self.pool.begin().await?;
+        sqlx::query("SELECT FROM app.instance FOR UPDATE")
+            .execute(&mut *turn)
+            .await?;
+        Ok(TurnToBind(turn))
+    }
+}
+
+/// The turn of one who changes what the product database is bound to. Whoever else wants to, or has to be sure of it,
+/// waits until it is over.
+#[derive(Debug)]
+pub struct TurnToBind(Transaction<'static, Postgres>);
+
+impl TurnToBind {
+    /// What the product database is bound to.
+    ///
+    /// # Errors
+    /// As any statement.
+    pub async fn binding(&mut self) -> Result<Binding, StoreError> {
+        read(&mut self.0).await
+    }
+
+    /// Says that every slot is nobody's: a worker that thought to still have one finds it gone.
+    ///
+    /// # Errors
+    /// As any statement.
+    pub async fn take_slots_away(&mut self) -> Result<(), StoreError> {
         sqlx::query(
-            "UPDATE app.instance SET system_database =
-                 (SELECT oid FROM pg_database WHERE datname = $1)",
+            "UPDATE app.workers SET holder = NULL, changed_at = now() WHERE holder IS NOT NULL",
         )
-        .bind(&system.database)
-        .execute(&self.pool)
+        .execute(&mut *self.0)
         .await?;
         Ok(())
     }
+
+    /// Binds the product database to a system database, whatever it is bound to, and ends the turn.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] where there is no such database, or as any statement.
+    pub async fn bind(mut self, system: &DatabaseConfig) -> Result<(), StoreError> {
+        sqlx::query_scalar::<_, bool>(
+            "UPDATE app.instance i
+             SET server = c.system_identifier::text, product_database = p.oid, system_database = s.oid
+             FROM pg_control_system() c, pg_database p, pg_database s
+             WHERE p.datname = current_database() AND s.datname = $1
+             RETURNING true",
+        )
+        .bind(&system.database)
+        .fetch_one(&mut *self.0)
+        .await?;
+        Ok(self.0.commit().await?)
+    }
+}
+
+async fn read(connection: &mut PgConnection) -> Result<Binding, StoreError> {
+    // What is not on this server, or not there any more, joins with nothing.
+    let (original, system): (Option<String>, Option<String>) = sqlx::query_as(
+        "SELECT nullif(p.datname, current_database())::text, s.datname::text
+         FROM app.instance i
+         CROSS JOIN pg_control_system() c
+         LEFT JOIN pg_database p ON p.oid = i.product_database AND i.server = c.system_identifier::text
+         LEFT JOIN pg_database s ON s.oid = i.system_database AND i.server = c.system_identifier::text",
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(match (original, system) {
+        (_, None) => Binding::Free,
+        (None, Some(system)) => Binding::To(system),
+        (Some(product), Some(system)) => Binding::CopyOf { product, system },
+    })
 }

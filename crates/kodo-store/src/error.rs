@@ -22,6 +22,18 @@ pub enum StoreError {
         /// The one that was asked for.
         asked: String,
     },
+    /// The product database is a copy, and this is the system database of its original, which is still there. The two
+    /// have an id in common, so that each would take the other's work for its own.
+    #[error(
+        "the product database is a copy of {original:?}, whose system database {system:?} is: set SYS_DB_NAME to another \
+         one, a copy of that or a new one"
+    )]
+    CopysSystem {
+        /// The product database that it is a copy of.
+        original: String,
+        /// The system database that was asked for.
+        system: String,
+    },
     /// A stored row does not have the shape that this version writes.
     #[error("a stored row is unreadable: {0}")]
     Corrupt(String),
@@ -37,14 +49,17 @@ impl StoreError {
         match self {
             Self::Unavailable(_) => true,
             Self::Migration(sqlx::migrate::MigrateError::Execute(error)) => is_weather(error),
-            Self::Refused(_) | Self::OtherSystem { .. } | Self::Corrupt(_) | Self::Migration(_) => {
-                false
-            }
+            Self::Refused(_)
+            | Self::OtherSystem { .. }
+            | Self::CopysSystem { .. }
+            | Self::Corrupt(_)
+            | Self::Migration(_) => false,
         }
     }
 
-    /// Whether the server answered and does not let this role in, or not do this, or not with the TLS that is wanted. Weather to a run that is
-    /// under way, since an operator can mend it; an error to say at once to whoever starts the service.
+    /// Whether the server answered and does not let this role in, or not do this, or not with the TLS that is wanted.
+    /// To a run that is under way that is like any time without a server, since an operator can mend it; to whoever
+    /// starts the service it is an error to say at once.
     pub fn is_denied(&self) -> bool {
         match self {
             // A handshake that was broken off is another matter: the server may be going down.

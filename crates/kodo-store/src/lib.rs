@@ -20,6 +20,7 @@ mod steps;
 mod workers;
 
 pub use artifacts::{ArtifactRow, Found, NewArtifact};
+pub use binding::{Binding, TurnToBind};
 pub use content::{HeldContent, UnnamedContent};
 pub use diagnosis::{AppliedMigration, ServerFacts};
 pub use error::StoreError;

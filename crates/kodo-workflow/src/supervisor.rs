@@ -17,7 +17,7 @@ use crate::failpoint;
 use crate::failure::RunFailure;
 use crate::guard::guard;
 use crate::intent_run::{self, RunInput, RunOutput};
-use crate::slot::{self, Lease};
+use crate::slot::{self, Lease, TakeError};
 use crate::step::weather;
 use crate::stranded::Stranded;
 use crate::sweep::{SWEEP_EVERY, sweep};
@@ -115,9 +115,17 @@ async fn take_slot(shared: &Shared, config: &EngineConfig) -> Lease {
             // The lock lives in the system database, so that has to be there before the engine is.
             // No work is begun from it that was begun from another one.
             shared.shop.store.bind(&config.system).await?;
-            Lease::take(&config.system, &shared.shop.store, shared.lock_class).await
+            let lease = Lease::take(&config.system, &shared.shop.store, shared.lock_class).await?;
+            match shared.shop.store.confirm_binding(&config.system).await {
+                Ok(()) => Ok(lease),
+                Err(error) => {
+                    lease.release().await;
+                    Err(error.into())
+                }
+            }
         };
-        match taken.await {
+        let taken: Result<Lease, TakeError> = taken.await;
+        match taken {
             Ok(lease) => return lease,
             Err(error) => tracing::warn!(%error, "could not take a worker slot; trying again"),
         }

@@ -38,10 +38,12 @@ pub(crate) async fn boot(
     let sandbox = sandbox::of(settings).await?;
     let artifacts = settings.artifacts.open().await?;
     let planner = planner::of(settings).await?;
+    // Before anything is written, and for good to whoever starts the service; the engine looks again before every
+    // launch.
+    let deadline = Instant::now() + settings.db_connect_timeout;
+    patiently(settings, deadline, || store.check_binding(&settings.system)).await?;
     prepare(settings, store).await?;
     let deadline = Instant::now() + settings.db_connect_timeout;
-    // Said at once and for good to whoever starts the service; the engine looks again before every launch.
-    patiently(settings, deadline, || store.check_binding(&settings.system)).await?;
     let instance = patiently(settings, deadline, || store.instance()).await?;
     let artifacts = Arc::new(artifacts.of_instance(&instance));
     tracing::debug!(place = artifacts.place(), "artifact store");

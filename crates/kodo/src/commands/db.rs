@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use kodo_devdb::{DevDbConfig, Probe, Provider};
-use kodo_store::Store;
-use kodo_workflow::Inspector;
+use kodo_store::{Binding, Store};
+use kodo_workflow::Rebound;
 
 use crate::boot;
 use crate::cli::{DataDir, DbCommand};
@@ -73,28 +73,20 @@ pub(crate) async fn run(settings: &Settings, command: DbCommand) -> anyhow::Resu
 /// is bound to. Returns what was done.
 async fn rebind(settings: &Settings) -> anyhow::Result<String> {
     let (product, system) = (&settings.app.database, &settings.system.database);
-    let store = Store::new(&settings.app, 2);
-    boot::prepare(settings, &store).await?;
-    let Some(bound) = store.bound_to().await?.filter(|bound| bound != system) else {
-        store.bind(&settings.system).await?;
-        return Ok(format!("db: {product} belongs to {system}"));
-    };
-    let instance = store.instance().await?;
-    let workers = match Inspector::connect(&settings.system.with_database(&bound)).await {
-        Ok(mut there) => there.workers(&store, &instance).await?,
-        Err(error) => return Err(error).context(format!("system database {bound}")),
-    };
-    if let Some(worker) = workers.iter().find(|worker| worker.held) {
-        bail!(
-            "{} works on {product} from {bound}: stop it first (`kodo doctor` says where it is)",
-            worker.executor_id
-        );
+    let store = Store::new(&settings.app, 4);
+    // A schema of before there were bindings is bound to nothing; one that is bound is not touched by a refusal.
+    if store.binding().await? == Binding::Free {
+        boot::prepare(settings, &store).await?;
     }
-    settings.system.ensure_exists().await?;
-    store.rebind(&settings.system).await?;
-    Ok(format!(
-        "db: {product} belongs to {system} now, and no longer to {bound}: the next start begins its unfinished runs anew"
-    ))
+    Ok(
+        match kodo_workflow::rebind(&store, &settings.app, &settings.system).await? {
+            Rebound::Bound => format!("db: {product} belongs to {system}"),
+            Rebound::Moved { from } => format!(
+                "db: {product} belongs to {system} now, and no longer to {from}: the next start begins its unfinished runs \
+             anew"
+            ),
+        },
+    )
 }
 
 /// Where a server may come from, from the environment.

@@ -18,14 +18,18 @@ pub(crate) async fn check(patient: &Patient, store: &Store) -> Vec<Finding> {
             return super::skipped(&["engine", "workers", "runs"], &why);
         }
     };
-    if let Err(error @ StoreError::OtherSystem { .. }) =
+    if let Err(error @ (StoreError::OtherSystem { .. } | StoreError::CopysSystem { .. })) =
         store.check_binding(&patient.settings.system).await
     {
-        let mut findings = vec![Finding::problem(
-            "engine",
-            error.to_string(),
-            patient.next.kodo("db rebind"),
-        )];
+        // Not the command that gives up what is recorded: a wrong name is the likelier reason.
+        let next = match &error {
+            StoreError::OtherSystem { bound, .. } => {
+                let right = [("SYS_DB_NAME", bound.clone())];
+                patient.next.task_with(&right, "start")
+            }
+            _ => "less docs/operations.md".to_owned(),
+        };
+        let mut findings = vec![Finding::problem("engine", error.to_string(), next)];
         findings.extend(super::skipped(
             &["workers", "runs"],
             "they are in another system database",

@@ -7,6 +7,9 @@ use kodo_artifacts::{ObjectArtifacts, Place, S3Access};
 
 use super::{DataFolder, Flags, Raw};
 
+/// The default place, in the folder of data.
+const FOLDER: &str = "artifacts";
+
 /// Where large artifacts are stored, and how long a step waits for that.
 #[derive(Debug, Clone)]
 pub(crate) struct ArtifactSettings {
@@ -63,6 +66,7 @@ impl ArtifactSettings {
             return Ok(());
         }
         data_dir.check_writable(
+            FOLDER,
             "large artifacts are kept there unless ARTIFACT_STORE names another place",
         )
     }
@@ -84,7 +88,7 @@ impl ArtifactSettings {
 
 /// The default folder.
 fn below(data_dir: &DataFolder) -> anyhow::Result<Place> {
-    Ok(Place::Folder(data_dir.join("artifacts")?))
+    Ok(Place::Folder(data_dir.join(FOLDER)?))
 }
 
 fn access(flags: &Flags, place: &Raw, allow_http: bool) -> anyhow::Result<S3Access> {

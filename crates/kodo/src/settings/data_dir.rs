@@ -80,12 +80,12 @@ impl DataFolder {
         )
     }
 
-    /// Whether it can be written to, or made.
+    /// Whether the folder `name` in it can be written to, or made.
     ///
     /// # Errors
     /// One line that names the setting.
-    pub(crate) fn check_writable(&self, what_for: &str) -> anyhow::Result<()> {
-        let Some((there, error)) = unwritable(&self.path) else {
+    pub(crate) fn check_writable(&self, name: &str, what_for: &str) -> anyhow::Result<()> {
+        let Some((there, error)) = unwritable(&self.path.join(name)) else {
             return Ok(());
         };
         bail!(

@@ -75,7 +75,7 @@ async fn a_drain_lets_the_running_step_finish_and_leaves_the_rest_for_the_next_s
 
 #[tokio::test]
 async fn a_draining_service_says_so_answers_questions_and_takes_no_work() {
-    let (mut world, trace) = world_with("drain_says_so", &[("SBX_MOCK_DELAY_MS", 3000)]).await;
+    let (mut world, trace) = world_with("drain_says_so", &[("SBX_MOCK_DELAY_MS", 7000)]).await;
     let intent = world.intent(OTHER_INTENT).await;
     let run = world.run(&intent).await;
     tool_begun(&trace).await;

@@ -1,6 +1,8 @@
 //! A product database is worked on from one system database: from a second one, its runs would be done again.
 
 use kodo_harness::Service;
+use kodo_store::{Store, StoreError};
+use sqlx::AssertSqlSafe;
 
 use crate::interrupted::FOR_EVER;
 use crate::program::{Ended, kodo};
@@ -104,7 +106,7 @@ async fn a_system_database_that_was_dropped_holds_nobody_to_it() {
     world.service.kill9().await.unwrap();
     let first = world.databases().system.database.clone();
     world.system.close().await;
-    sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+    sqlx::raw_sql(AssertSqlSafe(format!(
         "DROP DATABASE \"{first}\" WITH (FORCE)"
     )))
     .execute(&world.app)
@@ -125,4 +127,123 @@ async fn a_system_database_that_was_dropped_holds_nobody_to_it() {
     })
     .await;
     drop(service);
+}
+
+/// Waits until some session of the product database waits for another one's lock.
+async fn somebody_waits(world: &World) {
+    until("a session waits for a lock", || async {
+        world
+            .count(
+                "SELECT count(*) FROM pg_stat_activity
+                 WHERE datname = current_database() AND wait_event_type = 'Lock'",
+            )
+            .await
+            > 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_two_that_bind_at_the_same_time_one_is_refused() {
+    let world = World::apart("sys_race", |options| options).await;
+    let databases = world.databases();
+    let store = Store::new(&databases.app, 4);
+    until("the binding", || async {
+        world
+            .count("SELECT count(*) FROM app.instance WHERE system_database IS NOT NULL")
+            .await
+            == 1
+    })
+    .await;
+    let forget =
+        "UPDATE app.instance SET server = NULL, product_database = NULL, system_database = NULL";
+    sqlx::query(forget).execute(&world.app).await.unwrap();
+
+    // One has its turn, the other comes too late to know of it.
+    let other = databases.system.with_database("postgres");
+    let turn = store.turn_to_bind().await.unwrap();
+    let late = {
+        let store = store.clone();
+        tokio::spawn(async move { store.bind(&other).await })
+    };
+    somebody_waits(&world).await;
+    turn.bind(&databases.system).await.unwrap();
+    let refused = late.await.unwrap().unwrap_err();
+    assert!(
+        matches!(&refused, StoreError::OtherSystem { bound, .. } if *bound == databases.system.database),
+        "{refused}"
+    );
+
+    // A worker that has its slot, and makes sure while somebody changes the binding.
+    let turn = store.turn_to_bind().await.unwrap();
+    let worker = {
+        let (store, system) = (store.clone(), databases.system.clone());
+        tokio::spawn(async move { store.confirm_binding(&system).await })
+    };
+    somebody_waits(&world).await;
+    turn.bind(&databases.system.with_database("postgres"))
+        .await
+        .unwrap();
+    let refused = worker.await.unwrap().unwrap_err();
+    assert!(
+        matches!(&refused, StoreError::OtherSystem { bound, .. } if bound == "postgres"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn a_slot_whose_holder_may_live_is_waited_for_before_anything_is_bound_anew() {
+    let (mut world, other) = busy("sys_may_live").await;
+    world.service.kill9().await.unwrap();
+    // As on another machine, where nobody here can tell.
+    sqlx::query("UPDATE app.workers SET holder = 'elsewhere'")
+        .execute(&world.app)
+        .await
+        .unwrap();
+    let begun = std::time::Instant::now();
+    until("the end of its session", || async {
+        kodo_from(&world, &other, &["db", "rebind"]).await.code == Some(0)
+    })
+    .await;
+    // TAKEOVER_AFTER: by then a holder without its session has stopped.
+    assert!(begun.elapsed().as_secs() >= 10);
+    let held = "SELECT count(*) FROM app.workers WHERE holder IS NOT NULL";
+    assert_eq!(
+        world.count(held).await,
+        0,
+        "whoever thought to have a slot finds it gone"
+    );
+}
+
+#[tokio::test]
+async fn a_copy_of_a_product_database_does_not_work_on_the_system_database_of_its_original() {
+    let (mut world, other) = busy("sys_copy").await;
+    assert!(world.service.stop().await.is_ok());
+    let original = world.databases().app.database.clone();
+    let copy = format!("{original}_2");
+    world.app.close().await;
+    let mut admin = crate::support::server().connect("kodo-it").await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(format!(
+        "CREATE DATABASE \"{copy}\" TEMPLATE \"{original}\""
+    )))
+    .execute(&mut admin)
+    .await
+    .unwrap();
+
+    let options = world.options.clone().env("APP_DB_NAME", &copy);
+    let refused = Service::start(&options).await.err().unwrap().to_string();
+    let said = format!(
+        "the product database is a copy of \"{original}\", whose system database \"{}\" is: set SYS_DB_NAME to \
+         another one",
+        world.databases().system.database
+    );
+    assert!(refused.contains(&said), "{refused}");
+
+    let options = options
+        .env("SYS_DB_NAME", &other)
+        .env("SBX_MOCK_DELAY_MS", 0);
+    let apart = Service::start(&options).await.unwrap();
+    drop(apart);
+    // The original is as it was.
+    world.service = Service::start(&world.options).await.unwrap();
 }

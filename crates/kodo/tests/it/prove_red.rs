@@ -242,9 +242,18 @@ const CASES: &[Case] = &[
     Case {
         invariant: "one_system_database",
         side: App,
-        harm: "UPDATE app.instance SET system_database = (SELECT oid FROM pg_database WHERE datname = 'postgres')",
-        mend: "UPDATE app.instance SET system_database = NULL",
+        harm: "CREATE TABLE public.kept AS SELECT system_database FROM app.instance;
+               UPDATE app.instance SET system_database = (SELECT oid FROM pg_database WHERE datname = 'postgres')",
+        mend: "UPDATE app.instance SET system_database = (SELECT system_database FROM public.kept); DROP TABLE public.kept",
         finding: "is bound to the system database postgres, and this is ",
+    },
+    Case {
+        invariant: "one_system_database",
+        side: App,
+        harm: "CREATE TABLE public.kept AS SELECT product_database FROM app.instance;
+               UPDATE app.instance SET product_database = (SELECT oid FROM pg_database WHERE datname = 'postgres')",
+        mend: "UPDATE app.instance SET product_database = (SELECT product_database FROM public.kept); DROP TABLE public.kept",
+        finding: "is a copy of postgres, and this is the system database of both, ",
     },
 ];
 

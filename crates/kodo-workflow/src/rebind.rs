@@ -1,0 +1,102 @@
+//! Giving a product database to another system database, once it is certain that nobody works on it.
+
+use std::time::{Duration, Instant};
+
+use kodo_store::{Binding, DatabaseConfig, Store, StoreError};
+
+use crate::inspect::{InspectError, Inspector};
+use crate::slot::TAKEOVER_AFTER;
+
+/// Pause between two looks at slots whose holders may live.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Why a product database was not given to another system database.
+#[derive(Debug, thiserror::Error)]
+pub enum RebindError {
+    /// The product database cannot be asked, or refuses.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The system database that it is bound to cannot be asked.
+    #[error("system database {system}: {error}")]
+    Inspect {
+        /// The system database.
+        system: String,
+        /// Why.
+        #[source]
+        error: InspectError,
+    },
+    /// A worker has a slot.
+    #[error(
+        "{executor_id} works on {product} from {system}: stop it first (`kodo doctor` says where it is)"
+    )]
+    Busy {
+        /// The slot's executor id.
+        executor_id: String,
+        /// The product database.
+        product: String,
+        /// The system database from which it works.
+        system: String,
+    },
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rebound {
+    /// It belongs to the system database now, and belonged to none that is still there, or to this one.
+    Bound,
+    /// It belonged to this other one. What is recorded there is given up.
+    Moved {
+        /// The name of the other one.
+        from: String,
+    },
+}
+
+/// Binds a product database to a system database. Where it is bound to another one, nobody may hold a slot there, and a
+/// slot that was not given back has to be free for as long as another worker would wait before it takes it: its holder
+/// may live, without its session.
+///
+/// # Errors
+/// As [`RebindError`] says; nothing is changed then.
+pub async fn rebind(
+    store: &Store,
+    product: &DatabaseConfig,
+    system: &DatabaseConfig,
+) -> Result<Rebound, RebindError> {
+    let mut turn = store.turn_to_bind().await?;
+    let from = match turn.binding().await? {
+        Binding::To(bound) if bound != system.database => bound,
+        Binding::CopyOf { system: theirs, .. } if theirs == system.database => theirs,
+        _ => {
+            drop(turn);
+            store.bind(system).await?;
+            return Ok(Rebound::Bound);
+        }
+    };
+    let seen_by = |error: InspectError| RebindError::Inspect {
+        system: from.clone(),
+        error,
+    };
+    let instance = store.instance().await?;
+    let mut there = Inspector::connect(&product.with_database(&from))
+        .await
+        .map_err(seen_by)?;
+    let begun = Instant::now();
+    loop {
+        let workers = there.workers(store, &instance).await.map_err(seen_by)?;
+        if let Some(worker) = workers.iter().find(|worker| worker.held) {
+            return Err(RebindError::Busy {
+                executor_id: worker.executor_id.clone(),
+                product: product.database.clone(),
+                system: from,
+            });
+        }
+        if workers.iter().all(|worker| worker.dead) || begun.elapsed() >= TAKEOVER_AFTER {
+            break;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    system.ensure_exists().await?;
+    turn.take_slots_away().await?;
+    turn.bind(system).await?;
+    Ok(Rebound::Moved { from })
+}
