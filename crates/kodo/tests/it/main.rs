@@ -21,6 +21,7 @@ mod crash_seed;
 mod db_commands;
 mod demos;
 mod doctor;
+mod doctor_databases;
 mod doctor_modes;
 mod door;
 mod drain;
