@@ -3,6 +3,8 @@
 use std::error::Error as StdError;
 use std::io;
 
+use crate::refused::Refused;
+
 /// A failed call to an artifact store.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ArtifactError {
@@ -46,12 +48,16 @@ impl ArtifactError {
 impl From<object_store::Error> for ArtifactError {
     fn from(error: object_store::Error) -> Self {
         use object_store::Error;
+        if let Some(refused) = cause::<Refused>(&error) {
+            return Self::Denied(told(refused));
+        }
         let text = told(&error);
         match &error {
             Error::NotFound { .. } => Self::Missing,
             Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => Self::Denied(text),
-            _ => match io_kind(&error) {
-                Some(kind) => Self::of_io(kind, text),
+            // The one that the system gave.
+            _ => match cause::<io::Error>(&error) {
+                Some(system) => Self::of_io(system.kind(), text),
                 None => Self::Unavailable(text),
             },
         }
@@ -85,12 +91,12 @@ impl ArtifactError {
     }
 }
 
-/// The innermost cause that the system gave.
-fn io_kind(error: &object_store::Error) -> Option<io::ErrorKind> {
+/// The first cause of this type.
+fn cause<T: StdError + 'static>(error: &object_store::Error) -> Option<&T> {
     let mut cause: Option<&(dyn StdError + 'static)> = error.source();
     while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            return Some(error.kind());
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
         }
         cause = error.source();
     }
@@ -98,7 +104,7 @@ fn io_kind(error: &object_store::Error) -> Option<io::ErrorKind> {
 }
 
 /// What a store said, short enough to be a run's reason.
-fn told(error: &object_store::Error) -> String {
+fn told(error: &dyn StdError) -> String {
     const MOST: usize = 400;
     let text = error.to_string();
     let text: String = text

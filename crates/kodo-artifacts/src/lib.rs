@@ -12,6 +12,7 @@ mod folder;
 mod objects;
 mod place;
 mod read;
+mod refused;
 mod s3;
 mod shelf;
 mod store;

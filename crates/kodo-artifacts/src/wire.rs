@@ -19,6 +19,8 @@ use object_store::client::{
 use rustls::ClientConfig;
 use rustls::crypto::ring;
 
+use crate::refused::unless_refused;
+
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -51,13 +53,15 @@ struct Wire(Client<HttpsConnector<TcpConnector>, HttpRequestBody>);
 #[async_trait]
 impl HttpService for Wire {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let (method, address) = (request.method().clone(), request.uri().to_string());
         let response = self.0.request(request).await.map_err(|error| {
             let kind = kind(&error);
             HttpError::new(kind, error)
         })?;
         let (head, body) = response.into_parts();
         let body = body.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, error));
-        Ok(HttpResponse::from_parts(head, HttpResponseBody::new(body)))
+        let answer = HttpResponse::from_parts(head, HttpResponseBody::new(body));
+        unless_refused(&method, &address, answer).await
     }
 }
 

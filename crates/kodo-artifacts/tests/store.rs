@@ -289,6 +289,9 @@ async fn a_store_that_fails_is_weather_and_one_that_refuses_is_not() {
         (500, "artifact_store_unavailable"),
         (403, "artifact_store_denied"),
         (401, "artifact_store_denied"),
+        // Credentials that have expired, another region than the bucket's.
+        (400, "artifact_store_denied"),
+        (301, "artifact_store_denied"),
     ] {
         fake.fail(Some(status));
         let errors = [
@@ -296,21 +299,32 @@ async fn a_store_that_fails_is_weather_and_one_that_refuses_is_not() {
             store.head(&hash).await.unwrap_err(),
             whole(&store, &hash, 10, None).await.unwrap_err(),
             store.delete(&hash).await.unwrap_err(),
+            store.list().try_collect::<Vec<_>>().await.unwrap_err(),
         ];
         for error in errors {
             assert_eq!(error.code(), code, "{status}: {error}");
             assert!(!error.to_string().contains("secret"), "{error}");
         }
-        assert!(store.list().try_collect::<Vec<_>>().await.is_err());
     }
     fake.fail(None);
     assert_eq!(check(&store, &hash, 10).await, Ok(()));
+}
 
+#[tokio::test]
+async fn a_bucket_that_does_not_exist_is_no_missing_content() {
+    let fake = Bucket::default();
     let elsewhere = bucket(&fake, "no-such-bucket").await;
-    assert_eq!(
-        elsewhere.put(content(10)).await.unwrap_err().code(),
-        "artifact_store_denied"
-    );
+    let hash = ContentHash::of(b"");
+    for error in [
+        elsewhere.put(content(10)).await.unwrap_err(),
+        whole(&elsewhere, &hash, 10, None).await.unwrap_err(),
+        check(&elsewhere, &hash, 10).await.unwrap_err(),
+        elsewhere.delete(&hash).await.unwrap_err(),
+        elsewhere.list().try_collect::<Vec<_>>().await.unwrap_err(),
+    ] {
+        assert_eq!(error.code(), "artifact_store_denied", "{error}");
+        assert!(error.to_string().contains("NoSuchBucket"), "{error}");
+    }
 }
 
 #[tokio::test]
