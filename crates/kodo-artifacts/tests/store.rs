@@ -1,6 +1,10 @@
 //! What every artifact store does, on a real folder and on a bucket behind real HTTP.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+#![allow(
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "helpers of tests fail as tests do"
+)]
 
 #[allow(
     dead_code,
@@ -9,19 +13,21 @@
 )]
 #[path = "../../kodo/tests/it/bucket.rs"]
 mod bucket;
+#[path = "shared/conformance.rs"]
+mod conformance;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::TryStreamExt;
 use kodo_artifacts::{ArtifactError, ArtifactStore, ObjectArtifacts, Place, S3Access, check, read};
 use kodo_contract::ContentHash;
 use tempfile::TempDir;
 
 use crate::bucket::{BUCKET, Bucket};
+use crate::conformance::{conforms, content, whole};
 
 fn folder(root: &Path) -> ObjectArtifacts {
     let place = Place::parse(root.to_str().unwrap()).unwrap();
@@ -42,63 +48,6 @@ async fn bucket(bucket: &Bucket, name: &str) -> ObjectArtifacts {
     ObjectArtifacts::new(place, Some(&access))
         .unwrap()
         .of_instance("0123abcd")
-}
-
-/// Content that no two calls share a piece of.
-fn content(length: usize) -> Bytes {
-    (0..length)
-        .map(|at| (at % 251) as u8 ^ (at / 251) as u8)
-        .collect()
-}
-
-async fn whole(
-    store: &dyn ArtifactStore,
-    hash: &ContentHash,
-    size: usize,
-    range: Option<std::ops::Range<u64>>,
-) -> Result<Vec<u8>, ArtifactError> {
-    let pieces = read(store, hash, size as u64, range).await?;
-    Ok(pieces.try_collect::<Vec<Bytes>>().await?.concat())
-}
-
-/// One suite for every store.
-async fn conforms(store: &dyn ArtifactStore) {
-    let nothing = ContentHash::of(b"nothing");
-    assert_eq!(store.head(&nothing).await, Ok(None));
-    assert_eq!(
-        whole(store, &nothing, 7, None).await,
-        Err(ArtifactError::Missing)
-    );
-    assert_eq!(store.list().try_collect::<Vec<_>>().await, Ok(vec![]));
-    assert_eq!(store.delete(&nothing).await, Ok(()));
-
-    for length in [0, 1, 65_536, 1 << 20, (1 << 20) + 1, 3_000_000] {
-        let bytes = content(length);
-        let hash = store.put(bytes.clone()).await.unwrap();
-        assert_eq!(hash, ContentHash::of(&bytes));
-        assert_eq!(store.put(bytes.clone()).await, Ok(hash.clone()), "again");
-        let held = store.head(&hash).await.unwrap().unwrap();
-        assert_eq!(held.size, length as u64);
-        assert_eq!(whole(store, &hash, length, None).await.unwrap(), bytes);
-        assert_eq!(check(store, &hash, length as u64).await, Ok(()));
-        if length > 1 {
-            let end = length as u64;
-            for range in [0..1, 1..end, end - 1..end, 0..end] {
-                let part = whole(store, &hash, length, Some(range.clone()))
-                    .await
-                    .unwrap();
-                assert_eq!(part, bytes[range.start as usize..range.end as usize]);
-            }
-        }
-    }
-    let mut listed: Vec<_> = store.list().try_collect().await.unwrap();
-    listed.sort_by_key(|it| it.held.size);
-    let sizes: Vec<u64> = listed.iter().map(|it| it.held.size).collect();
-    assert_eq!(sizes, [0, 1, 65_536, 1 << 20, (1 << 20) + 1, 3_000_000]);
-    for one in listed {
-        store.delete(&one.hash).await.unwrap();
-        assert_eq!(store.head(&one.hash).await, Ok(None));
-    }
 }
 
 #[tokio::test]

@@ -10,9 +10,9 @@ use kodo_store::Store;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::artifacts::{artifacts, large, left, run};
 use crate::artifacts_lost::stored_at;
 use crate::evidence::killed;
+use crate::large::{artifacts, large, left, run};
 use crate::proof::assert_invariants_hold;
 use crate::scratch::Scratch;
 use crate::support::{DEMO_INTENT, World, until};

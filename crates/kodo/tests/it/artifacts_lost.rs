@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use kodo_contract::ContentHash;
 use serde_json::Value;
 
-use crate::artifacts::{artifacts, get, large, left, run};
 use crate::evidence::error_of;
+use crate::large::{artifacts, get, large, left, run};
 use crate::scratch::Scratch;
 
 /// Where content is below a folder.

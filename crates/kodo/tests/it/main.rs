@@ -35,6 +35,7 @@ mod idempotency;
 mod intents;
 mod interrupted;
 mod invalid_json;
+mod large;
 mod limits;
 mod live_planner;
 mod live_sandbox;
