@@ -13,7 +13,7 @@ use std::time::Duration;
 use kodo_sandbox::{JobResult, JobSpec, SandboxError};
 use tokio::sync::oneshot;
 
-use crate::jail::Inner;
+use crate::jail::{Helper, Inner};
 use crate::job;
 use crate::process::HelperProcess;
 
@@ -82,11 +82,7 @@ fn make_ready(inner: &Arc<Inner>) {
     for _ in waiting.len()..inner.config.ready {
         let (sender, errands) = channel();
         let (weak, helper) = (Arc::downgrade(inner), inner.config.helper.clone());
-        let thread = spawn(move || {
-            if let Ok(helper) = HelperProcess::start(&helper) {
-                wait(&weak, &errands, helper);
-            }
-        });
+        let thread = spawn(move || wait(&weak, &errands, &helper));
         let Ok(thread) = thread else { break };
         waiting.push(Waiting {
             id: thread.thread().id(),
@@ -102,8 +98,15 @@ fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<thread::JoinHandle<
 }
 
 /// Waits for an errand with a helper at hand, and carries it out. Ends when the jail does, or for want of work.
-fn wait(inner: &Weak<Inner>, errands: &Receiver<Errand>, mut helper: HelperProcess) {
-    let errand = match errands.recv_timeout(IDLE) {
+fn wait(inner: &Weak<Inner>, errands: &Receiver<Errand>, helper: &Helper) {
+    let helper = HelperProcess::start(helper).ok();
+    // Without one there is nothing to wait with; but somebody may have handed over an errand meanwhile.
+    let patience = if helper.is_some() {
+        IDLE
+    } else {
+        Duration::ZERO
+    };
+    let errand = match errands.recv_timeout(patience) {
         Ok(errand) => Some(errand),
         Err(RecvTimeoutError::Disconnected) => None,
         Err(RecvTimeoutError::Timeout) => {
@@ -116,8 +119,12 @@ fn wait(inner: &Weak<Inner>, errands: &Receiver<Errand>, mut helper: HelperProce
         }
     };
     match (errand, inner.upgrade()) {
-        (Some(errand), Some(inner)) => carry_out(&inner, errand, Some(helper)),
-        _ => helper.end(),
+        (Some(errand), Some(inner)) => carry_out(&inner, errand, helper),
+        (_, _) => {
+            if let Some(mut helper) = helper {
+                helper.end();
+            }
+        }
     }
 }
 

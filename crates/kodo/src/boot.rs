@@ -8,7 +8,7 @@ use anyhow::{Context, bail, ensure};
 use kodo_artifacts::{ArtifactStore, Shelf};
 use kodo_sandbox::SecretFolder;
 use kodo_server::Readiness;
-use kodo_store::{MigrationState, Store, StoreError};
+use kodo_store::{DatabaseConfig, MigrationState, Store, StoreError};
 use kodo_workflow::{Engine, EngineConfig};
 use tokio::time::{Instant, timeout_at};
 
@@ -38,11 +38,7 @@ pub(crate) async fn boot(
     let sandbox = sandbox::of(settings).await?;
     let artifacts = settings.artifacts.open().await?;
     let planner = planner::of(settings).await?;
-    // Before anything is written, and for good to whoever starts the service; the engine looks again before every
-    // launch.
-    let deadline = Instant::now() + settings.db_connect_timeout;
-    patiently(settings, deadline, || store.check_binding(&settings.system)).await?;
-    prepare(settings, store).await?;
+    prepare_for(settings, store, Some(&settings.system)).await?;
     let deadline = Instant::now() + settings.db_connect_timeout;
     let instance = patiently(settings, deadline, || store.instance()).await?;
     let artifacts = Arc::new(artifacts.of_instance(&instance));
@@ -77,6 +73,16 @@ pub(crate) async fn boot(
 /// # Errors
 /// As [`boot`].
 pub(crate) async fn prepare(settings: &Settings, store: &Store) -> anyhow::Result<()> {
+    prepare_for(settings, store, None).await
+}
+
+/// The same for work from a system database. One that the product database does not belong to is refused here, for good
+/// and before the schema is touched; the engine looks again before every launch.
+async fn prepare_for(
+    settings: &Settings,
+    store: &Store,
+    system: Option<&DatabaseConfig>,
+) -> anyhow::Result<()> {
     let deadline = Instant::now() + settings.db_connect_timeout;
     patiently(settings, deadline, || settings.app.ensure_exists()).await?;
     let major = patiently(settings, deadline, || store.server_major()).await?;
@@ -84,6 +90,9 @@ pub(crate) async fn prepare(settings: &Settings, store: &Store) -> anyhow::Resul
         major >= OLDEST_POSTGRES,
         "Postgres {major} is too old: {OLDEST_POSTGRES} or newer is needed"
     );
+    if let Some(system) = system {
+        patiently(settings, deadline, || store.check_binding(system)).await?;
+    }
     let state = patiently(settings, deadline, || store.migration_state()).await?;
     match state {
         MigrationState::AtHead => {}
