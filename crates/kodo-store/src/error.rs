@@ -25,8 +25,8 @@ pub enum StoreError {
     /// The product database is a copy, and this is the system database of its original, which is still there. The two
     /// have an id in common, so that each would take the other's work for its own.
     #[error(
-        "the product database is a copy of {original:?}, whose system database {system:?} is: set SYS_DB_NAME to another \
-         one, a copy of that or a new one"
+        "the product database is a copy of {original:?}, and {system:?} is the system database of that one: set \
+         SYS_DB_NAME to another one, a copy of it or a new one"
     )]
     CopysSystem {
         /// The product database that it is a copy of.

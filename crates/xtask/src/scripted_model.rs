@@ -12,10 +12,9 @@ use tokio::process::Command;
 const MODEL: &str = "scripted";
 
 /// What the caller may have set for a real model: the scripted one gets no key, and answers whole.
-const OF_ANOTHER_MODEL: [&str; 7] = [
+const OF_ANOTHER_MODEL: [&str; 6] = [
     "OC_API_KEY",
     "OC_API_KEY_FILE",
-    "OC_ALLOWED_TOOLS",
     "OC_ALLOWED_CONNECTORS",
     "OC_MAX_STEPS",
     "OC_MAX_PLAN_BYTES",
@@ -59,6 +58,8 @@ async fn serve(args: ScriptedModelArgs) -> anyhow::Result<ExitCode> {
         .args(arguments)
         .env("OC_BASE_URL", model.url())
         .env("OC_MODEL", MODEL)
+        // Its plans are committed, and name tools that only the mock sandbox has.
+        .env("OC_ALLOWED_TOOLS", "*")
         .kill_on_drop(true)
         .status()
         .await

@@ -233,8 +233,8 @@ async fn a_copy_of_a_product_database_does_not_work_on_the_system_database_of_it
     let options = world.options.clone().env("APP_DB_NAME", &copy);
     let refused = Service::start(&options).await.err().unwrap().to_string();
     let said = format!(
-        "the product database is a copy of \"{original}\", whose system database \"{}\" is: set SYS_DB_NAME to \
-         another one",
+        "the product database is a copy of \"{original}\", and \"{}\" is the system database of that one: set \
+         SYS_DB_NAME to another one",
         world.databases().system.database
     );
     assert!(refused.contains(&said), "{refused}");
