@@ -5,9 +5,9 @@
 //! database is written into it, and any other is refused while that one is there. Databases are known by their object
 //! ids, which survive a renaming and are given once, in one server, which is known by its own id.
 
-use sqlx::{PgConnection, Postgres, Transaction};
+use sqlx::PgConnection;
 
-use crate::{DatabaseConfig, Store, StoreError};
+use crate::{DatabaseConfig, Store, StoreError, connect};
 
 /// What a product database is bound to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Store {
     /// As any statement.
     pub async fn binding(&self) -> Result<Binding, StoreError> {
         let found = async {
-            let mut connection = self.pool.acquire().await?;
+            let mut connection = self.alone().await?;
             read(&mut connection).await
         };
         match found.await {
@@ -86,14 +86,13 @@ impl Store {
     /// # Errors
     /// As [`Store::check_binding`].
     pub async fn confirm_binding(&self, system: &DatabaseConfig) -> Result<(), StoreError> {
-        let mut turn = self.pool.begin().await?;
-        sqlx::query("SELECT FROM app.instance FOR SHARE")
-            .execute(&mut *turn)
+        let mut connection = self.alone().await?;
+        sqlx::raw_sql("BEGIN; SELECT FROM app.instance FOR SHARE")
+            .execute(&mut connection)
             .await?;
-        // A statement of its own, which sees what was committed while the one before waited.
-        let binding = read(&mut turn).await?;
-        turn.rollback().await?;
-        binding.admits(&system.database)
+        // A statement of its own, which sees what was committed while the one before waited. Nothing was written: the
+        // turn ends with its connection.
+        read(&mut connection).await?.admits(&system.database)
     }
 
     /// Binds the product database to a system database, which is made where it does not exist. Where another one is
@@ -124,18 +123,24 @@ impl Store {
     /// # Errors
     /// As any statement; the schema has to be migrated.
     pub async fn turn_to_bind(&self) -> Result<TurnToBind, StoreError> {
-        let mut turn = self.pool.begin().await?;
-        sqlx::query("SELECT FROM app.instance FOR UPDATE")
-            .execute(&mut *turn)
+        let mut connection = self.alone().await?;
+        sqlx::raw_sql("BEGIN; SELECT FROM app.instance FOR UPDATE")
+            .execute(&mut connection)
             .await?;
-        Ok(TurnToBind(turn))
+        Ok(TurnToBind(connection))
+    }
+
+    /// A connection outside the pool: after an outage each of the pool's may be a dead one, and a worker that comes back
+    /// is not to find that out one by one.
+    async fn alone(&self) -> Result<PgConnection, StoreError> {
+        connect((*self.pool.connect_options()).clone()).await
     }
 }
 
 /// The turn of one who changes what the product database is bound to. Whoever else wants to, or has to be sure of it,
-/// waits until it is over.
+/// waits until it is over. Dropped before it has bound anything, it changes nothing.
 #[derive(Debug)]
-pub struct TurnToBind(Transaction<'static, Postgres>);
+pub struct TurnToBind(PgConnection);
 
 impl TurnToBind {
     /// What the product database is bound to.
@@ -154,7 +159,7 @@ impl TurnToBind {
         sqlx::query(
             "UPDATE app.workers SET holder = NULL, changed_at = now() WHERE holder IS NOT NULL",
         )
-        .execute(&mut *self.0)
+        .execute(&mut self.0)
         .await?;
         Ok(())
     }
@@ -172,9 +177,10 @@ impl TurnToBind {
              RETURNING true",
         )
         .bind(&system.database)
-        .fetch_one(&mut *self.0)
+        .fetch_one(&mut self.0)
         .await?;
-        Ok(self.0.commit().await?)
+        sqlx::raw_sql("COMMIT").execute(&mut self.0).await?;
+        Ok(())
     }
 }
 

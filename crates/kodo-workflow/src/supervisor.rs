@@ -27,9 +27,6 @@ use crate::takeover::Takeover;
 /// Pause between two tries to take a slot or to launch.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 
-/// How often a binding is asked for again at once where the answer does not come: as often as a pool has connections.
-const CONFIRM_TRIES: u32 = 16;
-
 /// A shutdown that takes longer than this goes on without anybody waiting: it ends with a last write, which in an
 /// outage waits for the server.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -115,31 +112,11 @@ async fn until<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Op
 async fn take_slot(shared: &Shared, config: &EngineConfig) -> Lease {
     loop {
         let taken = async {
-            // The lock lives in the system database, so that has to be there before the engine is.
-            // No work is begun from it that was begun from another one.
-            let mut bound = shared.shop.store.bind(&config.system).await;
-            for _ in 0..CONFIRM_TRIES {
-                match &bound {
-                    Err(error) if error.is_unavailable() => {
-                        // Whether the server is there is asked by a connection of its own, and ends this if it is not.
-                        config.system.ensure_exists().await?;
-                        bound = shared.shop.store.bind(&config.system).await;
-                    }
-                    _ => break,
-                }
-            }
-            bound?;
+            // The lock lives in the system database, so that has to be there before the engine is; and no work is begun
+            // from it that was begun from another one.
+            shared.shop.store.bind(&config.system).await?;
             let lease = Lease::take(&config.system, &shared.shop.store, shared.lock_class).await?;
-            // In an outage's wake each connection of the pool may be a dead one: no reason to give the slot back.
-            let confirm = || shared.shop.store.confirm_binding(&config.system);
-            let mut confirmed = confirm().await;
-            for _ in 0..CONFIRM_TRIES {
-                match &confirmed {
-                    Err(error) if error.is_unavailable() => confirmed = confirm().await,
-                    _ => break,
-                }
-            }
-            match confirmed {
+            match shared.shop.store.confirm_binding(&config.system).await {
                 Ok(()) => Ok(lease),
                 Err(error) => {
                     lease.release().await;
