@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use kodo_artifacts::{ArtifactStore, Shelf};
+use kodo_engine::{Engine, EngineConfig};
 use kodo_sandbox::SecretFolder;
 use kodo_server::Readiness;
 use kodo_store::{DatabaseConfig, MigrationState, Store, StoreError};
-use kodo_workflow::{Engine, EngineConfig};
 use tokio::time::{Instant, timeout_at};
 
 use crate::runs::EngineRuns;

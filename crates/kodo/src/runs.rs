@@ -4,8 +4,8 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use kodo_contract::{RunId, WorkflowId};
+use kodo_engine::{Engine, StartError, failpoint};
 use kodo_server::{CrashDemoError, Runs};
-use kodo_workflow::{Engine, StartError, failpoint};
 
 /// The engine, once boot has started it.
 #[derive(Clone, Default)]

@@ -138,7 +138,7 @@ keys! {
     aws_secret_access_key "aws-secret-access-key" "AWS_SECRET_ACCESS_KEY" "" "What proves it";
     aws_session_token "aws-session-token" "AWS_SESSION_TOKEN" "" "Part of credentials that are lent for a while";
     test_seed "test-seed" "TEST_SEED" "424242" "Seed of everything random in tests, part of the planner's fixture key";
-    rust_log "rust-log" "RUST_LOG" "" "What the service logs, such as info or info,kodo_workflow=debug; without it, info and other libraries' warnings";
+    rust_log "rust-log" "RUST_LOG" "" "What the service logs, such as info or info,kodo_engine=debug; without it, info and other libraries' warnings";
     log_format "log-format" "LOG_FORMAT" "" "How it logs: text or json; without it text on a terminal, else json";
 }
 

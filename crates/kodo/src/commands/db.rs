@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use kodo_devdb::{DevDbConfig, Probe, Provider};
+use kodo_engine::Rebound;
 use kodo_store::{Binding, Store};
-use kodo_workflow::Rebound;
 
 use crate::boot;
 use crate::cli::{DataDir, DbCommand};
@@ -61,7 +61,7 @@ pub(crate) async fn run(settings: &Settings, command: DbCommand) -> anyhow::Resu
         }
         DbCommand::SysReset => {
             settings.system.ensure_exists().await?;
-            kodo_workflow::reset_system_schema(&settings.system).await?;
+            kodo_engine::reset_system_schema(&settings.system).await?;
             println!("db: reset schema dbos of {}", settings.system.database);
         }
         DbCommand::Rebind => println!("{}", rebind(settings).await?),
@@ -79,7 +79,7 @@ async fn rebind(settings: &Settings) -> anyhow::Result<String> {
         boot::prepare(settings, &store).await?;
     }
     Ok(
-        match kodo_workflow::rebind(&store, &settings.app, &settings.system).await? {
+        match kodo_engine::rebind(&store, &settings.app, &settings.system).await? {
             Rebound::Bound => format!("db: {product} belongs to {system}"),
             Rebound::Moved { from } => format!(
                 "db: {product} belongs to {system} now, and no longer to {from}: the next start begins its unfinished runs \

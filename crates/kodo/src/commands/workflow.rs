@@ -8,7 +8,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use kodo_contract::Timestamp;
-use kodo_workflow::{InspectError, Inspector};
+use kodo_engine::{InspectError, Inspector};
 use serde::Serialize;
 
 use crate::cli::WorkflowCommand;

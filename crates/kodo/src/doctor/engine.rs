@@ -1,7 +1,7 @@
 //! The engine's rows: what is unfinished, and whether anybody works on it.
 
+use kodo_engine::{InspectError, Inspector, WorkerSlot};
 use kodo_store::{Store, StoreError};
-use kodo_workflow::{InspectError, Inspector, WorkerSlot};
 
 use super::Patient;
 use super::finding::Finding;

@@ -21,7 +21,7 @@ impl LogSettings {
     pub(super) fn load(flags: &Flags) -> anyhow::Result<Self> {
         let filter = flags.rust_log();
         if filter.given && EnvFilter::builder().parse(&filter.value).is_err() {
-            return filter.refuse("a filter such as info or info,kodo_workflow=debug");
+            return filter.refuse("a filter such as info or info,kodo_engine=debug");
         }
         let format = flags.log_format();
         if format.given {

@@ -15,7 +15,7 @@ use crate::crash_scenes::{Case, Fixtures, Life, Scene};
 use crate::evidence::killed;
 use crate::support::{World, until};
 
-/// The failpoint variables of debug builds; see `kodo_workflow::failpoint`.
+/// The failpoint variables of debug builds; see `kodo_engine::failpoint`.
 const FAILPOINT: &str = "KODO_FAILPOINT";
 const TRACE: &str = "KODO_FAILPOINT_TRACE";
 

@@ -74,7 +74,7 @@ async fn every_value_that_cannot_be_read_stops_the_start_with_one_line() {
         (
             "RUST_LOG",
             "info,kodo=loud",
-            "a filter such as info or info,kodo_workflow=debug is accepted",
+            "a filter such as info or info,kodo_engine=debug is accepted",
         ),
     ] {
         let ended = kodo(&["serve"], &[(variable, value)]).await;

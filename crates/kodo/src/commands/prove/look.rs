@@ -6,8 +6,8 @@
 use std::time::Instant;
 
 use anyhow::{Context, bail};
+use kodo_engine::{EngineRows, EngineTable};
 use kodo_store::{Evidence, StoreError};
-use kodo_workflow::{EngineRows, EngineTable};
 
 use super::Proof;
 use super::suspects::Suspects;

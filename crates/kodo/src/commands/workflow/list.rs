@@ -1,6 +1,6 @@
 //! `kodo workflow list`
 
-use kodo_workflow::{InspectError, Inspector};
+use kodo_engine::{InspectError, Inspector};
 
 use super::{cell, cell_time, json};
 use crate::cli::Format;

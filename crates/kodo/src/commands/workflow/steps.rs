@@ -1,6 +1,6 @@
 //! `kodo workflow steps ID`
 
-use kodo_workflow::{InspectError, Inspector};
+use kodo_engine::{InspectError, Inspector};
 
 use super::{cell_time, json};
 use crate::cli::Format;
