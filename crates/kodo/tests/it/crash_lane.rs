@@ -115,11 +115,10 @@ impl Lane {
         let mut from = 0;
         let mut beside = None;
         if life.beside {
-            let first = life.killed_at.first().expect("a point");
-            let victim = self.victim(life.scene, first).await;
+            let mut victim = self.halted(&case).await;
             let mut other = Service::start(&traced).await.expect("another worker");
             from = passed(&file).len();
-            self.fall(&case, victim, first).await;
+            victim.kill9().await.expect("kill");
             std::mem::swap(&mut self.world.service, &mut other);
             self.world.client = self.world.service.client();
             beside = Some(other);
@@ -144,17 +143,25 @@ impl Lane {
         Undisturbed { points, state }
     }
 
-    /// The first worker of a life that another one takes over, alive and armed.
-    async fn victim(&mut self, scene: Scene, point: &str) -> Service {
+    /// The first worker of a life that another one takes over: asked, and stopped at the life's first point, where it
+    /// still holds its slot and the run. So another worker can start beside it, and whatever its sweep looks at, there
+    /// is no run that was stored and not begun: the other one takes this run over, and never starts it.
+    async fn halted(&mut self, case: &Case) -> Service {
         self.kill9().await;
-        let armed = self.options(scene).env(FAILPOINT, point);
-        Service::start(&armed).await.expect("the first worker")
-    }
-
-    /// Asks the victim, and sees it die.
-    async fn fall(&mut self, case: &Case, mut victim: Service, point: &str) {
-        let _ = case.ask(&victim.client()).await;
-        killed(&mut victim, point).await;
+        let point = case.life.killed_at.first().expect("a point");
+        let armed = self
+            .options(case.life.scene)
+            .env(FAILPOINT, format!("stop:{point}"));
+        let victim = Service::start(&armed).await.expect("the first worker");
+        let pid = victim.pid().expect("a process");
+        // It may be stopped before its answer has left, so nobody waits for that.
+        let (asking, client) = (case.clone(), victim.client());
+        tokio::spawn(async move { asking.ask(&client).await });
+        until(&format!("{}: the first worker", case.life), || async {
+            state(pid) == 'T'
+        })
+        .await;
+        victim
     }
 
     /// Starts a service that is struck at the point, lets it come there, and returns it; `None` where the case came
@@ -171,11 +178,9 @@ impl Lane {
             Blow::Stop => "stop",
         };
         let options = self.options(case.life.scene);
-        let victim = match case.life.killed_at.first() {
-            Some(first) if case.life.beside => {
-                Some((self.victim(case.life.scene, first).await, first.clone()))
-            }
-            _ => None,
+        let victim = match case.life.beside {
+            true => Some(self.halted(case).await),
+            false => None,
         };
         let armed = options.env(FAILPOINT, format!("{action}:{point}"));
         let mut service = Service::spawn(&armed).await.expect("the ports");
@@ -191,8 +196,8 @@ impl Lane {
             is_struck() || matches!(ready.await, Ok(Ok(answer)) if answer.status == 200)
         })
         .await;
-        if let Some((victim, first)) = victim {
-            self.fall(case, victim, &first).await;
+        if let Some(mut victim) = victim {
+            victim.kill9().await.expect("kill");
         }
         let asked = ask.then(|| {
             let (case, client) = (case.clone(), client.clone());
