@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dbos::StartOptions;
-use kodo_artifacts::ArtifactStore;
 use kodo_contract::{RunId, WorkflowId};
 use kodo_planner::Planner;
 use kodo_sandbox::{Limits, Sandbox, SecretFolder};
+use kodo_store::content::ArtifactStore;
 use kodo_store::{DatabaseConfig, Store};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use kodo_artifacts::ArtifactStore;
 use kodo_contract::{Plan, RunId, StepId};
 use kodo_planner::Planner;
 use kodo_sandbox::{Limits, Sandbox, SecretFolder};
 use kodo_store::Store;
+use kodo_store::content::ArtifactStore;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{OnceCell, Semaphore};

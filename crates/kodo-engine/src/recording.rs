@@ -8,11 +8,11 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use kodo_artifacts::{ArtifactError, STORED_FROM, media_type_of, read, shortened};
 use kodo_contract::{
     ContentHash, Invalid, Plan, RunId, StepId, StoredContent, ToolFile, ToolResult, canonical_json,
     decode, encode,
 };
+use kodo_store::content::{ArtifactError, STORED_FROM, media_type_of, read, shortened};
 use kodo_store::{NewArtifact, NewStep, Recorded};
 use serde_json::{Value, json};
 use tokio::time::Instant;

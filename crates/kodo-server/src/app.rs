@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use kodo_artifacts::{ArtifactStore, Shelf};
 use kodo_store::Store;
+use kodo_store::content::{ArtifactStore, ArtifactStoreCell};
 
 use crate::config::ServerConfig;
 use crate::engine::Runs;
@@ -19,7 +19,7 @@ pub struct App {
 struct Inner {
     config: ServerConfig,
     store: Store,
-    artifacts: Shelf,
+    artifacts: ArtifactStoreCell,
     runs: Arc<dyn Runs>,
     readiness: Readiness,
 }
@@ -30,7 +30,7 @@ impl App {
     pub fn new(
         config: ServerConfig,
         store: Store,
-        artifacts: Shelf,
+        artifacts: ArtifactStoreCell,
         runs: Arc<dyn Runs>,
         readiness: Readiness,
     ) -> Self {

@@ -10,8 +10,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use kodo_artifacts::content_of;
 use kodo_contract::{ArtifactEntry, ArtifactList, ContentHash, RunId, canonical_json, encode};
+use kodo_store::content::content_of;
 use kodo_store::{ArtifactRow, Found};
 
 use crate::answer::{self, Subject};
@@ -103,7 +103,7 @@ pub(crate) async fn read(State(app): State<App>, request: Request) -> Result<Res
         if content.inline.is_none() {
             let head = app.artifacts()?.head(&content.hash);
             let there = app.in_time(async { Ok(head.await?) }).await?;
-            there.ok_or(kodo_artifacts::ArtifactError::Missing)?;
+            there.ok_or(kodo_store::content::ArtifactError::Missing)?;
         }
         return Ok(headed(StatusCode::OK, &content, Body::empty()));
     }
@@ -169,7 +169,7 @@ async fn body(app: &App, content: &Content, range: Option<Range<u64>>) -> Result
     }
     let store = app.artifacts()?;
     let hash = content.hash.clone();
-    let reading = kodo_artifacts::read(store, &hash, content.size, range.clone());
+    let reading = kodo_store::content::read(store, &hash, content.size, range.clone());
     let pieces = match range {
         None => app.in_time(async { Ok(reading.await?) }).await?,
         // All of it is read before the first byte of a range is sent: that may take its time, and each piece has its

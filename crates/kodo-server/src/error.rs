@@ -7,9 +7,9 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use kodo_artifacts::ArtifactError;
 use kodo_contract::{Invalid, MAX_ID_BYTES, Violation};
 use kodo_store::StoreError;
+use kodo_store::content::ArtifactError;
 use serde::Serialize;
 
 use crate::answer::{self, Cause};

@@ -1,34 +1,30 @@
-//! The product database: schema `app`, one module per aggregate.
+//! What the product keeps: rows in schema `app` of the product database, and content by its hash in a folder or an
+//! S3-compatible store.
 //!
-//! This is the only crate that holds product SQL. Every effect of a run is written here under its natural
-//! key (`run_id, step_id`), in one statement, so that recording it a second time changes nothing.
+//! `rows` holds one module for each aggregate. It is the only place with product SQL: every effect of a run is written
+//! under its natural key (`run_id, step_id`) in one statement, so that recording it a second time changes nothing.
+//! [`content`] holds what is too large for a row, and the lock that keeps content from being deleted while a row that
+//! names it is on its way.
 
-mod artifacts;
+pub mod content;
+
 mod binding;
-mod content;
 mod diagnosis;
 mod error;
-mod idempotency;
-mod intents;
 mod invariants;
-mod marks;
 mod migrations;
 mod pool;
-mod runs;
+mod rows;
 mod ssl;
-mod steps;
-mod workers;
 
-pub use artifacts::{ArtifactRow, Found, NewArtifact};
 pub use binding::{Binding, TurnToBind};
-pub use content::{HeldContent, UnnamedContent};
 pub use diagnosis::{AppliedMigration, ServerFacts};
 pub use error::StoreError;
-pub use idempotency::{Idempotency, Write};
 pub use invariants::{Evidence, INVARIANTS, Invariant, Load, Offender};
-pub use marks::{Mark, Marks};
 pub use migrations::{MigrationState, known_migrations};
 pub use pool::{BY_INDEX, DatabaseConfig, Store, close, connect};
-pub use runs::{RunToPlan, Settlement, UnfinishedRun};
+pub use rows::{
+    ArtifactRow, Found, Idempotency, Mark, Marks, NewArtifact, NewStep, Recorded, RunToPlan,
+    Settlement, UnfinishedRun, Write,
+};
 pub use ssl::{SslMode, UnknownSslMode};
-pub use steps::{NewStep, Recorded};

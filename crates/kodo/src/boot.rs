@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use kodo_artifacts::{ArtifactStore, Shelf};
 use kodo_engine::{Engine, EngineConfig};
 use kodo_sandbox::SecretFolder;
 use kodo_server::Readiness;
+use kodo_store::content::{ArtifactStore, ArtifactStoreCell};
 use kodo_store::{DatabaseConfig, MigrationState, Store, StoreError};
 use tokio::time::{Instant, timeout_at};
 
@@ -29,7 +29,7 @@ const TRY_AGAIN: Duration = Duration::from_millis(500);
 pub(crate) async fn boot(
     settings: &Settings,
     store: &Store,
-    shelf: &Shelf,
+    artifact_cell: &ArtifactStoreCell,
     readiness: &Readiness,
     runs: &EngineRuns,
 ) -> anyhow::Result<()> {
@@ -43,8 +43,8 @@ pub(crate) async fn boot(
     let instance = patiently(settings, deadline, || store.instance()).await?;
     let artifacts = Arc::new(artifacts.of_instance(&instance));
     tracing::debug!(place = artifacts.place(), "artifact store");
-    // Whoever finds the schema there finds the store, too.
-    shelf.set(artifacts.clone());
+    // Set before readiness says that the schema is there: a request that finds the schema finds the store.
+    artifact_cell.set(artifacts.clone());
     readiness.set_migrated();
     let engine = Engine::start(
         EngineConfig {

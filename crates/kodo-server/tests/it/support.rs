@@ -9,11 +9,11 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request};
 use http_body_util::BodyExt;
-use kodo_artifacts::Shelf;
 use kodo_contract::{RunId, WorkflowId};
 use kodo_server::{
     App, CrashDemoError, Readiness, Runs, ServerConfig, Shutdown, origins_of, product_router,
 };
+use kodo_store::content::ArtifactStoreCell;
 use kodo_store::{DatabaseConfig, Store};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -107,7 +107,13 @@ fn fixture_on(config: ServerConfig, readiness: Readiness, database_port: u16) ->
     let runs = Arc::new(FakeRuns::default());
     runs.launched.store(true, Ordering::SeqCst);
     let store = Store::new(&database, 2);
-    let app = App::new(config, store, Shelf::default(), runs.clone(), readiness);
+    let app = App::new(
+        config,
+        store,
+        ArtifactStoreCell::default(),
+        runs.clone(),
+        readiness,
+    );
     Fixture { app, runs }
 }
 

@@ -8,7 +8,7 @@ mod verify;
 use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
-use kodo_artifacts::ObjectArtifacts;
+use kodo_store::content::ObjectArtifacts;
 use kodo_store::{MigrationState, Store};
 use serde::Serialize;
 

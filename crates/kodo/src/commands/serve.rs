@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use kodo_artifacts::Shelf;
 use kodo_server::{
     ApiToken, App, Readiness, ServerConfig, Shutdown, admin_router, origins_of, product_router,
     serve,
 };
 use kodo_store::Store;
+use kodo_store::content::ArtifactStoreCell;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
@@ -36,7 +36,7 @@ pub(crate) async fn run_on(settings: Settings, ports: Ports) -> anyhow::Result<E
     let mut signals = Signals::new()?;
     let store = Store::new(&settings.app, settings.db_pool_size);
     let readiness = Readiness::new();
-    let shelf = Shelf::default();
+    let artifacts = ArtifactStoreCell::default();
     let runs = EngineRuns::default();
     let address = ports.product.local_addr()?;
     let app = App::new(
@@ -46,7 +46,7 @@ pub(crate) async fn run_on(settings: Settings, ports: Ports) -> anyhow::Result<E
             ..ServerConfig::default()
         },
         store.clone(),
-        shelf.clone(),
+        artifacts.clone(),
         Arc::new(runs.clone()),
         readiness.clone(),
     );
@@ -66,7 +66,7 @@ pub(crate) async fn run_on(settings: Settings, ports: Ports) -> anyhow::Result<E
     ));
 
     let working = async {
-        boot(&settings, &store, &shelf, &readiness, &runs).await?;
+        boot(&settings, &store, &artifacts, &readiness, &runs).await?;
         if let Some(engine) = runs.engine() {
             engine.launched().await;
             tracing::info!(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use kodo_artifacts::{ObjectArtifacts, Place, S3Access};
+use kodo_store::content::{ObjectArtifacts, Place, S3Access};
 
 use super::{DataFolder, Flags, Raw};
 

@@ -6,7 +6,7 @@
 // A test says that something cannot fail by failing.
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
 
-#[path = "../../../kodo-artifacts/tests/shared/conformance.rs"]
+#[path = "../../../kodo-store/tests/shared/conformance.rs"]
 mod conformance;
 
 #[path = "../it/large.rs"]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use kodo_artifacts::{ObjectArtifacts, Place, S3Access};
+use kodo_store::content::{ObjectArtifacts, Place, S3Access};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 

@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use futures_util::TryStreamExt;
-use kodo_artifacts::{ArtifactError, ArtifactStore, ObjectArtifacts, check};
 use kodo_contract::ContentHash;
 use kodo_harness::Client;
+use kodo_store::content::{ArtifactError, ArtifactStore, ObjectArtifacts, check};
 
 use crate::conformance::{conforms, content, whole};
 use crate::server::{BUCKET, Server, key_id, secret_key};

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use kodo_artifacts::ArtifactStore;
+use kodo_store::content::ArtifactStore;
 use serde::Serialize;
 
 use super::{Artifacts, json};

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
 use futures_util::TryStreamExt;
-use kodo_artifacts::{content_of, read};
 use kodo_contract::{ContentHash, canonical_json};
 use kodo_store::Found;
+use kodo_store::content::{content_of, read};
 
 use super::Artifacts;
 use crate::commands::NOT_FOUND;

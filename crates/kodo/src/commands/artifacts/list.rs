@@ -3,9 +3,9 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use kodo_artifacts::content_of;
 use kodo_contract::RunId;
 use kodo_store::ArtifactRow;
+use kodo_store::content::content_of;
 use serde::Serialize;
 
 use super::{Artifacts, json};

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::process::ExitCode;
 
-use kodo_artifacts::{ArtifactError, ArtifactStore, check, content_of};
 use kodo_contract::{ContentHash, StoredContent, decode};
 use kodo_store::ArtifactRow;
+use kodo_store::content::{ArtifactError, ArtifactStore, check, content_of};
 use serde::Serialize;
 
 use super::{Artifacts, json};

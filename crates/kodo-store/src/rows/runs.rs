@@ -2,12 +2,12 @@
 
 use kodo_contract::{
     ArtifactRef, IntentId, RunError, RunId, RunStatus, RunView, StepView, Timestamp,
-    parse_stored_json,
 };
 use serde_json::{Value, json};
 use sqlx::types::Json;
 use time::OffsetDateTime;
 
+use super::json::{content_hash, stored_json};
 use crate::{Idempotency, Store, StoreError, Write};
 
 /// What planning needs to know of a run and its intent.
@@ -250,7 +250,7 @@ impl Store {
                     .and_then(|error| error.step_id.as_ref())
                     .map_or("run", |step| step.as_str()),
             );
-            hashes.push(error.as_ref().map(crate::artifacts::content_hash));
+            hashes.push(error.as_ref().map(content_hash));
             errors.push(error.map(Json));
         }
         let changed: Vec<String> = sqlx::query_scalar(
@@ -342,10 +342,6 @@ impl StoredArtifact {
             sha256: self.sha256,
         })
     }
-}
-
-pub(crate) fn stored_json(text: &str) -> Result<Value, StoreError> {
-    parse_stored_json(text.as_bytes()).map_err(|error| StoreError::Corrupt(error.to_string()))
 }
 
 fn stored_status(text: &str) -> Result<RunStatus, StoreError> {

@@ -22,8 +22,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use kodo_artifacts::{ArtifactError, ArtifactStore, ObjectArtifacts, Place, S3Access, check, read};
 use kodo_contract::ContentHash;
+use kodo_store::content::{
+    ArtifactError, ArtifactStore, ObjectArtifacts, Place, S3Access, check, read,
+};
 use tempfile::TempDir;
 
 use crate::bucket::{BUCKET, Bucket};

@@ -19,7 +19,7 @@ use object_store::client::{
 use rustls::ClientConfig;
 use rustls::crypto::ring;
 
-use crate::refused::unless_refused;
+use super::refused::unless_refused;
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use kodo_artifacts::{ArtifactError, ArtifactStore, check, read};
 use kodo_contract::ContentHash;
+use kodo_store::content::{ArtifactError, ArtifactStore, check, read};
 
 /// Content that no two calls share a piece of.
 pub fn content(length: usize) -> Bytes {

@@ -1,9 +1,9 @@
 //! Artifacts: what a step produced, with the hash of its content.
 
-use kodo_contract::{ContentHash, RunId, StepId, StoredContent, canonical_json, sha256_hex};
+use kodo_contract::{ContentHash, RunId, StepId, StoredContent};
 use serde_json::Value;
 
-use crate::runs::stored_json;
+use super::json::{content_hash, stored_json};
 use crate::{Store, StoreError};
 
 /// Something that a step produced, before it is recorded.
@@ -48,12 +48,6 @@ impl NewArtifact {
     pub(crate) fn uri(run_id: &RunId, step_id: &StepId, index: usize) -> String {
         format!("artifact://{run_id}/{step_id}/{index}")
     }
-}
-
-/// sha256 of the canonical JSON (RFC 8785) of an inline content, hexadecimal: the same for the same content,
-/// whatever order Postgres keeps object keys in.
-pub(crate) fn content_hash(inline: &Value) -> String {
-    sha256_hex(canonical_json(inline).as_bytes())
 }
 
 /// An artifact as its row has it.

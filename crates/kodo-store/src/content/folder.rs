@@ -10,7 +10,7 @@ use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use time::OffsetDateTime;
 
-use crate::ArtifactError;
+use super::ArtifactError;
 
 /// How long writing one file may take: what is younger may be under way.
 const UNDER_WAY: Duration = Duration::from_secs(3600);

@@ -8,7 +8,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use kodo_contract::ContentHash;
 use sha2::{Digest, Sha256};
 
-use crate::{ArtifactError, ArtifactStore};
+use super::{ArtifactError, ArtifactStore};
 
 /// A piece of content.
 pub type Piece = Result<Bytes, ArtifactError>;

@@ -6,6 +6,7 @@ use sqlx::PgExecutor;
 use sqlx::types::Json;
 use time::OffsetDateTime;
 
+use super::json::stored_json;
 use crate::{NewArtifact, Store, StoreError};
 
 /// A finished step, before it is recorded.
@@ -64,7 +65,7 @@ impl Store {
         .bind(step_id.as_str())
         .fetch_optional(&self.pool)
         .await?;
-        text.as_deref().map(crate::runs::stored_json).transpose()
+        text.as_deref().map(stored_json).transpose()
     }
 }
 

@@ -13,9 +13,9 @@ use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload};
 use time::{OffsetDateTime, UtcDateTime};
 
-use crate::folder::Folder;
-use crate::store::{ArtifactStore, Held, Listed};
-use crate::{ArtifactError, Pieces, Place, S3Access, s3};
+use super::folder::Folder;
+use super::store::{ArtifactStore, Held, Listed};
+use super::{ArtifactError, Pieces, Place, S3Access, s3};
 
 /// Content that was written within this time is not written again. What is older is: that costs a write where it
 /// would have cost none, and mends what became of the old one meanwhile.

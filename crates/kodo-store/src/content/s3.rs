@@ -6,8 +6,8 @@ use std::time::Duration;
 use object_store::aws::AmazonS3Builder;
 use object_store::{ObjectStore, RetryConfig};
 
-use crate::wire::Connector;
-use crate::{ArtifactError, S3Access, S3Place};
+use super::wire::Connector;
+use super::{ArtifactError, S3Access, S3Place};
 
 /// How often one request is tried again before whoever asked hears of it and waits in its own way.
 const RETRIES: usize = 2;

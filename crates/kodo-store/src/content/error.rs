@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::io;
 
-use crate::refused::Refused;
+use super::refused::Refused;
 
 /// A failed call to an artifact store.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

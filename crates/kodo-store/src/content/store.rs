@@ -8,7 +8,7 @@ use futures_util::stream::BoxStream;
 use kodo_contract::ContentHash;
 use time::OffsetDateTime;
 
-use crate::{ArtifactError, Pieces};
+use super::{ArtifactError, Pieces};
 
 /// Content under its hash, of one product database.
 ///
@@ -25,7 +25,7 @@ pub trait ArtifactStore: Send + Sync {
     /// What it has under a hash; `None` where it has nothing.
     async fn head(&self, hash: &ContentHash) -> Result<Option<Held>, ArtifactError>;
 
-    /// The bytes under a hash, or a range of them, just as they are there: [`read`](crate::read) verifies them.
+    /// The bytes under a hash, or a range of them, just as they are there: [`read`](super::read) verifies them.
     async fn get(
         &self,
         hash: &ContentHash,

@@ -1,0 +1,16 @@
+//! The rows of schema `app`: one module for each aggregate, with every statement that reads or writes it.
+
+mod artifacts;
+mod idempotency;
+mod intents;
+mod json;
+mod marks;
+mod runs;
+pub(crate) mod steps;
+mod workers;
+
+pub use artifacts::{ArtifactRow, Found, NewArtifact};
+pub use idempotency::{Idempotency, Write};
+pub use marks::{Mark, Marks};
+pub use runs::{RunToPlan, Settlement, UnfinishedRun};
+pub use steps::{NewStep, Recorded};
