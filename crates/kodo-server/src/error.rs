@@ -12,8 +12,8 @@ use kodo_store::StoreError;
 use kodo_store::content::ArtifactError;
 use serde::Serialize;
 
-use crate::answer::{self, Cause};
 use crate::engine::CrashDemoError;
+use crate::http::answer::{self, Cause};
 
 /// A request that was not carried out. `Display` is the text that the client gets.
 #[derive(Debug, thiserror::Error)]

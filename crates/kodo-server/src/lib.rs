@@ -1,39 +1,31 @@
 //! HTTP of Sisu Kodo: the product API and the admin API.
 //!
 //! A request passes, from the outside in: [`serve()`] (connections, drain), the middleware stack that is listed in
-//! `routes.rs` (request id and log line, panics, who may ask), and one handler. Handlers return `ApiError` for
-//! whatever went wrong; `error.rs` is the only place that knows what a client is told about it.
+//! `router.rs` (request id and log line, panics, access policy), and one handler of `api/` or `admin/`. Handlers return
+//! `ApiError` for whatever went wrong; `error.rs` is the only place that knows what a client is told about it.
 //!
 //! Both ports are served before the database is reachable and before the engine is launched. Until [`Readiness`] says
 //! that the schema is there, whatever needs the database answers 503, and `/healthz` answers 200.
 
-mod answer;
+mod access;
+mod admin;
+mod api;
 mod app;
-mod artifacts;
-mod body;
 mod config;
-mod crash_demo;
 mod engine;
 mod error;
-mod guard;
-mod health;
-mod idempotency;
-mod intents;
-mod linger;
-mod observe;
-mod params;
-mod range;
+mod http;
 mod readiness;
-mod routes;
-mod runs;
-mod serve;
+mod router;
 #[cfg(test)]
 mod testing;
 
+pub use access::origins::origins_of;
+pub use access::token::ApiToken;
 pub use app::App;
-pub use body::MAX_BODY_BYTES;
-pub use config::{ApiToken, ServerConfig, origins_of};
+pub use config::ServerConfig;
 pub use engine::{CrashDemoError, Runs};
+pub use http::body::MAX_BODY_BYTES;
+pub use http::listen::{Shutdown, serve};
 pub use readiness::Readiness;
-pub use routes::{Route, admin_router, admin_routes, product_router, product_routes};
-pub use serve::{Shutdown, serve};
+pub use router::{Route, admin_router, admin_routes, product_router, product_routes};

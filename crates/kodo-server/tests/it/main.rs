@@ -11,7 +11,7 @@
 mod availability;
 mod connections;
 mod drain;
-mod gates;
-mod nodding;
+mod fake_database;
+mod refusals;
 mod routes;
 mod support;

@@ -1,4 +1,4 @@
-//! Who may ask: no page of a stranger's site, and nobody without the token where one is set.
+//! The access policy: refuses the pages of other sites, and requests without the token if one is set.
 //!
 //! Both checks come before routing is answered, so a stranger learns nothing about which routes there are.
 
@@ -9,18 +9,19 @@ use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use crate::config::{ApiToken, ServerConfig};
+use crate::access::token::ApiToken;
+use crate::config::ServerConfig;
 use crate::error::ApiError;
 
 /// What the checks compare with.
-pub(crate) struct Gate {
+pub(crate) struct AccessPolicy {
     origins: Vec<String>,
     token: Option<ApiToken>,
     /// The paths that want no token: probes have none.
     open: &'static [&'static str],
 }
 
-impl Gate {
+impl AccessPolicy {
     pub(crate) fn new(config: &ServerConfig, open: &'static [&'static str]) -> Self {
         Self {
             origins: config.allowed_origins.clone(),
@@ -91,8 +92,12 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 }
 
 /// The middleware.
-pub(crate) async fn guard(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
-    match gate.check(&request) {
+pub(crate) async fn enforce(
+    State(policy): State<Arc<AccessPolicy>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match policy.check(&request) {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     }
@@ -103,23 +108,23 @@ mod tests {
     use axum::body::Body;
 
     use super::*;
-    use crate::config::origins_of;
+    use crate::access::origins::origins_of;
 
-    fn gate(token: Option<&str>) -> Gate {
+    fn policy(token: Option<&str>) -> AccessPolicy {
         let config = ServerConfig {
             api_token: token.and_then(ApiToken::new),
             allowed_origins: origins_of("127.0.0.1", 3001),
             ..ServerConfig::default()
         };
-        Gate::new(&config, &["/healthz"])
+        AccessPolicy::new(&config, &["/healthz"])
     }
 
-    fn asked(gate: &Gate, method: &str, path: &str, headers: &[(&str, &str)]) -> String {
+    fn asked(policy: &AccessPolicy, method: &str, path: &str, headers: &[(&str, &str)]) -> String {
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        match gate.check(&request.body(Body::empty()).unwrap()) {
+        match policy.check(&request.body(Body::empty()).unwrap()) {
             Ok(()) => "ok".to_owned(),
             Err(error) => error.to_string(),
         }
@@ -127,7 +132,7 @@ mod tests {
 
     #[test]
     fn only_our_own_origins_pass_whatever_the_method() {
-        let gate = gate(None);
+        let policy = policy(None);
         for method in ["GET", "HEAD", "POST", "OPTIONS", "DELETE"] {
             for (origin, verdict) in [
                 ("http://127.0.0.1:3001", "ok"),
@@ -141,7 +146,7 @@ mod tests {
                 ("null", "forbidden origin"),
                 ("", "forbidden origin"),
             ] {
-                let sent = asked(&gate, method, "/healthz", &[("origin", origin)]);
+                let sent = asked(&policy, method, "/healthz", &[("origin", origin)]);
                 assert_eq!(sent, verdict, "{method} from {origin:?}");
             }
         }
@@ -154,7 +159,7 @@ mod tests {
             ("origin", "http://evil.example:3001"),
         ];
         assert_eq!(
-            asked(&gate(None), "POST", "/intents", &headers),
+            asked(&policy(None), "POST", "/intents", &headers),
             "forbidden origin"
         );
     }
@@ -166,14 +171,14 @@ mod tests {
             ("origin", "https://evil.example"),
         ];
         assert_eq!(
-            asked(&gate(None), "GET", "/x", &headers),
+            asked(&policy(None), "GET", "/x", &headers),
             "forbidden origin"
         );
     }
 
     #[test]
     fn without_an_origin_a_foreign_page_may_link_to_us_and_nothing_else() {
-        let gate = gate(None);
+        let policy = policy(None);
         for (method, site, verdict) in [
             ("GET", "cross-site", "ok"),
             ("HEAD", "same-site", "ok"),
@@ -182,26 +187,26 @@ mod tests {
             ("POST", "same-origin", "ok"),
             ("POST", "none", "ok"),
         ] {
-            let sent = asked(&gate, method, "/x", &[("sec-fetch-site", site)]);
+            let sent = asked(&policy, method, "/x", &[("sec-fetch-site", site)]);
             assert_eq!(sent, verdict, "{method} {site}");
         }
-        assert_eq!(asked(&gate, "POST", "/x", &[]), "ok");
+        assert_eq!(asked(&policy, "POST", "/x", &[]), "ok");
     }
 
     #[test]
     fn every_path_but_the_open_ones_wants_the_token() {
-        let gate = gate(Some("s3cret"));
-        assert_eq!(asked(&gate, "GET", "/healthz", &[]), "ok");
+        let policy = policy(Some("s3cret"));
+        assert_eq!(asked(&policy, "GET", "/healthz", &[]), "ok");
         for path in ["/intents", "/healthz/", "/healthz2", "/no/such/route", "/"] {
-            assert_eq!(asked(&gate, "GET", path, &[]), "unauthorized", "{path}");
+            assert_eq!(asked(&policy, "GET", path, &[]), "unauthorized", "{path}");
             let headers = [("authorization", "Bearer s3cret")];
-            assert_eq!(asked(&gate, "GET", path, &headers), "ok", "{path}");
+            assert_eq!(asked(&policy, "GET", path, &headers), "ok", "{path}");
         }
     }
 
     #[test]
     fn the_scheme_is_case_insensitive_and_the_token_is_not() {
-        let gate = gate(Some("s3cret"));
+        let policy = policy(Some("s3cret"));
         for (value, verdict) in [
             ("Bearer s3cret", "ok"),
             ("bearer s3cret", "ok"),
@@ -215,21 +220,21 @@ mod tests {
             ("s3cret", "unauthorized"),
             ("", "unauthorized"),
         ] {
-            let sent = asked(&gate, "GET", "/x", &[("authorization", value)]);
+            let sent = asked(&policy, "GET", "/x", &[("authorization", value)]);
             assert_eq!(sent, verdict, "{value:?}");
         }
         let twice = [
             ("authorization", "Bearer s3cret"),
             ("authorization", "Bearer s3cret"),
         ];
-        assert_eq!(asked(&gate, "GET", "/x", &twice), "unauthorized");
+        assert_eq!(asked(&policy, "GET", "/x", &twice), "unauthorized");
     }
 
     #[test]
     fn a_foreign_page_is_refused_before_its_token_is_looked_at() {
         let headers = [("origin", "null"), ("authorization", "Bearer wrong")];
         assert_eq!(
-            asked(&gate(Some("s3cret")), "GET", "/x", &headers),
+            asked(&policy(Some("s3cret")), "GET", "/x", &headers),
             "forbidden origin"
         );
     }

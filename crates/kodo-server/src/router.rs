@@ -10,11 +10,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::access::policy::{AccessPolicy, enforce};
 use crate::app::App;
 use crate::error::ApiError;
-use crate::guard::{Gate, guard};
-use crate::observe::observe;
-use crate::{artifacts, crash_demo, health, intents, runs};
+use crate::http::observe::observe;
+use crate::{admin, api};
 
 /// A route, as whoever checks all of them sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,48 +48,48 @@ impl Routes {
     }
 }
 
-fn product() -> Routes {
+fn product_table() -> Routes {
     Routes::default()
         // Probes
-        .get("/healthz", health::healthz)
-        .get("/readyz", health::readyz)
+        .get("/healthz", api::health::healthz::handler)
+        .get("/readyz", api::health::readyz::handler)
         // Intents and their runs
-        .post("/intents", intents::create)
-        .post("/intents/{id}/run", runs::create)
-        .get("/runs/{id}", runs::read)
-        .get("/runs/{id}/artifacts", artifacts::list)
-        .get("/artifacts/{sha256}", artifacts::read)
+        .post("/intents", api::intents::create::handler)
+        .post("/intents/{id}/run", api::runs::create::handler)
+        .get("/runs/{id}", api::runs::read::handler)
+        .get("/runs/{id}/artifacts", api::artifacts::list::handler)
+        .get("/artifacts/{sha256}", api::artifacts::read::handler)
         // The crash demo
-        .post("/crashdemo", crash_demo::start)
-        .get("/marks", crash_demo::marks)
+        .post("/crashdemo", api::crashdemo::start::handler)
+        .get("/marks", api::marks::read::handler)
 }
 
-fn admin() -> Routes {
+fn admin_table() -> Routes {
     Routes::default()
-        .get("/dbos-healthz", health::dbos_healthz)
-        .get("/readyz", health::readyz)
+        .get("/dbos-healthz", admin::dbos_healthz::handler)
+        .get("/readyz", api::health::readyz::handler)
 }
 
 /// The product API. `GET` routes answer `HEAD` as well.
 pub fn product_router(app: &App) -> Router {
-    finish(product().router, app, &["/healthz", "/readyz"])
+    finish(product_table().router, app, &["/healthz", "/readyz"])
 }
 
 /// Every route of the product API.
 #[must_use]
 pub fn product_routes() -> Vec<Route> {
-    product().listed
+    product_table().listed
 }
 
 /// The admin API, for loopback only.
 pub fn admin_router(app: &App) -> Router {
-    finish(admin().router, app, &["/readyz"])
+    finish(admin_table().router, app, &["/readyz"])
 }
 
 /// Every route of the admin API.
 #[must_use]
 pub fn admin_routes() -> Vec<Route> {
-    admin().listed
+    admin_table().listed
 }
 
 /// The stack around the routes, innermost first: the last layer sees the request first.
@@ -97,12 +97,12 @@ pub fn admin_routes() -> Vec<Route> {
 /// Nothing here reads a body or sets a deadline: handlers do, since a client that sends slowly is not a database that
 /// answers slowly.
 fn finish(routes: Router<App>, app: &App, open: &'static [&'static str]) -> Router {
-    let gate = Arc::new(Gate::new(app.config(), open));
+    let policy = Arc::new(AccessPolicy::new(app.config(), open));
     routes
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         // 3. Foreign origins and missing tokens, before a route gives itself away.
-        .layer(from_fn_with_state(gate, guard))
+        .layer(from_fn_with_state(policy, enforce))
         // 2. A panic is an answer, and an answer has an id and a log line.
         .layer(CatchPanicLayer::custom(panicked))
         // 1. The request id and the log line.

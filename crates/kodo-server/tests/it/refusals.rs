@@ -6,7 +6,7 @@ use kodo_contract::{Boundary, Intent, RunRequest};
 use kodo_server::{Route, admin_router, admin_routes, product_router, product_routes};
 use serde_json::{Map, Value, json};
 
-use crate::nodding::Nodding;
+use crate::fake_database::FakeDatabase;
 use crate::support::{ask, booted_on, config};
 
 /// What a route takes from its client, and so has to check.
@@ -207,7 +207,7 @@ async fn is_not_moved_by_a_body(router: &Router, route: Route) {
 
 #[tokio::test]
 async fn every_route_of_both_routers_checks_what_it_takes_and_writes_nothing_that_it_refuses() {
-    let database = Nodding::start().await;
+    let database = FakeDatabase::start().await;
     let app = booted_on(config(), database.port).app;
     for (router, routes) in [
         (product_router(&app), product_routes()),
@@ -237,7 +237,7 @@ async fn every_route_of_both_routers_checks_what_it_takes_and_writes_nothing_tha
 
 #[tokio::test]
 async fn the_database_of_these_tests_would_show_a_write() {
-    let database = Nodding::start().await;
+    let database = FakeDatabase::start().await;
     let app = booted_on(config(), database.port).app;
     let intent = r#"{"goal":"g","inputs":{},"constraints":{}}"#;
     ask(&product_router(&app), "POST /intents", &[], intent).await;
@@ -250,7 +250,7 @@ async fn the_database_of_these_tests_would_show_a_write() {
 
 #[tokio::test]
 async fn a_listed_route_is_one_that_answers_and_the_list_is_complete() {
-    let database = Nodding::start().await;
+    let database = FakeDatabase::start().await;
     let app = booted_on(config(), database.port).app;
     for (router, routes) in [
         (product_router(&app), product_routes()),

@@ -6,8 +6,8 @@ use kodo_contract::{canonical_json, sha256_hex};
 use kodo_store::Write;
 use serde::Serialize;
 
-use crate::answer::{self, Subject};
 use crate::error::ApiError;
+use crate::http::answer::{self, Subject};
 
 /// The longest key, in characters.
 const MAX_KEY_CHARS: usize = 255;

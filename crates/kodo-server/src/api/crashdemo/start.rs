@@ -1,4 +1,4 @@
-//! `POST /crashdemo` and `GET /marks`: a durable workflow to kill, and how often each of its effects is there.
+//! `POST /crashdemo`: starts a durable workflow that is there to be killed.
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -6,11 +6,11 @@ use axum::response::Response;
 use kodo_contract::WorkflowId;
 use serde::Serialize;
 
-use crate::answer::{self, Subject};
+use crate::api::params;
 use crate::app::App;
-use crate::body;
 use crate::error::ApiError;
-use crate::params;
+use crate::http::answer::{self, Subject};
+use crate::http::body;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -19,7 +19,10 @@ struct Started<'a> {
     workflow_id: &'a WorkflowId,
 }
 
-pub(crate) async fn start(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+pub(crate) async fn handler(
+    State(app): State<App>,
+    request: Request,
+) -> Result<Response, ApiError> {
     app.open_for_work()?;
     if !app.runs().is_launched() {
         return Err(ApiError::Unavailable("the engine is not launched".into()));
@@ -38,16 +41,6 @@ pub(crate) async fn start(State(app): State<App>, request: Request) -> Result<Re
         workflow_id: &id,
     })?;
     Ok(answer::json_about(StatusCode::ACCEPTED, answer, about(id)))
-}
-
-pub(crate) async fn marks(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
-    app.open_for_reads()?;
-    let id = params::workflow_id(request.uri().query())?;
-    let marks = app
-        .in_time(async { Ok(app.store().marks(id.as_str()).await?) })
-        .await?;
-    let answer = serde_json::to_string(&marks)?;
-    Ok(answer::json_about(StatusCode::OK, answer, about(id)))
 }
 
 fn about(workflow: WorkflowId) -> Subject {

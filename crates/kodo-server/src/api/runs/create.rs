@@ -1,19 +1,19 @@
-//! `POST /intents/:id/run` and `GET /runs/:id`.
+//! `POST /intents/:id/run`: stores a run and hands it to the engine.
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
-use kodo_contract::{IntentId, RunId, RunRequest, RunView, WorkflowId, decode, encode};
+use kodo_contract::{IntentId, RunId, RunRequest, WorkflowId, decode};
 use kodo_store::{Idempotency, Write};
 use serde::Serialize;
 
-use crate::answer::{self, Subject};
+use crate::api::idempotency;
+use crate::api::params;
 use crate::app::App;
-use crate::body;
 use crate::error::ApiError;
-use crate::idempotency;
-use crate::params;
+use crate::http::answer::Subject;
+use crate::http::body;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -31,7 +31,10 @@ struct Fingerprinted<'a> {
 }
 
 /// `POST /intents/:id/run`: answers as soon as the run is committed; from there it cannot be lost.
-pub(crate) async fn create(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+pub(crate) async fn handler(
+    State(app): State<App>,
+    request: Request,
+) -> Result<Response, ApiError> {
     app.open_for_work()?;
     let (head, body) = request.into_parts();
     let intent_id = params::path_id(head.uri.path(), IntentId::parse)?;
@@ -108,32 +111,8 @@ fn parse_request(bytes: &[u8], headers: &HeaderMap) -> Result<RunRequest, ApiErr
     Ok(decode(&value)?)
 }
 
-/// `GET /runs/:id`: gate 4.
-pub(crate) async fn read(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
-    app.open_for_reads()?;
-    let id = params::path_id(request.uri().path(), RunId::parse)?.ok_or(ApiError::RunNotFound)?;
-    let view = app
-        .in_time(async { Ok(app.store().run_view(&id).await?) })
-        .await?
-        .ok_or(ApiError::RunNotFound)?;
-    let subject = Subject {
-        run: Some(id),
-        ..Subject::default()
-    };
-    Ok(answer::json_about(StatusCode::OK, leave(&view)?, subject))
-}
-
-/// Lets a view out. One that does not pass was written by somebody else, or by a mistake of ours: the client is not
-/// to build on it.
-fn leave(view: &RunView) -> Result<String, ApiError> {
-    let value = encode(view).map_err(|invalid| ApiError::Internal(format!("egress: {invalid}")))?;
-    Ok(serde_json::to_string(&value)?)
-}
-
 #[cfg(test)]
 mod tests {
-    use kodo_contract::{ArtifactRef, RunStatus};
-
     use super::*;
 
     #[test]
@@ -155,44 +134,6 @@ mod tests {
             error.starts_with("invalid RunRequest: data/traceId "),
             "{error}"
         );
-    }
-
-    #[test]
-    fn a_view_leaves_with_its_keys_in_the_order_of_the_contract() {
-        let id = RunId::generate();
-        let view = RunView {
-            run_id: id.clone(),
-            status: RunStatus::Queued,
-            steps: Vec::new(),
-            artifacts: Vec::new(),
-            trace_id: None,
-        };
-        let expected = format!(
-            r#"{{"runId":"{id}","status":"queued","steps":[],"artifacts":[],"traceId":null}}"#
-        );
-        assert_eq!(leave(&view).unwrap(), expected);
-    }
-
-    #[test]
-    fn a_view_that_does_not_pass_the_gate_stays_inside() {
-        let view = RunView {
-            run_id: RunId::generate(),
-            status: RunStatus::Succeeded,
-            steps: Vec::new(),
-            artifacts: vec![ArtifactRef {
-                kind: "file".into(),
-                uri: "artifact://x".into(),
-                inline: serde_json::Value::Null,
-                sha256: "not a hash".into(),
-            }],
-            trace_id: None,
-        };
-        let error = leave(&view).unwrap_err();
-        assert!(
-            matches!(&error, ApiError::Internal(cause) if cause.contains("egress")),
-            "{error:?}"
-        );
-        assert_eq!(error.to_string(), "internal error");
     }
 
     #[test]

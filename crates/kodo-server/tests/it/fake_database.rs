@@ -7,12 +7,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// A listening one; it lives as long as the test's runtime.
-pub(crate) struct Nodding {
+pub(crate) struct FakeDatabase {
     pub(crate) port: u16,
     statements: Arc<Mutex<Vec<String>>>,
 }
 
-impl Nodding {
+impl FakeDatabase {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use crate::answer::{Cause, Subject};
+use crate::http::answer::{Cause, Subject};
 
 /// The header that carries the id, both ways.
 const REQUEST_ID: &str = "x-request-id";

@@ -1,4 +1,4 @@
-//! `POST /intents`: gate 1, then one commit.
+//! `POST /intents`: validates an intent at ingress, then stores it.
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -7,11 +7,11 @@ use kodo_contract::{Intent, IntentId, decode};
 use kodo_store::Idempotency;
 use serde::Serialize;
 
-use crate::answer::Subject;
+use crate::api::idempotency;
 use crate::app::App;
-use crate::body;
 use crate::error::ApiError;
-use crate::idempotency;
+use crate::http::answer::Subject;
+use crate::http::body;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -19,7 +19,10 @@ struct Created<'a> {
     intent_id: &'a IntentId,
 }
 
-pub(crate) async fn create(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+pub(crate) async fn handler(
+    State(app): State<App>,
+    request: Request,
+) -> Result<Response, ApiError> {
     app.open_for_work()?;
     let (head, body) = request.into_parts();
     let key = idempotency::key(&head.headers)?;

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
-use crate::linger::{LingeringStream, Unread, Watched};
+use super::linger::{LingeringStream, Unread, Watched};
 
 /// How long a client may take to send the head of a request; also how long a kept-alive connection may lie idle.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,0 +1,169 @@
+//! `GET /readyz`: whether the process can do its work, and what fails if it cannot.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use kodo_store::{MigrationState, Store, StoreError};
+use serde::Serialize;
+use tokio::time::timeout;
+
+use crate::app::App;
+use crate::engine::Runs;
+use crate::error::ApiError;
+use crate::http::answer;
+use crate::readiness::Readiness;
+
+/// How long a probe waits for a database. Whoever asks for readiness is a machine with a timeout of its own, often
+/// one or two seconds.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(1500);
+
+#[derive(Serialize)]
+struct Ready {
+    ready: bool,
+    checks: Checks,
+}
+
+/// Answers 200 if every check passes, otherwise 503.
+pub(crate) async fn handler(State(app): State<App>) -> Result<Response, ApiError> {
+    let checks = Checks::run(app.store(), app.runs(), app.readiness()).await;
+    let ready = checks.pass();
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    Ok(answer::json(
+        status,
+        serde_json::to_string(&Ready { ready, checks })?,
+    ))
+}
+
+/// The checks of `/readyz`, each with its verdict in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Checks {
+    /// `ok`, `unreachable`.
+    app_database: &'static str,
+    /// `ok`, `unreachable`.
+    system_database: &'static str,
+    /// `ok`, `pending`, `newer` (a later version of this program migrated the database), `unknown` (it cannot be
+    /// asked).
+    migrations: &'static str,
+    /// `ok`, `starting`.
+    engine: &'static str,
+    /// `no`, `yes`.
+    draining: &'static str,
+}
+
+impl Checks {
+    /// Asks everyone at once.
+    async fn run(store: &Store, runs: &dyn Runs, readiness: &Readiness) -> Self {
+        let (migrations, system_database) = tokio::join!(
+            timeout(PROBE_TIMEOUT, store.migration_state()),
+            timeout(PROBE_TIMEOUT, runs.system_database()),
+        );
+        let (app_database, migrations) = verdict(migrations.ok(), readiness.is_migrated());
+        Self {
+            app_database,
+            system_database: if system_database.unwrap_or(false) {
+                "ok"
+            } else {
+                "unreachable"
+            },
+            migrations,
+            engine: if runs.is_launched() { "ok" } else { "starting" },
+            draining: if runs.is_draining() { "yes" } else { "no" },
+        }
+    }
+
+    fn pass(&self) -> bool {
+        [
+            self.app_database,
+            self.system_database,
+            self.migrations,
+            self.engine,
+        ] == ["ok"; 4]
+            && self.draining == "no"
+    }
+}
+
+/// What one statement says about the product database and its schema; `None` where it was not answered in time.
+fn verdict(
+    state: Option<Result<MigrationState, StoreError>>,
+    boot_saw_schema: bool,
+) -> (&'static str, &'static str) {
+    match state {
+        Some(Ok(MigrationState::AtHead)) if boot_saw_schema => ("ok", "ok"),
+        Some(Ok(MigrationState::AtHead | MigrationState::Pending(_))) => ("ok", "pending"),
+        Some(Ok(MigrationState::Newer(_))) => ("ok", "newer"),
+        // It answered, but not this question.
+        Some(Err(error)) if !error.is_unavailable() => ("ok", "unknown"),
+        Some(Err(_)) | None => ("unreachable", "unknown"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FINE: Checks = Checks {
+        app_database: "ok",
+        system_database: "ok",
+        migrations: "ok",
+        engine: "ok",
+        draining: "no",
+    };
+
+    #[test]
+    fn every_single_check_can_fail_the_whole() {
+        assert!(FINE.pass());
+        for failing in [
+            Checks {
+                app_database: "unreachable",
+                ..FINE
+            },
+            Checks {
+                system_database: "unreachable",
+                ..FINE
+            },
+            Checks {
+                migrations: "pending",
+                ..FINE
+            },
+            Checks {
+                engine: "starting",
+                ..FINE
+            },
+            Checks {
+                draining: "yes",
+                ..FINE
+            },
+        ] {
+            assert!(!failing.pass(), "{failing:?}");
+        }
+    }
+
+    #[test]
+    fn one_statement_tells_database_and_migrations() {
+        for (state, seen, expected) in [
+            (Some(Ok(MigrationState::AtHead)), true, ("ok", "ok")),
+            (Some(Ok(MigrationState::AtHead)), false, ("ok", "pending")),
+            (
+                Some(Ok(MigrationState::Pending(1))),
+                true,
+                ("ok", "pending"),
+            ),
+            (Some(Ok(MigrationState::Newer(9))), true, ("ok", "newer")),
+            (
+                Some(Err(StoreError::Corrupt("x".into()))),
+                true,
+                ("ok", "unknown"),
+            ),
+            (None, true, ("unreachable", "unknown")),
+        ] {
+            assert_eq!(verdict(state, seen), expected);
+        }
+    }
+}
