@@ -21,7 +21,7 @@ engine() {
 		echo 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;'
 		for name in workflows checkpoints workers relations; do
 			printf '\\echo \x27COPY pg_temp.engine_%s FROM STDIN;\x27\nCOPY (\n' "$name"
-			cat -- "$root/crates/kodo-engine/sql/$name.sql"
+			cat -- "$root/crates/kodo-engine/src/sysdb/sql/$name.sql"
 			printf ') TO STDOUT;\n\\echo \x27\\\\.\x27\n'
 		done
 	} | "$here/psql-sys.sh" -Atq -v ON_ERROR_STOP=1 -v instance="$instance" -f -

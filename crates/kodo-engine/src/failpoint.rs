@@ -18,7 +18,7 @@
 /// Where they come from:
 ///
 /// - each durable step: `STEP:before`, `STEP:committed` (its effect is committed, its checkpoint is not),
-///   `STEP:checkpointed`, from the one function through which every step goes (`step.rs`). A durable sleep has no
+///   `STEP:checkpointed`, from the one function through which every step goes (`run/durable.rs`). A durable sleep has no
 ///   effect but its checkpoint: `DBOS.sleep:before`, `DBOS.sleep:checkpointed`;
 /// - each workflow body: `start:committed` (the engine's row is there), `end:before` (the outcome is not), from the
 ///   guard around every body; a body that is run again also has `recover:before` and `recover:committed`;

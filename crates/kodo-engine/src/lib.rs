@@ -1,42 +1,25 @@
-//! Durable workflows on DBOS: the intent run, the crash demo, and everything that keeps them honest.
+//! Durable workflows on DBOS: the intent run, the crash demo, and what a service needs around the engine.
 //!
 //! This is the only crate that names `dbos`. It writes to schema `dbos` through the engine alone, and fills
 //! what the engine leaves open: executor ids that no two live processes share ([`Engine`] holds a slot),
 //! panics and diverged histories that would leave a row pending for ever, a drain, and runs whose status must
 //! follow their workflow's.
 
-mod crash_demo;
-mod engine;
-mod evidence;
+mod dispatch;
+mod drain;
 mod failpoint;
 mod failure;
-mod gate;
-mod guard;
-mod health;
-mod holder;
-mod inspect;
-mod intent_run;
-mod material;
-mod parallel;
-mod plan_step;
-mod rebind;
-mod recording;
+mod handle;
+mod run;
 mod settle;
-mod slot;
-mod starter;
-mod step;
-mod stranded;
-mod supervisor;
-mod sweep;
-mod system;
-mod takeover;
-mod tool_step;
+mod sysdb;
+mod workers;
 
-pub use engine::{Engine, EngineConfig, StartError};
-pub use evidence::{EngineCopy, EngineRows, EngineTable};
 pub use failpoint::failpoint;
 pub use failure::RunFailure;
-pub use health::{UnfinishedWork, WorkerSlot};
-pub use inspect::{InspectError, Inspector, StepSummary, WorkflowSummary};
-pub use rebind::{RebindError, Rebound, rebind};
-pub use system::reset_system_schema;
+pub use handle::{Engine, EngineConfig, StartError};
+pub use sysdb::evidence::{EngineCopy, EngineRows, EngineTable};
+pub use sysdb::health::{UnfinishedWork, WorkerSlot};
+pub use sysdb::inspect::{InspectError, Inspector, StepSummary, WorkflowSummary};
+pub use sysdb::system::reset_system_schema;
+pub use workers::rebind::{RebindError, Rebound, rebind};

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use kodo_store::{Binding, DatabaseConfig, Store, StoreError};
 
-use crate::inspect::{InspectError, Inspector};
-use crate::slot::TAKEOVER_AFTER;
+use crate::sysdb::inspect::{InspectError, Inspector};
+use crate::workers::slot::TAKEOVER_AFTER;
 
 /// Pause between two looks at slots whose holders may live.
 const LOOK_EVERY: Duration = Duration::from_millis(500);

@@ -1,4 +1,4 @@
--- The executor ids of the workers that live: a slot is an advisory lock whose first key is the instance (see slot.rs).
+-- The executor ids of the workers that live: a slot is an advisory lock whose first key is the instance (see workers/slot.rs).
 SELECT 'kodo-' || objid
 FROM pg_locks
 WHERE locktype = 'advisory' AND granted AND objsubid = 2

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use kodo_store::{DatabaseConfig, Store, StoreError};
 use sqlx::{Connection, PgConnection};
 
-use crate::holder;
+use crate::workers::holder;
 
 /// How many workers one system database takes.
 const SLOTS: i32 = 64;

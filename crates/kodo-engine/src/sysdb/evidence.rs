@@ -46,10 +46,10 @@ impl EngineTable {
 
     fn query(self) -> &'static str {
         match self {
-            Self::Workflows => include_str!("../sql/workflows.sql"),
-            Self::Checkpoints => include_str!("../sql/checkpoints.sql"),
-            Self::Workers => include_str!("../sql/workers.sql"),
-            Self::Relations => include_str!("../sql/relations.sql"),
+            Self::Workflows => include_str!("sql/workflows.sql"),
+            Self::Checkpoints => include_str!("sql/checkpoints.sql"),
+            Self::Workers => include_str!("sql/workers.sql"),
+            Self::Relations => include_str!("sql/relations.sql"),
         }
     }
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use kodo_contract::RunId;
 use kodo_store::{Settlement, StoreError};
 
-use crate::engine::Shared;
-use crate::settle;
-use crate::system::SystemError;
+use crate::handle::Shared;
+use crate::settle::outcome::{settlement, write};
+use crate::sysdb::system::SystemError;
 
 /// Pause between two sweeps, which bounds how long a crash's traces stay visible.
 pub(crate) const SWEEP_EVERY: Duration = Duration::from_secs(2);
@@ -69,8 +69,8 @@ async fn unfinished(shared: &Shared) -> Result<(), SweepError> {
         };
         let ids: Vec<&str> = runs.iter().map(|run| run.id.as_str()).collect();
         let workflows = shared.system.workflows(&ids).await?;
-        let ended: Vec<Settlement> = workflows.iter().filter_map(settle::settlement).collect();
-        settle::write(&shared.shop.store, &ended).await?;
+        let ended: Vec<Settlement> = workflows.iter().filter_map(settlement).collect();
+        write(&shared.shop.store, &ended).await?;
         for run in &runs {
             let started = workflows
                 .iter()
@@ -88,11 +88,11 @@ async fn unfinished(shared: &Shared) -> Result<(), SweepError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::slot::TAKEOVER_AFTER;
+    use crate::workers::slot::TAKEOVER_AFTER;
 
     #[test]
     fn the_invariants_allow_what_a_sweep_and_a_takeover_take() {
-        let views = include_str!("../../../db/migrations/0002_invariants.sql");
+        let views = include_str!("../../../../db/migrations/0002_invariants.sql");
         for allowed in [SWEEP_EVERY, TAKEOVER_AFTER + SWEEP_EVERY] {
             let interval = format!("THEN interval '{} s'", allowed.as_secs());
             assert!(views.contains(&interval), "{interval}");

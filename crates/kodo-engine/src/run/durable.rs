@@ -8,9 +8,9 @@ use kodo_store::StoreError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::drain::Gate;
 use crate::failpoint;
 use crate::failure::RunFailure;
-use crate::gate::Gate;
 
 /// How often a step is tried whose failure says that trying again can help.
 const MAX_ATTEMPTS: u32 = 3;

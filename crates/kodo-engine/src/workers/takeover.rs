@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use crate::engine::Shared;
 use crate::failpoint;
-use crate::holder;
-use crate::slot::{self, TAKEOVER_AFTER};
-use crate::sweep::SweepError;
+use crate::handle::Shared;
+use crate::workers::holder;
+use crate::workers::slot::{self, TAKEOVER_AFTER};
+use crate::workers::sweep::SweepError;
 
 /// Since when each slot with unfinished work has been seen free, without a gap.
 #[derive(Debug, Default)]

@@ -6,8 +6,8 @@ use kodo_store::Mark;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::RunFailure;
-use crate::intent_run::Workshop;
-use crate::step::{durable, durable_sleep, weather};
+use crate::run::durable::{durable, durable_sleep, weather};
+use crate::run::workflow::Workshop;
 
 /// Name of the workflow in `dbos.workflow_status`.
 pub(crate) const WORKFLOW: &str = "crash_demo";

@@ -16,13 +16,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{OnceCell, Semaphore};
 
+use crate::drain::Gate;
 use crate::failure::RunFailure;
-use crate::gate::Gate;
-use crate::material::before;
-use crate::parallel::run_in_parallel;
-use crate::plan_step::{Planned, plan, recorded_plan};
-use crate::step::{durable, weather};
-use crate::tool_step::{Executed, ToolStep};
+use crate::run::durable::{durable, weather};
+use crate::run::inputs::before;
+use crate::run::parallel::run_in_parallel;
+use crate::run::plan::{Planned, plan, recorded_plan};
+use crate::run::tool_call::{Executed, ToolStep};
 
 /// Name of the workflow in `dbos.workflow_status`.
 pub(crate) const WORKFLOW: &str = "intent_run";

@@ -7,12 +7,12 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::crash_demo::{self, DemoInput};
-use crate::engine::Shared;
 use crate::failure::RunFailure;
-use crate::intent_run::{self, RunInput};
-use crate::sweep::SweepError;
-use crate::system::PendingRow;
+use crate::handle::Shared;
+use crate::run::crash_demo::{self, DemoInput};
+use crate::run::workflow::{self as intent_run, RunInput};
+use crate::sysdb::system::PendingRow;
+use crate::workers::sweep::SweepError;
 
 /// A workflow that could run but did not for this long is handed to the engine anew. Claimed work waits its
 /// turn in the engine's dispatch, about 100 a second, so this is not short; and a workflow that was only

@@ -19,8 +19,8 @@ use tokio::time::Instant;
 
 use crate::failpoint;
 use crate::failure::RunFailure;
-use crate::intent_run::Workshop;
-use crate::step::weather;
+use crate::run::durable::weather;
+use crate::run::workflow::Workshop;
 
 /// The most bytes of content in the rows of one step.
 const MOST_INLINE: usize = 4 * 1024 * 1024;

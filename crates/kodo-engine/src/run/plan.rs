@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::failure::RunFailure;
-use crate::intent_run::{Workshop, stored_output};
-use crate::material::Material;
-use crate::recording::Recording;
-use crate::step::weather;
+use crate::run::durable::weather;
+use crate::run::inputs::Material;
+use crate::run::record::Recording;
+use crate::run::workflow::{Workshop, stored_output};
 
 /// What the planning step leaves in its checkpoint. The plan itself is in the step's own row: one place for
 /// it, whatever its size and however deep its arguments nest.

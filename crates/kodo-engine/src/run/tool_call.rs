@@ -8,11 +8,11 @@ use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use crate::failure::RunFailure;
-use crate::intent_run::{Workshop, stored_output};
-use crate::material::Material;
-use crate::plan_step::gate;
-use crate::recording::Recording;
-use crate::step::weather;
+use crate::run::durable::weather;
+use crate::run::inputs::Material;
+use crate::run::plan::gate;
+use crate::run::record::Recording;
+use crate::run::workflow::{Workshop, stored_output};
 
 /// What a tool step leaves for the body: its result is in the product database.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -2,10 +2,10 @@
 
 use kodo_store::Store;
 
-use crate::holder;
-use crate::inspect::{InspectError, Inspector};
-use crate::slot::{executor_id, lock_class, slot_of};
-use crate::system::app_name;
+use crate::sysdb::inspect::{InspectError, Inspector};
+use crate::sysdb::system::app_name;
+use crate::workers::holder;
+use crate::workers::slot::{executor_id, lock_class, slot_of};
 
 /// A worker slot that somebody holds, or did not give back.
 #[derive(Debug, Clone, PartialEq, Eq)]

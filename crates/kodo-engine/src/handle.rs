@@ -12,14 +12,14 @@ use kodo_store::{DatabaseConfig, Store};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::crash_demo::DemoInput;
-use crate::gate::Gate;
-use crate::intent_run::Workshop;
-use crate::settle::{self, Settler};
-use crate::slot;
-use crate::starter::Starter;
-use crate::supervisor::{Launched, supervise};
-use crate::system::System;
+use crate::dispatch::dispatcher::Starter;
+use crate::drain::Gate;
+use crate::run::crash_demo::DemoInput;
+use crate::run::workflow::Workshop;
+use crate::settle::settler::{self, Settler};
+use crate::sysdb::system::System;
+use crate::workers::slot;
+use crate::workers::supervisor::{Launched, supervise};
 
 /// How long a client waits for the engine to write down a crash demo, under the contract's five seconds.
 const START_TIMEOUT: Duration = Duration::from_millis(3500);
@@ -134,7 +134,7 @@ impl Engine {
             let _over = over;
             supervised.await;
         });
-        tokio::spawn(settle::work(settler, reports, system, store));
+        tokio::spawn(settler::work(settler, reports, system, store));
         Self(Arc::new(Inner {
             shared,
             sleep,

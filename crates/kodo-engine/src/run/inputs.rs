@@ -4,9 +4,9 @@ use kodo_contract::{Intent, RunId, StepId, ToolFile, decode};
 use kodo_sandbox::{InputFile, Overlay, granted_secrets, input_files};
 
 use crate::failure::RunFailure;
-use crate::intent_run::Workshop;
-use crate::recording::{content_of_file, files_of_step};
-use crate::step::weather;
+use crate::run::durable::weather;
+use crate::run::record::{content_of_file, files_of_step};
+use crate::run::workflow::Workshop;
 
 /// The most bytes of files that one call finds: each of them is in memory on its way into the jail.
 const MOST_BYTES: u64 = 256 * 1024 * 1024;

@@ -11,18 +11,18 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::crash_demo::{self, DemoInput};
-use crate::engine::{EngineConfig, Shared};
 use crate::failpoint;
 use crate::failure::RunFailure;
-use crate::guard::guard;
-use crate::intent_run::{self, RunInput, RunOutput};
-use crate::slot::{self, Lease, TakeError};
-use crate::step::weather;
-use crate::stranded::Stranded;
-use crate::sweep::{SWEEP_EVERY, sweep};
-use crate::system::{app_name, app_version};
-use crate::takeover::Takeover;
+use crate::handle::{EngineConfig, Shared};
+use crate::run::crash_demo::{self, DemoInput};
+use crate::run::durable::weather;
+use crate::run::guard::guard;
+use crate::run::workflow::{self as intent_run, RunInput, RunOutput};
+use crate::sysdb::system::{app_name, app_version};
+use crate::workers::slot::{self, Lease, TakeError};
+use crate::workers::stranded::Stranded;
+use crate::workers::sweep::{SWEEP_EVERY, sweep};
+use crate::workers::takeover::Takeover;
 
 /// Pause between two tries to take a slot or to launch.
 const TRY_AGAIN: Duration = Duration::from_millis(500);

@@ -1,0 +1,154 @@
+//! How the engine's outcome of a workflow ends its run, and the statement that writes it.
+
+use kodo_contract::{RunError, RunId, RunStatus};
+use kodo_store::{Settlement, Store, StoreError};
+
+use crate::failpoint;
+use crate::failure::recorded_failure;
+use crate::run::workflow as intent_run;
+use crate::sysdb::system::WorkflowRow;
+
+/// Writes settlements and logs each run that changed.
+pub(crate) async fn write(store: &Store, settlements: &[Settlement]) -> Result<(), StoreError> {
+    if settlements.is_empty() {
+        return Ok(());
+    }
+    failpoint("settle:before");
+    let changed = match store.settle(settlements).await {
+        Err(StoreError::Refused(_)) if settlements.len() > 1 => {
+            // One of them cannot be stored. The others must not wait for somebody to find out which.
+            let mut changed = Vec::new();
+            for settlement in settlements {
+                match store.settle(std::slice::from_ref(settlement)).await {
+                    Ok(mut one) => changed.append(&mut one),
+                    Err(error @ StoreError::Refused(_)) => {
+                        tracing::error!(run.id = %settlement.run_id, %error, "a run cannot be settled");
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            changed
+        }
+        settled => settled?,
+    };
+    failpoint("settle:committed");
+    for run_id in &changed {
+        let Some(settled) = settlements.iter().find(|s| s.run_id == *run_id) else {
+            continue;
+        };
+        match &settled.error {
+            None => tracing::info!(run.id = %run_id, status = %settled.status, "run ended"),
+            Some(error) => tracing::warn!(
+                run.id = %run_id,
+                status = %settled.status,
+                code = error.code,
+                reason = error.message,
+                "run ended"
+            ),
+        }
+    }
+    Ok(())
+}
+
+/// How a workflow's row ends its run; `None` while the workflow is not over.
+pub(crate) fn settlement(row: &WorkflowRow) -> Option<Settlement> {
+    let run_id = RunId::parse(&row.workflow_uuid)?;
+    if row.name.as_deref() != Some(intent_run::WORKFLOW) {
+        // Somebody started another workflow under the run's id, so the run's own can never start.
+        return Some(Settlement {
+            run_id,
+            status: RunStatus::Failed,
+            error: Some(RunError {
+                code: "workflow_id_taken".to_owned(),
+                message: "another workflow was started under the run's id; start a new run"
+                    .to_owned(),
+                step_id: None,
+            }),
+        });
+    }
+    let (status, error) = match row.status.as_str() {
+        "SUCCESS" => (RunStatus::Succeeded, None),
+        "ERROR" => (
+            RunStatus::Failed,
+            Some(recorded_failure(row.error.as_deref())),
+        ),
+        "CANCELLED" => (RunStatus::Canceled, None),
+        "MAX_RECOVERY_ATTEMPTS_EXCEEDED" => (
+            RunStatus::Failed,
+            Some(RunError {
+                code: "recovery_exhausted".to_owned(),
+                message: "the run was recovered too many times without coming to an end; \
+                          see what ends its process, then resume the workflow"
+                    .to_owned(),
+                step_id: None,
+            }),
+        ),
+        _ => return None,
+    };
+    Some(Settlement {
+        run_id,
+        status,
+        error,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settled(status: &str, error: Option<&str>) -> Option<(RunStatus, Option<String>)> {
+        settlement(&WorkflowRow {
+            workflow_uuid: RunId::generate().into_string(),
+            name: Some(intent_run::WORKFLOW.to_owned()),
+            status: status.to_owned(),
+            error: error.map(str::to_owned),
+        })
+        .map(|s| (s.status, s.error.map(|e| e.code)))
+    }
+
+    #[test]
+    fn every_status_of_the_engine_ends_the_run_or_leaves_it_unfinished() {
+        let table = [
+            ("PENDING", None),
+            ("ENQUEUED", None),
+            ("DELAYED", None),
+            ("SUCCESS", Some((RunStatus::Succeeded, None))),
+            (
+                "ERROR",
+                Some((RunStatus::Failed, Some("engine_error".to_owned()))),
+            ),
+            ("CANCELLED", Some((RunStatus::Canceled, None))),
+            (
+                "MAX_RECOVERY_ATTEMPTS_EXCEEDED",
+                Some((RunStatus::Failed, Some("recovery_exhausted".to_owned()))),
+            ),
+        ];
+        for (status, expected) in table {
+            assert_eq!(settled(status, None), expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_workflow_that_is_no_run_settles_nothing() {
+        let row = WorkflowRow {
+            workflow_uuid: "crashdemo-1".to_owned(),
+            name: Some("crash_demo".to_owned()),
+            status: "SUCCESS".to_owned(),
+            error: None,
+        };
+        assert_eq!(settlement(&row), None);
+    }
+
+    #[test]
+    fn a_run_whose_id_another_workflow_took_does_not_inherit_its_success() {
+        let row = WorkflowRow {
+            workflow_uuid: RunId::generate().into_string(),
+            name: Some("crash_demo".to_owned()),
+            status: "SUCCESS".to_owned(),
+            error: None,
+        };
+        let settled = settlement(&row).unwrap();
+        assert_eq!(settled.status, RunStatus::Failed);
+        assert_eq!(settled.error.unwrap().code, "workflow_id_taken");
+    }
+}

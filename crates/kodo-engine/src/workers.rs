@@ -1,0 +1,9 @@
+//! Worker processes: the slot that each holds, the engine that it launches, and how another worker takes over.
+
+pub(crate) mod holder;
+pub(crate) mod rebind;
+pub(crate) mod slot;
+pub(crate) mod stranded;
+pub(crate) mod supervisor;
+pub(crate) mod sweep;
+pub(crate) mod takeover;
