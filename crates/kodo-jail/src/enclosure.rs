@@ -29,46 +29,43 @@ const FAILED: &str = "enclosure";
 
 /// What is put between the jail and the job.
 #[derive(Clone, Debug)]
-pub struct Enclosure {
+pub(crate) struct Enclosure {
     /// The provider's name.
-    pub provider: &'static str,
+    pub(crate) provider: &'static str,
     /// What a refusal names where it does not come up.
-    pub mechanism: &'static str,
+    pub(crate) mechanism: &'static str,
     /// The program: one that needs nothing but itself.
-    pub program: PathBuf,
+    pub(crate) program: PathBuf,
     /// Its arguments, for which [`Enclosure::state`] and [`Enclosure::bundle`] are there.
-    pub arguments: Vec<String>,
+    pub(crate) arguments: Vec<String>,
     /// The file `config.json` of its bundle, whose folder `rootfs` is the job's tree; [`Enclosure::guest`] in it is what
     /// is to be run.
-    pub config: String,
+    pub(crate) config: String,
     /// Devices of the machine that it uses.
-    pub devices: Vec<PathBuf>,
+    pub(crate) devices: Vec<PathBuf>,
     /// Groups of the machine that may use those, kept where the service is user 0.
-    pub groups: Vec<u32>,
+    pub(crate) groups: Vec<u32>,
     /// Memory that it takes itself, on top of a job's.
-    pub own_memory: u64,
+    pub(crate) own_memory: u64,
     /// How long it may take to come up.
-    pub start: Duration,
+    pub(crate) start: Duration,
     /// What holds a job in it, in words.
-    pub enforced: BTreeMap<&'static str, String>,
+    pub(crate) enforced: BTreeMap<&'static str, String>,
 }
 
 impl Enclosure {
     /// Where its state is, in its own file tree.
-    #[must_use]
-    pub fn state() -> &'static str {
+    pub(crate) fn state() -> &'static str {
         STATE
     }
 
     /// Where its bundle is, in its own file tree.
-    #[must_use]
-    pub fn bundle() -> &'static str {
+    pub(crate) fn bundle() -> &'static str {
         BUNDLE
     }
 
     /// What is to be run inside, in the job's file tree: our own first process, as user 0 of the sandbox.
-    #[must_use]
-    pub fn guest() -> [&'static str; 2] {
+    pub(crate) fn guest() -> [&'static str; 2] {
         [GUEST, guest::ARGUMENT]
     }
 

@@ -103,8 +103,7 @@ impl Jail {
 
     /// A jail with something in it that brings a kernel of its own for each job. A job is in that, and all of it in the
     /// jail's namespaces, for as long as the job lasts.
-    #[must_use]
-    pub fn around(config: JailConfig, enclosure: Enclosure) -> Self {
+    pub(crate) fn around(config: JailConfig, enclosure: Enclosure) -> Self {
         Self::make(config, Some(enclosure))
     }
 

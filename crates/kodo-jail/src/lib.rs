@@ -7,7 +7,7 @@
 //!
 //! Whatever cannot be put up refuses the job. There is no way through this crate that runs a job without.
 //!
-//! An [`Enclosure`] is a program that brings a kernel of its own, between the jail and the job.
+//! [`gvisor`] is the provider of that name, which puts a kernel of its own between the jail and the job.
 //! [`Resident`] is a program of the service's own in the same jail, for as long as the service lives.
 //! [`lifeline_command`] is the one thing here that is no jail, for such a program that an operator wants outside of one.
 
@@ -18,6 +18,7 @@ mod doors;
 mod enclosure;
 mod first;
 mod guest;
+pub mod gvisor;
 mod heard;
 mod helper;
 mod jail;
@@ -38,7 +39,6 @@ mod wire;
 
 pub use cgroup::CgroupPolicy;
 pub use defence::Defence;
-pub use enclosure::Enclosure;
 pub use helper::be_the_helper_if_asked;
 #[doc(hidden)]
 pub use helper::be_the_helper_without;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::bail;
-use kodo_gvisor::{Gvisor, GvisorConfig};
+use kodo_jail::gvisor::{Gvisor, GvisorConfig};
 use kodo_jail::{Jail, JailConfig};
 use kodo_microvm::{MicroVm, MicroVmConfig};
 use kodo_sandbox::{JobResult, MockSandbox, Sandbox, SandboxError};
@@ -156,7 +156,7 @@ pub(crate) async fn tried(
 /// An error, with what to do about it.
 pub(crate) fn explained(error: &SandboxError) -> String {
     let hint = kodo_microvm::hint_for(error)
-        .or_else(|| kodo_gvisor::hint_for(error))
+        .or_else(|| kodo_jail::gvisor::hint_for(error))
         .or_else(|| kodo_jail::hint_for(error));
     hint.map_or_else(|| error.to_string(), |hint| format!("{error} ({hint})"))
 }

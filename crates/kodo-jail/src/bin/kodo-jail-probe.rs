@@ -6,6 +6,8 @@
 
 #[path = "kodo-jail-probe/attacks.rs"]
 mod attacks;
+#[path = "kodo-jail-probe/hold.rs"]
+mod hold;
 
 use std::ffi::OsString;
 
@@ -21,7 +23,12 @@ fn main() {
             std::process::exit(if verdict.held { 0 } else { 10 });
         }
         // What the tests have killed while a job of it runs.
-        ["hold", name, rest @ ..] => attacks::hold(name, rest),
+        ["hold", name, rest @ ..] => {
+            if let Err(error) = hold::run(name, rest) {
+                eprintln!("kodo-jail-probe: {error}");
+                std::process::exit(2);
+            }
+        }
         _ => {
             eprintln!("kodo-jail-probe: see its source");
             std::process::exit(2);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kodo_gvisor::{GvisorConfig, Platform};
+use kodo_jail::gvisor::{GvisorConfig, Platform};
 use kodo_jail::{CgroupPolicy, JailConfig};
 use kodo_microvm::{Acceleration, MicroVmConfig};
 use kodo_sandbox::Limits;

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use kodo_gvisor::{Gvisor, GvisorConfig, Platform};
+use kodo_jail::gvisor::{Gvisor, GvisorConfig, Platform};
 use kodo_jail::{Helper, Jail, JailConfig};
 use kodo_sandbox::{JobSpec, Sandbox};
 use serde_json::json;

@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use kodo_gvisor::{Gvisor, GvisorConfig, Platform, hint_for};
+use kodo_jail::gvisor::{Gvisor, GvisorConfig, Platform, hint_for};
 use kodo_jail::{Helper, JailConfig};
 use kodo_sandbox::SandboxError;
 
-const PROBE: &str = env!("CARGO_BIN_EXE_kodo-gvisor-probe");
+const PROBE: &str = env!("CARGO_BIN_EXE_kodo-jail-probe");
 
 /// What stands in the place of `runsc`.
 #[derive(Default)]

@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kodo_jail::{Enclosure, Jail, JailConfig};
 use kodo_sandbox::{JobResult, JobSpec, Sandbox, SandboxError};
 
-use crate::bundle;
-use crate::platform::Platform;
-use crate::runsc;
+use super::bundle;
+use super::platform::Platform;
+use super::runsc;
+use crate::enclosure::Enclosure;
+use crate::{Jail, JailConfig};
 
 /// The provider's name.
 const NAME: &str = "gvisor";

@@ -2,10 +2,10 @@
 //!
 //! Only what every `runsc` since 2022 knows: a word that it does not know would end it.
 
-use kodo_jail::Enclosure;
+use crate::enclosure::Enclosure;
 use serde_json::json;
 
-use crate::platform::Platform;
+use super::platform::Platform;
 
 /// What a sandbox is called among those of its own state, where there is no other.
 const NAME: &str = "job";

@@ -14,14 +14,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use kodo_gvisor::{Gvisor, GvisorConfig, Platform, hint_for};
+use kodo_jail::gvisor::{Gvisor, GvisorConfig, Platform, hint_for};
 use kodo_jail::{CgroupPolicy, Helper, JailConfig};
 use kodo_sandbox::{Ended, JobResult, JobSpec, Sandbox};
 
-#[path = "../../kodo-jail/tests/shared/ordinary_user.rs"]
+#[path = "shared/ordinary_user.rs"]
 mod ordinary_user;
 
-const PROBE: &str = env!("CARGO_BIN_EXE_kodo-gvisor-probe");
+const PROBE: &str = env!("CARGO_BIN_EXE_kodo-jail-probe");
 
 #[expect(clippy::disallowed_methods, reason = "what the task has found")]
 fn variable(name: &str) -> Option<String> {
@@ -168,15 +168,10 @@ fn open_folder() -> tempfile::TempDir {
     folder
 }
 
-/// What attacks: the probe of the jail, which the task builds, beside our own.
-fn attacker() -> PathBuf {
-    Path::new(PROBE).with_file_name("kodo-jail-probe")
-}
-
 async fn attacked(words: &[&str]) -> JobResult {
     let folder = open_folder();
     let probe = folder.path().join("probe");
-    fs::copy(attacker(), &probe).unwrap();
+    fs::copy(ordinary_user::helper(), &probe).unwrap();
     let mut config = config();
     config.jail.read_only = vec![folder.path().to_owned()];
     let mut argv = vec![probe.to_str().unwrap(), "attack"];
@@ -371,7 +366,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
 fn holding() -> (Child, BTreeSet<u32>) {
     let found = search();
     let mut child = Command::new(ordinary_user::helper())
-        .arg("hold")
+        .args(["hold", "gvisor"])
         .arg(found)
         .arg(platform().as_str())
         .stdout(Stdio::piped())
