@@ -3,12 +3,12 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use hyper::Uri;
+use reqwest::Url;
 use thiserror::Error;
 
 /// The URL of a provider's chat completions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint(Uri);
+pub struct Endpoint(Url);
 
 /// Why a base URL cannot be used. Each text says what is accepted instead.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -39,19 +39,17 @@ impl Endpoint {
     ///
     /// [`EndpointError`].
     pub fn parse(base: &str, allow_http: bool) -> Result<Self, EndpointError> {
-        let (scheme, authority, path) = base_of(base, allow_http)?;
-        let path = match path.as_str() {
+        let mut url = base_of(base, allow_http)?;
+        let path = match url.path().trim_end_matches('/') {
             "" => "/v1/chat/completions".to_owned(),
             whole if whole.ends_with("/chat/completions") => whole.to_owned(),
             other => format!("{other}/chat/completions"),
         };
-        format!("{scheme}://{authority}{path}")
-            .parse()
-            .map(Self)
-            .map_err(|_| EndpointError::NotAUrl)
+        url.set_path(&path);
+        Ok(Self(url))
     }
 
-    pub(crate) fn uri(&self) -> &Uri {
+    pub(crate) fn url(&self) -> &Url {
         &self.0
     }
 }
@@ -62,31 +60,27 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Scheme, authority and path (without a slash at its end) of a URL that may be asked.
-pub(crate) fn base_of(
-    base: &str,
-    allow_http: bool,
-) -> Result<(String, String, String), EndpointError> {
+/// Reads the URL of a server that may be asked.
+pub(crate) fn base_of(base: &str, allow_http: bool) -> Result<Url, EndpointError> {
     if base.contains(['?', '#', '@']) {
         return Err(EndpointError::Decorated);
     }
-    let uri: Uri = base.parse().map_err(|_| EndpointError::NotAUrl)?;
-    let host = uri.host().filter(|host| !host.is_empty());
-    let (Some(scheme), Some(authority), Some(host)) = (uri.scheme_str(), uri.authority(), host)
-    else {
+    // The URL standard skips further slashes and takes the path's first part for the host.
+    let rest = base.split_once("://").map_or("/", |(_, rest)| rest);
+    let url = Url::parse(base).map_err(|_| EndpointError::NotAUrl)?;
+    let Some(host) = url.host_str().filter(|_| !rest.starts_with('/')) else {
         return Err(EndpointError::NotAUrl);
     };
-    match scheme {
-        "https" => {}
-        "http" if allow_http || is_loopback(host) => {}
-        "http" => return Err(EndpointError::InTheClear),
-        _ => return Err(EndpointError::NotAUrl),
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if allow_http || is_loopback(host) => Ok(url),
+        "http" => Err(EndpointError::InTheClear),
+        _ => Err(EndpointError::NotAUrl),
     }
-    let path = uri.path().trim_end_matches('/');
-    Ok((scheme.to_owned(), authority.to_string(), path.to_owned()))
 }
 
-fn is_loopback(host: &str) -> bool {
+/// Whether a URL's host is this machine: `localhost`, or a loopback address.
+pub(crate) fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost")
         || address
@@ -115,7 +109,7 @@ mod tests {
             ),
             (
                 "http://LOCALHOST:8000/v1//",
-                "http://LOCALHOST:8000/v1/chat/completions",
+                "http://localhost:8000/v1/chat/completions",
             ),
             (
                 "http://[::1]:8080/v1/",

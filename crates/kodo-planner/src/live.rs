@@ -4,8 +4,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hyper::StatusCode;
 use kodo_contract::Plan;
+use reqwest::StatusCode;
 use serde_json::Value;
 use tokio::time::Instant;
 

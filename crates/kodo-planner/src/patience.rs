@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hyper::StatusCode;
+use reqwest::StatusCode;
 use tokio::time::{Instant, sleep};
 
 use crate::failure::{Failure, FailureCode};

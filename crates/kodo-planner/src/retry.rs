@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use hyper::header::HeaderValue;
 use kodo_contract::sha256_hex;
+use reqwest::header::HeaderValue;
 
 /// How often a request is sent again that met 429 or 5xx.
 pub(crate) const MAX_RETRIES: u32 = 4;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hyper::StatusCode;
+use reqwest::StatusCode;
 use serde_json::Value;
 
 use crate::Secret;

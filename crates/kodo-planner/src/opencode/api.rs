@@ -4,17 +4,15 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
-use hyper::{Method, Request, StatusCode};
 use kodo_contract::parse_json;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::time::timeout;
 
 use crate::Secret;
+use crate::http_client::cause;
 use crate::told::told;
 
 use super::launch::{AGENT, ANSWER_TOOL};
@@ -187,27 +185,19 @@ impl Api {
         path: &str,
         body: Option<Value>,
     ) -> Result<Value, ApiError> {
-        let uri = self.link.uri(path).map_err(ApiError::Invalid)?;
-        let mut request = Request::builder().method(method).uri(uri);
-        if matches!(self.link, Link::Process(_)) {
-            request = request.header(HOST, "127.0.0.1");
-        }
+        let request = self.link.request(method, path);
+        let mut request = request.map_err(ApiError::Invalid)?;
+        let headers = request.headers_mut();
         if let Some(authorization) = &self.authorization {
-            request = request.header(AUTHORIZATION, authorization);
+            headers.insert(AUTHORIZATION, authorization.clone());
         }
-        let bytes = match body {
-            Some(body) => {
-                request = request.header(CONTENT_TYPE, "application/json");
-                Bytes::from(body.to_string())
-            }
-            None => Bytes::new(),
-        };
-        let request = request
-            .body(Full::new(bytes))
-            .map_err(|error| ApiError::Invalid(error.to_string()))?;
+        if let Some(body) = body {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            *request.body_mut() = Some(body.to_string().into());
+        }
         let response = self.link.send(request).await.map_err(gone)?;
         let status = response.status();
-        let bytes = read(response.into_body()).await?;
+        let bytes = read(response).await?;
         if status == StatusCode::UNAUTHORIZED {
             return Err(ApiError::Unauthorized);
         }
@@ -226,16 +216,13 @@ fn gone(reason: String) -> ApiError {
     ApiError::Gone(told(&reason, None))
 }
 
-async fn read(mut body: Incoming) -> Result<Vec<u8>, ApiError> {
+async fn read(mut response: Response) -> Result<Vec<u8>, ApiError> {
     let mut whole = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| gone(error.to_string()))?;
-        if let Ok(bytes) = frame.into_data() {
-            if whole.len() + bytes.len() > MAX_BYTES {
-                return Err(ApiError::TooLarge);
-            }
-            whole.extend_from_slice(&bytes);
+    while let Some(bytes) = response.chunk().await.map_err(|it| gone(cause(&it)))? {
+        if whole.len() + bytes.len() > MAX_BYTES {
+            return Err(ApiError::TooLarge);
         }
+        whole.extend_from_slice(&bytes);
     }
     Ok(whole)
 }

@@ -15,6 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::TryStreamExt;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
@@ -26,14 +27,12 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::completion::Completion;
 use crate::dialect::Dialect;
 use crate::failure::{Failure, FailureCode};
 use crate::patience::{Patience, final_failure};
-use crate::sse::Events;
 use crate::told::told;
 use crate::wire::{self, Wire};
-use crate::{Endpoint, Secret};
+use crate::{Endpoint, Secret, stream};
 
 use super::launch::{ANSWER_TOOL, Stream};
 
@@ -235,7 +234,7 @@ impl Gate {
         key: &str,
         deadline: Instant,
         number: u32,
-    ) -> Result<Response<Incoming>, Failure> {
+    ) -> Result<reqwest::Response, Failure> {
         if number > MAX_REQUESTS {
             return Err(Failure::new(
                 FailureCode::PlannerAnswerInvalid,
@@ -273,14 +272,14 @@ impl Gate {
     /// Hands the answer to OpenCode as it comes, and sees how it ends.
     async fn pass_on(
         self: Arc<Self>,
-        response: Response<Incoming>,
+        response: reqwest::Response,
         pass: Arc<Pass>,
         pieces: mpsc::Sender<io::Result<Bytes>>,
     ) {
         let mut open = pass.open.clone();
         // Dropping the answer closes the connection to the model.
         let watched = tokio::select! {
-            watched = self.watch(response.into_body(), &pieces) => watched,
+            watched = self.watch(response, &pieces) => watched,
             _ = open.changed() => Err(closed()),
         };
         if let Err(failure) = watched {
@@ -294,32 +293,21 @@ impl Gate {
 
     async fn watch(
         &self,
-        mut body: Incoming,
+        response: reqwest::Response,
         pieces: &mpsc::Sender<io::Result<Bytes>>,
     ) -> Result<(), Failure> {
-        let (mut completion, mut events) = (Completion::default(), Events::default());
-        let (mut read, mut done) = (0, false);
-        while let Some(bytes) = wire::next(&mut body).await? {
-            read += bytes.len();
-            if read > wire::MAX_ANSWER_BYTES {
-                return Err(wire::too_large());
+        let watched = wire::pieces(response).and_then(|bytes: Bytes| {
+            let pieces = pieces.clone();
+            async move {
+                let sent = pieces.send(Ok(bytes.clone())).await;
+                sent.map(|()| bytes).map_err(|_| closed())
             }
-            events.push(&bytes, |data| {
-                done = done || data == wire::DONE;
-                if done {
-                    return Ok(());
-                }
-                completion.add(data, self.secret())
-            })?;
-            if pieces.send(Ok(bytes)).await.is_err() {
-                // OpenCode wants no more of it.
-                return Ok(());
-            }
+        });
+        match stream::read(watched, self.secret()).await {
+            // OpenCode wants no more of it.
+            Err(_) if pieces.is_closed() => Ok(()),
+            completion => completion?.whole(self.upstream.max_tokens, self.secret()),
         }
-        if !done && completion.finish_reason.is_none() {
-            return Err(wire::incomplete("the stream ended before the answer did"));
-        }
-        completion.whole(self.upstream.max_tokens, self.secret())
     }
 }
 
@@ -343,9 +331,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// An answer that comes in pieces, as OpenCode always asks for one.
 fn streamed(
-    response: Response<Incoming>,
+    response: reqwest::Response,
     secret: Option<&Secret>,
-) -> Result<Response<Incoming>, Failure> {
+) -> Result<reqwest::Response, Failure> {
     match wire::media_type(response.headers()).as_deref() {
         Some("text/event-stream") => Ok(response),
         other => Err(Failure::new(

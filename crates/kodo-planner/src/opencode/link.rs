@@ -2,28 +2,20 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::{Request, Response, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::client::conn::http1::handshake;
+use hyper::header::{HOST, HeaderValue};
+use hyper_util::rt::TokioIo;
+use reqwest::{Body, Client, Method, Request, Response, Url};
 
 use crate::endpoint::{EndpointError, base_of};
-use crate::wire::tls;
+use crate::http_client::{cause, client};
 
 use super::launch::OpenCodeProcess;
 
-/// How long connecting may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Where an OpenCode is that somebody else runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OpenCodeUrl(String);
+pub struct OpenCodeUrl(Url);
 
 impl OpenCodeUrl {
     /// Takes the URL of an `opencode serve`.
@@ -31,14 +23,13 @@ impl OpenCodeUrl {
     /// # Errors
     /// [`EndpointError`].
     pub fn parse(url: &str, allow_http: bool) -> Result<Self, EndpointError> {
-        let (scheme, authority, path) = base_of(url, allow_http)?;
-        Ok(Self(format!("{scheme}://{authority}{path}")))
+        base_of(url, allow_http).map(Self)
     }
 }
 
 impl fmt::Display for OpenCodeUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        f.write_str(self.0.as_str().trim_end_matches('/'))
     }
 }
 
@@ -48,56 +39,52 @@ pub(crate) enum Link {
     /// Into a process of ours.
     Process(Arc<dyn OpenCodeProcess>),
     /// To somebody else's.
-    Url(Client<HttpsConnector<HttpConnector>, Full<Bytes>>, String),
+    Url(Client, OpenCodeUrl),
 }
 
 impl Link {
     pub(crate) fn to(url: &OpenCodeUrl) -> Self {
-        let mut http = HttpConnector::new();
-        http.set_nodelay(true);
-        http.enforce_http(false);
-        http.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let builder = HttpsConnectorBuilder::new().with_tls_config(tls(url.0.starts_with("http:")));
-        let connector = builder.https_or_http().enable_http1().wrap_connector(http);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            // A connection that OpenCode is about to close would cost a plan; opening one costs nothing beside a plan.
-            .pool_max_idle_per_host(0)
-            .build(connector);
-        Self::Url(client, url.0.clone())
+        // A connection that OpenCode is about to close would cost a plan; opening one costs nothing beside a plan.
+        let client = client(&url.0, |builder| builder.pool_max_idle_per_host(0));
+        Self::Url(client, url.clone())
     }
 
-    /// The whole address of a path, as this way wants it.
-    pub(crate) fn uri(&self, path: &str) -> Result<Uri, String> {
-        match self {
-            Self::Process(_) => path.parse(),
-            Self::Url(_, base) => format!("{base}{path}").parse(),
-        }
-        .map_err(|error: hyper::http::uri::InvalidUri| error.to_string())
+    /// A request for a path.
+    pub(crate) fn request(&self, method: Method, path: &str) -> Result<Request, String> {
+        let url = match self {
+            Self::Process(_) => format!("http://127.0.0.1{path}"),
+            Self::Url(_, base) => format!("{base}{path}"),
+        };
+        let url = url.parse().map_err(|error| format!("{error}"))?;
+        Ok(Request::new(method, url))
     }
 
     /// Sends a request. Dropping the future closes the connection, which ends nothing over there: see `abort`.
-    pub(crate) async fn send(
-        &self,
-        request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, String> {
+    pub(crate) async fn send(&self, request: Request) -> Result<Response, String> {
         match self {
-            Self::Process(process) => {
-                let stream = process.connect().await.map_err(|it| it.to_string())?;
-                let (mut sender, connection) =
-                    hyper::client::conn::http1::handshake(TokioIo::new(stream))
-                        .await
-                        .map_err(|it| it.to_string())?;
-                tokio::spawn(connection);
-                sender
-                    .send_request(request)
-                    .await
-                    .map_err(|it| it.to_string())
-            }
-            Self::Url(client, _) => client
-                .request(request)
+            Self::Process(process) => through(&**process, request)
                 .await
-                .map_err(|error| crate::wire::cause(&error)),
+                .map_err(|error| error.to_string()),
+            Self::Url(client, _) => {
+                let response = client.execute(request).await;
+                response.map_err(|error| cause(&error))
+            }
         }
     }
+}
+
+/// Sends a request over a connection of the process's own.
+async fn through(
+    process: &dyn OpenCodeProcess,
+    request: Request,
+) -> Result<Response, Box<dyn std::error::Error + Send + Sync>> {
+    let path = request.url().path().parse()?;
+    let mut request = hyper::Request::<Body>::try_from(request)?;
+    *request.uri_mut() = path;
+    let host = HeaderValue::from_static("127.0.0.1");
+    request.headers_mut().insert(HOST, host);
+    let (mut sender, connection) = handshake(TokioIo::new(process.connect().await?)).await?;
+    tokio::spawn(connection);
+    let response = sender.send_request(request).await?;
+    Ok(response.map(Body::wrap).into())
 }
