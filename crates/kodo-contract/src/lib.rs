@@ -1,14 +1,16 @@
-//! What crosses a boundary of Sisu Kodo: the types, their JSON Schemas, and the one validator
-//! behind all four gates (ingress, load from the database, step output, egress).
+//! What crosses a boundary of Sisu Kodo: the types, their JSON Schemas, and the one validator, which is used at
+//! ingress, at load from the database, before a step is recorded, and at egress. Beside them what all crates agree on:
+//! ids, error codes ([`ErrorCode`]) and the run's state machine ([`RunStatus`]).
 //!
-//! No I/O happens here. A value enters with [`parse_json`] and [`decode`], and leaves with
-//! [`encode`]; whatever a gate refuses, it refuses with [`Invalid`], whose violations read exactly
-//! as Ajv 8 would report them, up to [`MAX_VIOLATIONS`].
+//! No I/O happens here. A value enters with [`parse_json`] and [`decode`], and leaves with [`encode`]; what is not
+//! valid is refused with [`Invalid`], whose violations read exactly as Ajv 8 would report them, up to
+//! [`MAX_VIOLATIONS`].
 
 mod artifact;
 mod boundary;
 mod canonical;
 mod clock;
+mod code;
 mod decimal;
 mod ids;
 mod intent;
@@ -28,6 +30,7 @@ pub use artifact::{ArtifactEntry, ArtifactList, StoredContent};
 pub use boundary::{Boundary, decode, encode};
 pub use canonical::{canonical_json, sha256_hex};
 pub use clock::now;
+pub use code::{ErrorCode, RetryClass};
 pub use ids::{ContentHash, IntentId, MAX_ID_BYTES, RunId, StepId, WorkflowId, request_id};
 pub use intent::{Intent, RunRequest};
 pub use invalid::{Invalid, MAX_VIOLATIONS, Violation};

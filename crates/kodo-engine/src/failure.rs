@@ -27,9 +27,9 @@ pub struct RunFailure {
 
 impl RunFailure {
     /// A failure that trying again cannot help.
-    pub fn new(code: &str, message: impl Into<String>) -> Self {
+    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
-            code: code.to_owned(),
+            code: code.into(),
             message: message.into(),
             step_id: None,
             retryable: false,

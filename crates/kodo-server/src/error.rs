@@ -164,7 +164,7 @@ impl IntoResponse for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        if error.is_unavailable() {
+        if error.is_transient() {
             Self::Unavailable(error.to_string())
         } else {
             Self::Internal(error.to_string())

@@ -1,4 +1,6 @@
-//! Why a call to the store failed, split by what the caller can do about it.
+//! Why a call to the product database failed, split by what the caller can do about it.
+
+use kodo_contract::ErrorCode;
 
 /// A failed call to the product database.
 #[derive(Debug, thiserror::Error)]
@@ -43,23 +45,30 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the same call can succeed later without the caller changing anything: the server is away or
-    /// busy, or an operator is at work on it (a password rotated, a grant revoked, a table re-created).
-    pub fn is_unavailable(&self) -> bool {
+    /// Stable, for programs: `store_unavailable` if the server is away or busy, or an operator is at work on it (a
+    /// password rotated, a grant revoked, a table re-created); otherwise `store_refused`.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Unavailable(_) => true,
-            Self::Migration(sqlx::migrate::MigrateError::Execute(error)) => is_weather(error),
+            Self::Unavailable(_) => ErrorCode::StoreUnavailable,
+            Self::Migration(sqlx::migrate::MigrateError::Execute(error)) => code_of(error),
             Self::Refused(_)
             | Self::OtherSystem { .. }
             | Self::CopysSystem { .. }
             | Self::Corrupt(_)
-            | Self::Migration(_) => false,
+            | Self::Migration(_) => ErrorCode::StoreRefused,
         }
     }
 
-    /// Whether the server answered and does not let this role in, or not do this, or not with the TLS that is wanted.
-    /// To a run that is under way that is like any time without a server, since an operator can mend it; to whoever
-    /// starts the service it is an error to say at once.
+    /// Whether the same call can succeed later although the caller changes nothing.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.code().is_transient()
+    }
+
+    /// Whether the server answered and refuses this role, this statement's privilege or the connection without TLS.
+    /// These errors are transient: a run that is under way waits until an operator has mended it. Whoever starts the
+    /// service is told at once instead.
     pub fn is_denied(&self) -> bool {
         match self {
             // A handshake that was broken off is another matter: the server may be going down.
@@ -90,7 +99,7 @@ impl std::fmt::Display for Plain<'_> {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        if is_weather(&error) {
+        if code_of(&error).is_transient() {
             Self::Unavailable(error)
         } else {
             Self::Refused(error)
@@ -98,15 +107,15 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// Whether an error says "not now" rather than "not like this".
+/// Whether the server cannot serve the statement now (`store_unavailable`), or not as it is (`store_refused`).
 ///
 /// The SQLSTATE classes are those of the Postgres manual, appendix A: 08 connection exception, 53
 /// insufficient resources (disk full, too many connections), 57 operator intervention (shutdown, crash,
 /// cannot connect now, a statement cancelled by hand or by a timeout), 40 transaction rollback (deadlock,
 /// serialization), 55P03 lock not available, 25006 read-only (a standby), 25P03 idle in transaction too long,
 /// 28 invalid authorization and 42501 insufficient privilege (see [`StoreError::is_denied`]).
-fn is_weather(error: &sqlx::Error) -> bool {
-    match error {
+fn code_of(error: &sqlx::Error) -> ErrorCode {
+    let unavailable = match error {
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
         | sqlx::Error::Protocol(_)
@@ -123,6 +132,10 @@ fn is_weather(error: &sqlx::Error) -> bool {
                 || matches!(code.as_ref(), "25006" | "25P03" | "42501" | "55P03")
         }),
         _ => false,
+    };
+    match unavailable {
+        true => ErrorCode::StoreUnavailable,
+        false => ErrorCode::StoreRefused,
     }
 }
 
@@ -143,9 +156,9 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_connection_is_weather_and_a_missing_row_is_not() {
-        assert!(StoreError::from(sqlx::Error::PoolTimedOut).is_unavailable());
-        assert!(StoreError::from(sqlx::Error::Io(std::io::Error::other("reset"))).is_unavailable());
-        assert!(!StoreError::from(sqlx::Error::RowNotFound).is_unavailable());
+    fn a_lost_connection_is_transient_and_a_missing_row_is_not() {
+        assert!(StoreError::from(sqlx::Error::PoolTimedOut).is_transient());
+        assert!(StoreError::from(sqlx::Error::Io(std::io::Error::other("reset"))).is_transient());
+        assert!(!StoreError::from(sqlx::Error::RowNotFound).is_transient());
     }
 }

@@ -226,12 +226,12 @@ async fn a_folder_that_cannot_be_made_or_is_lost_says_so() {
     fs::write(&file, b"").unwrap();
     let store = folder(&file.join("artifacts"));
     let error = store.put(content(10)).await.unwrap_err();
-    assert!(error.is_weather(), "{error}");
+    assert!(error.is_transient(), "{error}");
     assert!(store.head(&ContentHash::of(b"")).await.is_err());
 }
 
 #[tokio::test]
-async fn a_store_that_fails_is_weather_and_one_that_refuses_is_not() {
+async fn a_store_that_fails_is_unavailable_and_one_that_refuses_is_denied() {
     let fake = Bucket::default();
     let store = bucket(&fake, BUCKET).await;
     let hash = store.put(content(10)).await.unwrap();
@@ -279,7 +279,7 @@ async fn a_bucket_that_does_not_exist_is_no_missing_content() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_not_there_is_weather() {
+async fn a_store_that_is_not_there_is_unavailable() {
     let access = S3Access {
         // Nothing listens on the port of tcpmux.
         endpoint: Some("http://127.0.0.1:1".into()),

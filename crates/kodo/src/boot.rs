@@ -123,7 +123,7 @@ where
     for attempt in 1.. {
         let error = match timeout_at(deadline, call()).await {
             Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) if error.is_denied() || !error.is_unavailable() => {
+            Ok(Err(error)) if error.is_denied() || !error.is_transient() => {
                 return Err(error).with_context(|| format!("{place} answered, but"));
             }
             Ok(Err(error)) => error.to_string(),

@@ -97,7 +97,7 @@ where
     loop {
         match call().await {
             Ok(value) => return Ok(value),
-            Err(error) if error.is_unavailable() => {
+            Err(error) if error.is_transient() => {
                 tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "a step waits for the database");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(MOST);

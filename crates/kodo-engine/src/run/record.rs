@@ -191,7 +191,7 @@ impl Recording {
                 match self.is_stored(shop).await {
                     Ok(true) => held.record_step(step).await.map(|it| Ok(Some(it))),
                     Ok(false) => Ok(Ok(None)),
-                    Err(error) if error.is_weather() => Ok(Ok(None)),
+                    Err(error) if error.is_transient() => Ok(Ok(None)),
                     Err(error) => Ok(Err(store_failure(&error))),
                 }
             });
@@ -233,7 +233,7 @@ impl Recording {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
-            if !error.is_weather() || Instant::now() + pause > deadline {
+            if !error.is_transient() || Instant::now() + pause > deadline {
                 return Err(store_failure(&error));
             }
             tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "a step waits for the artifact store");

@@ -1,7 +1,9 @@
-//! Why a store did not do what it was asked, split by what the caller can do about it.
+//! Why an artifact store did not do what it was asked, split by what the caller can do about it.
 
 use std::error::Error as StdError;
 use std::io;
+
+use kodo_contract::ErrorCode;
 
 use super::refused::Refused;
 
@@ -26,22 +28,22 @@ pub enum ArtifactError {
 }
 
 impl ArtifactError {
-    /// Stable, for programs: why a run failed.
+    /// Stable, for programs: why a run failed. Whether the same call can succeed later is said there.
     #[must_use]
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Unavailable(_) => "artifact_store_unavailable",
-            Self::Full(_) => "artifact_store_full",
-            Self::Denied(_) => "artifact_store_denied",
-            Self::Missing => "artifact_missing",
-            Self::Damaged(_) => "artifact_damaged",
+            Self::Unavailable(_) => ErrorCode::ArtifactStoreUnavailable,
+            Self::Full(_) => ErrorCode::ArtifactStoreFull,
+            Self::Denied(_) => ErrorCode::ArtifactStoreDenied,
+            Self::Missing => ErrorCode::ArtifactMissing,
+            Self::Damaged(_) => ErrorCode::ArtifactDamaged,
         }
     }
 
-    /// Whether the same call can succeed later without the caller changing anything.
+    /// Whether the same call can succeed later although nobody changes anything.
     #[must_use]
-    pub fn is_weather(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Full(_))
+    pub fn is_transient(&self) -> bool {
+        self.code().is_transient()
     }
 }
 
@@ -49,13 +51,13 @@ impl From<object_store::Error> for ArtifactError {
     fn from(error: object_store::Error) -> Self {
         use object_store::Error;
         if let Some(refused) = cause::<Refused>(&error) {
-            return Self::Denied(told(refused));
+            return Self::Denied(sanitized(refused));
         }
-        let text = told(&error);
+        let text = sanitized(&error);
         match &error {
             Error::NotFound { .. } => Self::Missing,
             Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => Self::Denied(text),
-            // The one that the system gave.
+            // The operating system's error, if it is the cause.
             _ => match cause::<io::Error>(&error) {
                 Some(system) => Self::of_io(system.kind(), text),
                 None => Self::Unavailable(text),
@@ -82,7 +84,7 @@ impl ArtifactError {
         }
     }
 
-    /// What a write says where the place itself is not there: to a write, nothing else can be missing.
+    /// The error of a write: if something is missing, it can only be the folder or the bucket itself.
     pub(crate) fn of_write(self) -> Self {
         match self {
             Self::Missing => Self::Denied("there is no such folder or bucket".to_owned()),
@@ -91,7 +93,7 @@ impl ArtifactError {
     }
 }
 
-/// The first cause of this type.
+/// Returns the first cause of this type.
 fn cause<T: StdError + 'static>(error: &object_store::Error) -> Option<&T> {
     let mut cause: Option<&(dyn StdError + 'static)> = error.source();
     while let Some(error) = cause {
@@ -103,8 +105,8 @@ fn cause<T: StdError + 'static>(error: &object_store::Error) -> Option<&T> {
     None
 }
 
-/// What a store said, short enough to be a run's reason.
-fn told(error: &dyn StdError) -> String {
+/// What a store said, as one line, and short enough to be a run's reason.
+fn sanitized(error: &dyn StdError) -> String {
     const MOST: usize = 400;
     let text = error.to_string();
     let text: String = text
@@ -143,7 +145,7 @@ mod tests {
         assert_eq!(local(io::ErrorKind::NotFound), ArtifactError::Missing);
         let write = local(io::ErrorKind::NotFound).of_write();
         assert_eq!(write.code(), "artifact_store_denied");
-        assert!(!write.is_weather() && local(io::ErrorKind::StorageFull).is_weather());
+        assert!(!write.is_transient() && local(io::ErrorKind::StorageFull).is_transient());
     }
 
     #[test]

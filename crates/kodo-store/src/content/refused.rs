@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_about_the_object_or_about_the_weather_is_handed_on_whole() {
+    async fn what_is_about_the_object_or_is_transient_is_handed_on_whole() {
         for (status, body) in [
             (200, "<Code>AccessDenied</Code>"),
             (404, "<Error><Code>NoSuchKey</Code></Error>"),

@@ -99,7 +99,7 @@ fn verdict(
         Some(Ok(MigrationState::AtHead | MigrationState::Pending(_))) => ("ok", "pending"),
         Some(Ok(MigrationState::Newer(_))) => ("ok", "newer"),
         // It answered, but not this question.
-        Some(Err(error)) if !error.is_unavailable() => ("ok", "unknown"),
+        Some(Err(error)) if !error.is_transient() => ("ok", "unknown"),
         Some(Err(_)) | None => ("unreachable", "unknown"),
     }
 }
