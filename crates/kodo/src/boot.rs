@@ -39,7 +39,7 @@ pub(crate) async fn boot(
     let artifacts = settings.artifacts.open().await?;
     let planner = planner::of(settings).await?;
     prepare_for(settings, store, Some(&settings.system)).await?;
-    let deadline = Instant::now() + settings.db_connect_timeout;
+    let deadline = Instant::now() + settings.database.db_connect_timeout;
     let instance = patiently(settings, deadline, || store.instance()).await?;
     let artifacts = Arc::new(artifacts.of_instance(&instance));
     tracing::debug!(place = artifacts.place(), "artifact store");
@@ -50,14 +50,14 @@ pub(crate) async fn boot(
         EngineConfig {
             instance,
             system: settings.system.clone(),
-            engine_connections: settings.db_pool_size,
-            max_concurrent_runs: settings.max_concurrent_runs,
-            max_concurrent_tool_calls: settings.max_concurrent_tool_calls,
+            engine_connections: settings.database.db_pool_size,
+            max_concurrent_runs: settings.work.max_concurrent_runs,
+            max_concurrent_tool_calls: settings.work.max_concurrent_tool_calls,
             secrets: SecretFolder::new(settings.sbx_secrets_dir.clone()),
             most: settings.sbx_most,
-            crash_demo_sleep: settings.wf_sleep,
+            crash_demo_sleep: settings.work.wf_sleep,
             artifact_patience: settings.artifacts.patience,
-            seed: settings.seed,
+            seed: settings.work.test_seed,
         },
         store.clone(),
         artifacts,
@@ -83,7 +83,7 @@ async fn prepare_for(
     store: &Store,
     system: Option<&DatabaseConfig>,
 ) -> anyhow::Result<()> {
-    let deadline = Instant::now() + settings.db_connect_timeout;
+    let deadline = Instant::now() + settings.database.db_connect_timeout;
     patiently(settings, deadline, || settings.app.ensure_exists()).await?;
     let major = patiently(settings, deadline, || store.server_major()).await?;
     ensure!(
@@ -133,7 +133,7 @@ where
             bail!(
                 "{place} did not become available within {:?}: {error} (`bin/mise run db:up` starts one; \
                  DB_HOST and DB_PORT say where it is)",
-                settings.db_connect_timeout
+                settings.database.db_connect_timeout
             );
         }
         tracing::warn!(attempt, error, "{place} is not available yet; trying again");

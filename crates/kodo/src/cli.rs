@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Command as ClapCommand, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use kodo_sandbox::Limits;
 use serde_json::json;
 
-use crate::settings::Flags;
+use crate::settings::with_settings;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -18,14 +18,27 @@ const STYLES: Styles = Styles::styled()
 /// An intent becomes a durable run, and kill -9 costs nothing.
 #[derive(Debug, Parser)]
 #[command(name = "kodo", version, styles = STYLES, propagate_version = true, max_term_width = 100)]
-#[command(
-    after_help = "Every setting has a flag and an environment variable of the same name; flag > environment > default."
-)]
 pub(crate) struct Cli {
-    #[command(flatten)]
-    pub(crate) flags: Flags,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// The last line of every command's help but `serve`'s.
+const SETTINGS: &str =
+    "Settings: a flag or an environment variable each; `kodo serve --help` lists them.";
+
+/// The command line: the commands, and the settings, which all of them take.
+pub(crate) fn command() -> ClapCommand {
+    with_settings(pointing_to_settings(Cli::command()))
+}
+
+fn pointing_to_settings(command: ClapCommand) -> ClapCommand {
+    let command = command.mut_subcommands(pointing_to_settings);
+    if command.get_name() == "serve" {
+        return command;
+    }
+    let after = command.get_after_help().map(|text| format!("{text}\n\n"));
+    command.after_help(after.unwrap_or_default() + SETTINGS)
 }
 
 /// What to do.
@@ -34,7 +47,7 @@ pub(crate) enum Command {
     /// Run the service: product API, admin API and a worker
     Serve,
     /// Run the service with a database of its own: finds or starts Postgres, migrates, serves
-    Dev(DataDir),
+    Dev,
     /// The product database and the development server that holds it
     #[command(subcommand)]
     Db(DbCommand),
@@ -58,23 +71,15 @@ pub(crate) enum Command {
     Demo(DemoArgs),
 }
 
-/// Where a development server keeps its data.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct DataDir {
-    /// Folder of the private Postgres cluster [env: KODO_DATA_DIR] [default: .data]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data_dir: Option<PathBuf>,
-}
-
 /// `kodo db …`
 #[derive(Debug, Subcommand)]
 pub(crate) enum DbCommand {
     /// Bring up a Postgres at DB_HOST:DB_PORT, whichever way works here
-    Up(DataDir),
+    Up,
     /// Stop the Postgres that `up` started, and nothing else
-    Down(DataDir),
+    Down,
     /// Say what is at DB_HOST:DB_PORT
-    Status(DataDir),
+    Status,
     /// Apply the migrations of schema app
     Migrate,
     /// Insert the seed rows of schema app
@@ -313,8 +318,6 @@ pub(crate) struct DoctorArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) patience: u64,
     #[command(flatten)]
-    pub(crate) place: DataDir,
-    #[command(flatten)]
     pub(crate) output: Output,
 }
 
@@ -344,7 +347,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed() {
-        use clap::CommandFactory;
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 }

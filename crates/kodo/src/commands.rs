@@ -12,19 +12,19 @@ mod workflow;
 
 use std::process::ExitCode;
 
-use crate::cli::{Cli, Command};
+use crate::cli::Command;
 use crate::demo;
-use crate::settings::Settings;
+use crate::settings::{Given, Settings};
 
 /// Exit code of a look-up that found nothing, so that a script can tell it from a failure.
 pub(crate) const NOT_FOUND: u8 = 3;
 
 /// Runs the command. An error is printed by the caller and ends with exit code 1.
-pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let settings = Settings::load(&cli.flags);
-    match cli.command {
+pub(crate) async fn run(given: &Given, command: Command) -> anyhow::Result<ExitCode> {
+    let settings = Settings::load(given);
+    match command {
         // A setting that cannot be read is one of its findings.
-        Command::Doctor(args) => doctor::run(&cli.flags, args).await,
+        Command::Doctor(args) => doctor::run(given, args).await,
         // Its exit code 1 says that an invariant is violated.
         Command::Prove(args) => Ok(match settings {
             Ok(settings) if args.demo => return demo::completion_bar(&settings).await,
@@ -34,7 +34,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         // Its exit code 1 is the job's.
         Command::Sandbox(command) => Ok(sandbox::run(settings, command).await),
         Command::Serve => serve::run(settings?).await,
-        Command::Dev(place) => dev::run(settings?, place).await,
+        Command::Dev => dev::run(settings?).await,
         Command::Db(command) => db::run(&settings?, command).await,
         Command::Workflow(command) => workflow::run(&settings?, command).await,
         Command::Artifacts(command) => artifacts::run(&settings?, command).await,

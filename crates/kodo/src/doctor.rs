@@ -23,9 +23,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::cli::DataDir;
-use crate::commands::db::{devdb_config_with, provider};
-use crate::settings::{Flags, Settings};
+use crate::commands::db::devdb_config;
+use crate::settings::{Given, Settings};
 
 use database::Reached;
 pub(crate) use finding::{Finding, Report};
@@ -46,10 +45,10 @@ pub(crate) struct Patient {
 }
 
 /// Makes every check.
-pub(crate) async fn examine(flags: &Flags, place: DataDir, patience: Duration) -> Report {
+pub(crate) async fn examine(given: &Given, patience: Duration) -> Report {
     let end = Instant::now() + patience;
-    let (settings, refused) = Settings::diagnose(flags);
-    let next = Next::new(flags);
+    let (settings, refused) = Settings::diagnose(given);
+    let next = Next::new(given);
     let mut findings = configuration::check(settings.as_ref(), &refused, &next);
     let Some(settings) = settings else {
         findings.push(Finding::skipped(
@@ -58,16 +57,8 @@ pub(crate) async fn examine(flags: &Flags, place: DataDir, patience: Duration) -
         ));
         return Report::new(findings);
     };
-    // A provider that is not valid is a finding of `configuration`.
-    let devdb = match devdb_config_with(&settings, place, provider().unwrap_or_default()) {
-        Ok(devdb) => devdb,
-        Err(error) => {
-            findings.push(configuration::refused_flag(&error, &next));
-            return Report::new(findings);
-        }
-    };
     let patient = Patient {
-        devdb,
+        devdb: devdb_config(&settings),
         settings,
         next,
         end,

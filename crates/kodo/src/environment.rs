@@ -1,5 +1,4 @@
-//! The one place of the binary that reads the environment. What a variable means is for its reader: settings.rs has the
-//! table.
+//! The one place of the binary that reads the environment, apart from clap, which reads the settings.
 
 use std::ffi::OsString;
 
@@ -10,9 +9,4 @@ use std::ffi::OsString;
 )]
 pub(crate) fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name)
-}
-
-/// A variable that is text; `None` where it is not set, or is none.
-pub(crate) fn text(name: &str) -> Option<String> {
-    variable(name)?.into_string().ok()
 }

@@ -18,13 +18,18 @@ mod tools;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches;
 
 fn main() -> ExitCode {
     // Before there is anything else in this process, threads above all.
     kodo_jail::be_the_helper_if_asked();
     kodo_microvm::be_the_emulator_if_asked();
-    let cli = cli::Cli::parse();
+    let matches = cli::command().get_matches();
+    let command = match cli::Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli.command,
+        Err(error) => error.exit(),
+    };
+    let given = settings::Given::of(&matches);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -32,7 +37,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return commands::fail(&anyhow::Error::new(error)),
     };
-    let outcome = runtime.block_on(commands::run(cli));
+    let outcome = runtime.block_on(commands::run(&given, command));
     // What still runs in the background (a DNS look-up, a shutdown that hangs) must not hold the exit.
     runtime.shutdown_background();
     match outcome {

@@ -23,16 +23,16 @@ impl Ports {
     /// # Errors
     /// One line: `EADDRINUSE`, which address, which variable moves it; or that both are one port.
     pub(crate) async fn bind(settings: &Settings) -> anyhow::Result<Self> {
-        if let Some(port) = settings.port_of_both() {
+        if let Some(port) = settings.api.port_of_both() {
             bail!(
                 "PORT={port} and ADMIN_PORT={port} are one port, and each API needs its own: set one of them to another"
             );
         }
         Ok(Self {
-            product: bind(settings.host, settings.port, "PORT").await?,
+            product: bind(settings.api.host, settings.api.port, "PORT").await?,
             admin: bind(
                 IpAddr::V4(Ipv4Addr::LOCALHOST),
-                settings.admin_port,
+                settings.api.admin_port,
                 "ADMIN_PORT",
             )
             .await?,

@@ -12,7 +12,7 @@ pub(crate) fn init(settings: &LogSettings) {
         .with_env_filter(settings.filter())
         .with_writer(std::io::stderr);
     let watched = std::io::stderr().is_terminal();
-    if settings.json.unwrap_or(!watched) {
+    if settings.json().unwrap_or(!watched) {
         builder.json().flatten_event(true).init();
     } else {
         builder.with_target(false).with_ansi(watched).init();

@@ -4,13 +4,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use kodo_devdb::{DevDbConfig, Probe, Provider};
+use kodo_devdb::{DevDbConfig, Probe};
 use kodo_engine::Rebound;
 use kodo_store::{Binding, Store};
 
 use crate::boot;
-use crate::cli::{DataDir, DbCommand};
-use crate::environment;
+use crate::cli::DbCommand;
 use crate::settings::Settings;
 use crate::telemetry;
 
@@ -18,16 +17,16 @@ use crate::telemetry;
 pub(crate) async fn run(settings: &Settings, command: DbCommand) -> anyhow::Result<ExitCode> {
     telemetry::init_for_people();
     match command {
-        DbCommand::Up(place) => {
-            let up = kodo_devdb::up(&devdb_config(settings, place)?).await?;
+        DbCommand::Up => {
+            let up = kodo_devdb::up(&devdb_config(settings)).await?;
             println!("{}", up.message);
         }
-        DbCommand::Down(place) => {
-            let down = kodo_devdb::down(&devdb_config(settings, place)?).await?;
+        DbCommand::Down => {
+            let down = kodo_devdb::down(&devdb_config(settings)).await?;
             println!("{}", down.message);
         }
-        DbCommand::Status(place) => {
-            let status = kodo_devdb::status(&devdb_config(settings, place)?).await;
+        DbCommand::Status => {
+            let status = kodo_devdb::status(&devdb_config(settings)).await;
             println!("{}", status.message);
             if status.probe != Probe::Postgres {
                 return Ok(ExitCode::FAILURE);
@@ -89,45 +88,16 @@ async fn rebind(settings: &Settings) -> anyhow::Result<String> {
     )
 }
 
-/// Where a server may come from, from the environment.
-///
-/// # Errors
-/// Where `DB_PROVIDER` names no provider.
-pub(crate) fn provider() -> anyhow::Result<Provider> {
-    match environment::text("DB_PROVIDER") {
-        Some(name) if !name.is_empty() => name
-            .parse::<Provider>()
-            .with_context(|| format!("DB_PROVIDER={name} is not valid")),
-        _ => Ok(Provider::Auto),
-    }
-}
-
-/// What the development server needs to know, from the settings and the environment.
-///
-/// # Errors
-/// Where `DB_PROVIDER` names no provider, or the data folder cannot be a folder.
-pub(crate) fn devdb_config(settings: &Settings, place: DataDir) -> anyhow::Result<DevDbConfig> {
-    devdb_config_with(settings, place, provider()?)
-}
-
-/// The same with a provider that is known.
-///
-/// # Errors
-/// Where the data folder cannot be a folder.
-pub(crate) fn devdb_config_with(
-    settings: &Settings,
-    place: DataDir,
-    provider: Provider,
-) -> anyhow::Result<DevDbConfig> {
-    let data_dir = settings.data_dir.or_by_flag(place.data_dir)?;
+/// What the development server needs to know.
+pub(crate) fn devdb_config(settings: &Settings) -> DevDbConfig {
     let compose_file = Path::new("compose.yaml");
-    Ok(DevDbConfig {
+    DevDbConfig {
         host: settings.app.host.clone(),
         port: settings.app.port,
         user: settings.app.user.clone(),
         password: settings.app.password.clone(),
-        data_dir: data_dir.path().to_owned(),
+        data_dir: settings.data_dir.path().to_owned(),
         compose_file: compose_file.is_file().then(|| compose_file.to_owned()),
-        provider,
-    })
+        provider: settings.database.db_provider,
+    }
 }

@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use crate::cli::DataDir;
 use crate::commands::db::devdb_config;
 use crate::commands::serve;
 use crate::ports::Ports;
@@ -10,14 +9,12 @@ use crate::settings::Settings;
 use crate::telemetry;
 
 /// Brings a server up if none answers, serves, and stops what it started on a clean exit.
-pub(crate) async fn run(mut settings: Settings, place: DataDir) -> anyhow::Result<ExitCode> {
-    settings.data_dir = settings.data_dir.or_by_flag(place.data_dir.clone())?;
-    settings.artifacts.in_data_dir(&settings.data_dir)?;
+pub(crate) async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     settings.artifacts.check_data_dir(&settings.data_dir)?;
     telemetry::init(&settings.log);
     // Ports first, here too: a second `kodo dev` must not get as far as the database.
     let ports = Ports::bind(&settings).await?;
-    let devdb = devdb_config(&settings, place)?;
+    let devdb = devdb_config(&settings);
     let up = kodo_devdb::up(&devdb).await?;
     tracing::info!("{}", up.message);
     let served = serve::run_on(settings, ports).await;

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use crate::cli::{DoctorArgs, Format};
 use crate::doctor::{Report, examine};
-use crate::settings::Flags;
+use crate::settings::Given;
 
 /// Prints the findings. Exit code 1 where one of them is a problem.
-pub(crate) async fn run(flags: &Flags, args: DoctorArgs) -> anyhow::Result<ExitCode> {
-    let report = examine(flags, args.place, Duration::from_secs(args.patience)).await;
+pub(crate) async fn run(given: &Given, args: DoctorArgs) -> anyhow::Result<ExitCode> {
+    let report = examine(given, Duration::from_secs(args.patience)).await;
     let text = match args.output.format {
         Format::Json => serde_json::to_string_pretty(&report)? + "\n",
         Format::Table => table(&report),

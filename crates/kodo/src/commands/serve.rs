@@ -34,15 +34,18 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
 /// The same, on ports that are bound.
 pub(crate) async fn run_on(settings: Settings, ports: Ports) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
-    let store = Store::new(&settings.app, settings.db_pool_size);
+    let store = Store::new(&settings.app, settings.database.db_pool_size);
     let readiness = Readiness::new();
     let artifacts = ArtifactStoreCell::default();
     let runs = EngineRuns::default();
     let address = ports.product.local_addr()?;
     let app = App::new(
         ServerConfig {
-            api_token: settings.api_token.as_deref().and_then(ApiToken::new),
-            allowed_origins: origins_of(&settings.host.to_string(), address.port()),
+            api_token: settings
+                .api_token
+                .as_ref()
+                .and_then(|token| ApiToken::new(token.expose())),
+            allowed_origins: origins_of(&settings.api.host.to_string(), address.port()),
             ..ServerConfig::default()
         },
         store.clone(),
@@ -56,13 +59,13 @@ pub(crate) async fn run_on(settings: Settings, ports: Ports) -> anyhow::Result<E
         ports.product,
         product_router(&app),
         shutdown.clone(),
-        settings.drain_grace,
+        settings.api.drain_grace,
     ));
     let admin = tokio::spawn(serve(
         ports.admin,
         admin_router(&app),
         shutdown.clone(),
-        settings.drain_grace,
+        settings.api.drain_grace,
     ));
 
     let working = async {
@@ -91,7 +94,7 @@ pub(crate) async fn run_on(settings: Settings, ports: Ports) -> anyhow::Result<E
         // The engine first: it is what /readyz and the routes ask whether this process still takes work.
         let engine = async {
             match runs.engine() {
-                Some(engine) => engine.drain(settings.drain_grace).await,
+                Some(engine) => engine.drain(settings.api.drain_grace).await,
                 None => true,
             }
         };
@@ -113,7 +116,7 @@ pub(crate) async fn run_on(settings: Settings, ports: Ports) -> anyhow::Result<E
         store.close().await;
         anyhow::Ok(())
     };
-    let drain = tokio::time::timeout(settings.drain_grace + STOP_TIMEOUT, drain);
+    let drain = tokio::time::timeout(settings.api.drain_grace + STOP_TIMEOUT, drain);
     tokio::select! {
         drained = drain => match drained {
             Ok(drained) => drained?,

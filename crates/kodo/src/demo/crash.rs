@@ -30,7 +30,7 @@ async fn story(settings: &Settings) -> anyhow::Result<()> {
     };
     let mut options = ServiceOptions::new(std::env::current_exe()?)
         .envs(databases.environment())
-        .env("WF_SLEEP_MS", settings.wf_sleep.as_millis());
+        .env("WF_SLEEP_MS", settings.work.wf_sleep.as_millis());
     options.port = settings.demo_port;
     options.admin_port = settings.demo_admin_port;
     let (app, system) = (databases.app_pool(), databases.system_pool());
@@ -73,7 +73,7 @@ async fn story(settings: &Settings) -> anyhow::Result<()> {
         "crashdemo: service restarted, pid {}",
         service.pid().unwrap_or_default()
     );
-    let patience = PATIENCE + settings.wf_sleep;
+    let patience = PATIENCE + settings.work.wf_sleep;
     let settled = until(patience, "the workflow's end", || async {
         let status = status(&system, &id).await?;
         Ok(!matches!(status.as_str(), "PENDING" | "ENQUEUED"))

@@ -2,7 +2,6 @@
 
 use super::finding::Finding;
 use super::next::Next;
-use crate::commands::db::provider;
 use crate::settings::{Refusal, Settings};
 
 const CHECK: &str = "configuration";
@@ -22,14 +21,7 @@ pub(crate) fn check(settings: Option<&Settings>, refused: &[Refusal], next: &Nex
             Finding::problem(CHECK, reason, next)
         })
         .collect();
-    if let Err(error) = provider() {
-        findings.push(Finding::problem(
-            CHECK,
-            format!("{error:#}"),
-            "unset DB_PROVIDER".to_owned(),
-        ));
-    }
-    if let Some(port) = settings.and_then(Settings::port_of_both) {
+    if let Some(port) = settings.and_then(|settings| settings.api.port_of_both()) {
         let other = if port == u16::MAX { port - 1 } else { port + 1 };
         findings.push(Finding::problem(
             CHECK,
@@ -41,9 +33,4 @@ pub(crate) fn check(settings: Option<&Settings>, refused: &[Refusal], next: &Nex
         findings.push(Finding::ok(CHECK, "every setting can be used"));
     }
     findings
-}
-
-/// A flag of this very call without which nothing can be looked at.
-pub(super) fn refused_flag(error: &anyhow::Error, next: &Next) -> Finding {
-    Finding::problem(CHECK, format!("{error:#}"), next.kodo("doctor --help"))
 }

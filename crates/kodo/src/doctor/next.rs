@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::settings::Flags;
+use crate::settings::Given;
 
 /// Writes commands for this place: by `mise` in the repository, by the binary elsewhere, with the settings that were
 /// given as flags (those of the environment are in force anyway).
@@ -22,14 +22,11 @@ const TASKS: [(&str, &str); 5] = [
 ];
 
 impl Next {
-    pub(crate) fn new(flags: &Flags) -> Self {
+    pub(crate) fn new(given: &Given) -> Self {
         Self {
             repository: Path::new("bin/mise").is_file(),
-            settings: flags
-                .given()
-                .into_iter()
-                // Findings get pasted into tickets.
-                .filter(|(variable, _)| !matches!(*variable, "API_TOKEN" | "DB_PASSWORD"))
+            settings: given
+                .flags()
                 .map(|(variable, value)| (variable.to_owned(), value.to_owned()))
                 .collect(),
         }

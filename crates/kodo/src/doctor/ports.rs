@@ -24,13 +24,19 @@ pub(crate) async fn check(patient: &Patient) -> Vec<Finding> {
     let settings = &patient.settings;
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let (product, admin) = tokio::join!(
-        port(patient, "port", "PORT", settings.host, settings.port),
+        port(
+            patient,
+            "port",
+            "PORT",
+            settings.api.host,
+            settings.api.port
+        ),
         port(
             patient,
             "admin port",
             "ADMIN_PORT",
             loopback,
-            settings.admin_port
+            settings.api.admin_port
         ),
     );
     vec![product, admin]
@@ -108,7 +114,7 @@ async fn busy(patient: &Patient, check: &'static str, port: u16) -> Finding {
 
 /// A start on ports that are free.
 fn elsewhere(patient: &Patient) -> String {
-    let taken = [patient.settings.port, patient.settings.admin_port];
+    let taken = [patient.settings.api.port, patient.settings.api.admin_port];
     let mut chosen: Vec<(&str, String)> = Vec::new();
     let mut last = 0;
     for (variable, wanted) in INSTEAD {

@@ -57,11 +57,11 @@ fn is_native(program: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{Flags, Settings};
+    use crate::settings::{Given, Settings};
 
     #[test]
     fn a_program_that_is_named_and_is_none_is_refused_with_its_name() {
-        let settings = Settings::load(&Flags::default()).unwrap();
+        let settings = Settings::load(&Given::default()).unwrap();
         let find = |named: &str| find(Some(Path::new(named)), &settings.data_dir);
         let missing = find("/nowhere/opencode").unwrap_err();
         assert!(

@@ -1,20 +1,54 @@
-//! The artifact store's settings.
+//! The settings of the artifact store.
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
+use clap::{ArgAction, Args};
 use kodo_store::content::{ObjectArtifacts, Place, S3Access};
 
-use super::{DataFolder, Flags, Raw};
+use super::given::{Given, Refusal, refusal};
+use super::parsers::{boolean, milliseconds};
+use super::{DataFolder, SecretText};
 
-/// The default place, in the folder of data.
+/// The default place, in the data folder.
 const FOLDER: &str = "artifacts";
 
-/// Where large artifacts are stored, and how long a step waits for that.
+/// Where large artifacts are stored, as it was given.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Artifact store")]
+pub(super) struct ArtifactFlags {
+    /// Where artifacts of 64 KiB and more are stored: an absolute path or s3://BUCKET/PREFIX; if not set, the folder
+    /// artifacts in KODO_DATA_DIR
+    #[arg(long, env, value_name = "PLACE", value_parser = Place::parse)]
+    artifact_store: Option<Place>,
+    /// How long a step waits for a store that is unavailable or full before its run fails, in milliseconds
+    #[arg(long = "artifact-store-patience-ms", env = "ARTIFACT_STORE_PATIENCE_MS", value_name = "MS", default_value = "60000", value_parser = milliseconds)]
+    artifact_store_patience: Duration,
+    /// Whether a store on another machine may be used by http, in the clear
+    #[arg(long, env, value_name = "BOOL", action = ArgAction::Set, default_value = "false", value_parser = boolean)]
+    artifact_store_allow_http: bool,
+    /// Address of the S3-compatible store, if it is not Amazon's
+    #[arg(long, env, value_name = "URL")]
+    aws_endpoint_url: Option<String>,
+    /// Region of the S3 store
+    #[arg(long, env, value_name = "REGION", default_value = "us-east-1")]
+    aws_region: String,
+    /// Id of the access key to the S3 store
+    #[arg(long, env, value_name = "ID")]
+    aws_access_key_id: Option<String>,
+    /// The access key's secret
+    #[arg(long, env, value_name = "KEY")]
+    aws_secret_access_key: Option<SecretText>,
+    /// Session token, if the credentials are temporary
+    #[arg(long, env, value_name = "TOKEN")]
+    aws_session_token: Option<SecretText>,
+}
+
+/// Where large artifacts are stored, and how long a step waits for the store.
 #[derive(Debug, Clone)]
 pub(crate) struct ArtifactSettings {
     place: Place,
-    /// Whether somebody asked for this place.
+    /// Whether `ARTIFACT_STORE` names the place.
     given: bool,
     access: Option<S3Access>,
     /// How long a step waits.
@@ -22,42 +56,32 @@ pub(crate) struct ArtifactSettings {
 }
 
 impl ArtifactSettings {
-    pub(super) fn load(flags: &Flags, data_dir: &DataFolder) -> anyhow::Result<Self> {
-        let raw = flags.artifact_store();
-        let place = match raw.given {
-            true => match Place::parse(&raw.value) {
-                Ok(place) => place,
-                Err(error) => return raw.refuse(&error.to_string()),
-            },
-            false => below(data_dir)?,
+    pub(super) fn of(
+        flags: ArtifactFlags,
+        given: &Given,
+        data_dir: &DataFolder,
+    ) -> Result<Self, Refusal> {
+        let place = match &flags.artifact_store {
+            Some(place) => place.clone(),
+            None => Place::Folder(
+                data_dir
+                    .join(FOLDER)
+                    .map_err(|error| refusal("KODO_DATA_DIR", format!("{error:#}")))?,
+            ),
         };
-        let allow_http = flags.artifact_store_allow_http().parse("true or false")?;
-        // These variables are other programs' as well: they are looked at where they are needed.
-        let access = match &place {
-            Place::S3(_) => Some(access(flags, &raw, allow_http)?),
-            Place::Folder(_) => None,
-        };
-        let patience = flags.artifact_store_patience_ms().number(0, u32::MAX)?;
         Ok(Self {
+            given: flags.artifact_store.is_some(),
+            patience: flags.artifact_store_patience,
+            // The variables of other programs, too: they are read only if there is a bucket.
+            access: match &place {
+                Place::S3(_) => Some(access(flags, given)?),
+                Place::Folder(_) => None,
+            },
             place,
-            given: raw.given,
-            access,
-            patience: Duration::from_millis(patience.into()),
         })
     }
 
-    /// The default place is in this folder of data.
-    ///
-    /// # Errors
-    /// Where the current folder is gone.
-    pub(crate) fn in_data_dir(&mut self, data_dir: &DataFolder) -> anyhow::Result<()> {
-        if !self.given {
-            self.place = below(data_dir)?;
-        }
-        Ok(())
-    }
-
-    /// A start that is to end as a failed step otherwise: whether the default place can be made.
+    /// Checks that the default place can be created, so that the start fails instead of a step.
     ///
     /// # Errors
     /// One line that names the folder's setting.
@@ -71,10 +95,10 @@ impl ArtifactSettings {
         )
     }
 
-    /// The store. A folder that was asked for is made now; the default one when it is needed.
+    /// The store. A folder that `ARTIFACT_STORE` names is created now; the default one when it is needed.
     ///
     /// # Errors
-    /// Where it cannot be used.
+    /// If it cannot be used.
     pub(crate) async fn open(&self) -> anyhow::Result<ObjectArtifacts> {
         let place = || format!("ARTIFACT_STORE={} does not work", self.place);
         let store =
@@ -86,100 +110,84 @@ impl ArtifactSettings {
     }
 }
 
-/// The default folder.
-fn below(data_dir: &DataFolder) -> anyhow::Result<Place> {
-    Ok(Place::Folder(data_dir.join(FOLDER)?))
-}
-
-fn access(flags: &Flags, place: &Raw, allow_http: bool) -> anyhow::Result<S3Access> {
-    let (id, key) = (flags.aws_access_key_id(), flags.aws_secret_access_key());
-    ensure!(
-        id.given && key.given,
-        "{}={} needs credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_ENDPOINT_URL where the \
-         store is not Amazon's",
-        place.name(),
-        place.value
-    );
-    let endpoint = flags.aws_endpoint_url();
-    let checked = match endpoint.given {
-        true => match S3Access::check_endpoint(&endpoint.value, allow_http) {
-            Ok(checked) => Some(checked),
-            // A password in it is not to be shown.
-            Err(error) if endpoint.value.contains('@') => {
-                anyhow::bail!("{} is not valid: {error} is accepted", endpoint.name())
-            }
-            Err(error) => return endpoint.refuse(&error.to_string()),
-        },
-        false => None,
+/// How to reach a bucket.
+fn access(flags: ArtifactFlags, given: &Given) -> Result<S3Access, Refusal> {
+    let (Some(id), Some(key)) = (flags.aws_access_key_id, flags.aws_secret_access_key) else {
+        let reason = format!(
+            "{} needs credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_ENDPOINT_URL where the \
+             store is not Amazon's",
+            given.assignment("ARTIFACT_STORE")
+        );
+        return Err(refusal("ARTIFACT_STORE", reason));
     };
-    let token = flags.aws_session_token();
+    if flags.aws_region.is_empty() {
+        return Err(given.refuse("AWS_REGION", "the name of a region"));
+    }
+    let check = |url: &String| S3Access::check_endpoint(url, flags.artifact_store_allow_http);
+    let endpoint = flags.aws_endpoint_url.as_ref().map(check).transpose();
     Ok(S3Access {
-        endpoint: checked,
-        region: flags.aws_region().filled("the name of a region")?,
-        access_key_id: id.filled("a key's id")?,
-        secret_access_key: key.value,
-        session_token: token.given.then_some(token.value),
+        endpoint: endpoint.map_err(|error| given.refuse("AWS_ENDPOINT_URL", error))?,
+        region: flags.aws_region,
+        access_key_id: id,
+        secret_access_key: key.expose().to_owned(),
+        session_token: flags.aws_session_token.map(|it| it.expose().to_owned()),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::settings::tests::load;
 
-    fn load(change: impl FnOnce(&mut Flags)) -> Result<ArtifactSettings, String> {
-        let mut flags = Flags::default();
-        change(&mut flags);
-        let data_dir = DataFolder::load(&flags).unwrap();
-        ArtifactSettings::load(&flags, &data_dir).map_err(|error| error.to_string())
+    /// The settings of an artifact store in their debug form, or why they are refused.
+    fn shown(given: &[&str]) -> Result<String, String> {
+        load(given).map(|settings| format!("{:?}", settings.artifacts))
     }
 
-    fn bucket(change: impl FnOnce(&mut Flags)) -> Result<ArtifactSettings, String> {
-        load(|flags| {
-            flags.artifact_store = Some("s3://bucket/prefix".to_owned());
-            flags.aws_access_key_id = Some("id".to_owned());
-            flags.aws_secret_access_key = Some("canary".to_owned());
-            change(flags);
-        })
+    fn bucket(more: &[&str]) -> Result<String, String> {
+        let mut given = vec![
+            "--artifact-store=s3://bucket/prefix",
+            "--aws-access-key-id=id",
+        ];
+        given.extend(more);
+        shown(&given)
     }
+
+    const KEY: &str = "--aws-secret-access-key=canary";
 
     #[test]
     fn the_default_is_a_folder_of_the_data_folder() {
-        let mut settings = load(|_| {}).unwrap();
-        assert!(settings.place.to_string().ends_with("/artifacts"));
-        let flags = Flags::default();
-        let elsewhere = DataFolder::load(&flags).unwrap();
-        let elsewhere = elsewhere.or_by_flag(Some("/elsewhere".into())).unwrap();
-        settings.in_data_dir(&elsewhere).unwrap();
-        assert_eq!(settings.place.to_string(), "/elsewhere/artifacts");
-        let mut named = load(|flags| flags.artifact_store = Some("/named".to_owned())).unwrap();
-        named.in_data_dir(&elsewhere).unwrap();
-        assert_eq!(named.place.to_string(), "/named");
+        let elsewhere = shown(&["--data-dir=/elsewhere"]).unwrap();
+        assert!(elsewhere.contains("/elsewhere/artifacts"), "{elsewhere}");
+        let named = shown(&["--data-dir=/elsewhere", "--artifact-store=/named"]).unwrap();
+        assert!(
+            named.contains("/named") && !named.contains("elsewhere"),
+            "{named}"
+        );
     }
 
     #[test]
     fn a_place_that_cannot_be_read_says_what_is_accepted() {
-        let refused = load(|flags| flags.artifact_store = Some("data".to_owned())).unwrap_err();
         assert_eq!(
-            refused,
+            shown(&["--artifact-store=data"]).unwrap_err(),
             "--artifact-store=data is not valid: an absolute path, file:///PATH or s3://BUCKET/PREFIX is accepted"
         );
     }
 
     #[test]
     fn a_bucket_needs_credentials_and_shows_none() {
-        let settings = bucket(|_| {}).unwrap();
-        assert!(!format!("{settings:?}").contains("canary"));
-        let nobody = bucket(|flags| flags.aws_secret_access_key = None).unwrap_err();
+        assert!(!bucket(&[KEY]).unwrap().contains("canary"));
+        let nobody = bucket(&[]).unwrap_err();
         assert!(nobody.contains("set AWS_ACCESS_KEY_ID and"), "{nobody}");
     }
 
     #[test]
     fn an_endpoint_in_the_clear_has_to_be_allowed() {
         let endpoint = |url: &str, allow: &str| {
-            bucket(|flags| {
-                flags.aws_endpoint_url = Some(url.to_owned());
-                flags.artifact_store_allow_http = Some(allow.to_owned());
-            })
+            bucket(&[
+                KEY,
+                &format!("--aws-endpoint-url={url}"),
+                &format!("--artifact-store-allow-http={allow}"),
+            ])
         };
         let refused = endpoint("http://minio:9000", "false").unwrap_err();
         assert!(
@@ -190,7 +198,7 @@ mod tests {
         assert!(endpoint("http://127.0.0.1:9000", "false").is_ok());
         let decorated = endpoint("https://me:hush@minio", "true").unwrap_err();
         assert!(!decorated.contains("hush"), "{decorated}");
-        // Of no interest to a folder.
-        assert!(load(|flags| flags.aws_endpoint_url = Some("http://x".to_owned())).is_ok());
+        // A folder does not need it.
+        assert!(shown(&["--aws-endpoint-url=http://x"]).is_ok());
     }
 }

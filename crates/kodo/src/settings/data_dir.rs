@@ -1,54 +1,56 @@
 //! The folder of the private Postgres cluster and of the artifact store.
-//!
-//! Its flag is `--data-dir`, of the commands that use it, and not one of the table.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use clap::Args;
 
-use super::{Flags, Raw};
+use super::given::{Given, Refusal, refusal};
 
 /// Its variable.
-pub(super) const VARIABLE: &str = "KODO_DATA_DIR";
+const VARIABLE: &str = "KODO_DATA_DIR";
 
-/// The folder, and who named it.
+/// Where data is kept that is not in a database.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Data")]
+pub(super) struct DataFlags {
+    /// Folder of the private Postgres cluster and of the artifact store; created when it is needed
+    #[arg(
+        long,
+        env = "KODO_DATA_DIR",
+        value_name = "DIR",
+        default_value = ".data"
+    )]
+    data_dir: PathBuf,
+}
+
+/// The folder, and the setting that named it.
 #[derive(Debug, Clone)]
 pub(crate) struct DataFolder {
     path: PathBuf,
-    name: &'static str,
+    name: String,
 }
 
 impl DataFolder {
-    /// By the environment, or the default.
+    /// The folder of the settings.
     ///
     /// # Errors
-    /// Where it cannot be a folder.
-    pub(super) fn load(flags: &Flags) -> anyhow::Result<Self> {
-        let raw = match flags.ignored.contains(&VARIABLE) {
-            true => Raw::unset("data-dir", VARIABLE, ".data"),
-            false => Raw::new("data-dir", VARIABLE, None, ".data"),
-        };
+    /// If it cannot be a folder, because something else is there.
+    pub(super) fn of(flags: DataFlags, given: &Given) -> Result<Self, Refusal> {
         let folder = Self {
-            path: PathBuf::from(raw.value),
-            name: VARIABLE,
+            path: flags.data_dir,
+            name: given.name(VARIABLE),
         };
-        folder.check()?;
-        Ok(folder)
-    }
-
-    /// By a flag, if there is one; else this one.
-    ///
-    /// # Errors
-    /// Where it cannot be a folder.
-    pub(crate) fn or_by_flag(&self, flag: Option<PathBuf>) -> anyhow::Result<Self> {
-        let Some(path) = flag else {
-            return Ok(self.clone());
-        };
-        let folder = Self {
-            path,
-            name: "--data-dir",
-        };
-        folder.check()?;
+        let there = nearest(&folder.path);
+        if !there.is_dir() {
+            let reason = format!(
+                "{}={} is not valid: a folder is accepted, and {} is none",
+                folder.name,
+                folder.path.display(),
+                there.display()
+            );
+            return Err(refusal(VARIABLE, reason));
+        }
         Ok(folder)
     }
 
@@ -57,30 +59,13 @@ impl DataFolder {
         &self.path
     }
 
-    /// The folder `name` in it.
-    ///
-    /// # Errors
-    /// Where the current folder is gone.
+    /// The folder `name` in it, as an absolute path.
     pub(crate) fn join(&self, name: &str) -> anyhow::Result<PathBuf> {
-        let path = std::path::absolute(&self.path).context(self.name)?;
+        let path = std::path::absolute(&self.path).with_context(|| self.name.clone())?;
         Ok(path.join(name))
     }
 
-    /// What stands where it is to be made, if that is no folder.
-    fn check(&self) -> anyhow::Result<()> {
-        let there = nearest(&self.path);
-        if there.is_dir() {
-            return Ok(());
-        }
-        bail!(
-            "{}={} is not valid: a folder is accepted, and {} is none",
-            self.name,
-            self.path.display(),
-            there.display()
-        )
-    }
-
-    /// Whether the folder `name` in it can be written to, or made.
+    /// Checks that the folder `name` in it can be written to, or created.
     ///
     /// # Errors
     /// One line that names the setting.
@@ -97,7 +82,7 @@ impl DataFolder {
     }
 }
 
-/// What of a path is there: what does not exist yet will be made in what does.
+/// The part of a path that exists: what does not exist yet will be created in it.
 pub(crate) fn nearest(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let there = absolute
@@ -106,9 +91,9 @@ pub(crate) fn nearest(path: &Path) -> PathBuf {
     there.unwrap_or(Path::new("/")).to_owned()
 }
 
-/// The folder that would have to be written to for there to be this one, if it cannot be, and why.
+/// Returns the existing folder in which `path` would be created, and the error, if files cannot be created there.
 ///
-/// Tried, with a file that has no name: what its mode says is not what root, or a file system, makes of it.
+/// It creates a file without a name: permission bits do not say what root or the file system allows.
 pub(crate) fn unwritable(path: &Path) -> Option<(PathBuf, std::io::Error)> {
     let there = nearest(path);
     let error = tempfile::tempfile_in(&there).err()?;

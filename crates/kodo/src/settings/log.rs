@@ -1,43 +1,46 @@
-//! The log's settings.
+//! The settings of the log.
 
+use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-use super::Flags;
-
-/// What is logged where `RUST_LOG` says nothing: our own lines, and warnings of everybody else. The engine
-/// tells of each retry and each recovered batch at `warn` and `info`; the latter repeats ours.
+/// What is logged if `RUST_LOG` is not set: our own lines, and warnings of everybody else. The engine logs each retry at
+/// `warn` and each recovered batch at `info`; the latter repeats ours.
 const DEFAULT_FILTER: &str = "info,dbos=warn,sqlx=error,hyper=warn";
 
-/// What is logged, and how.
-#[derive(Debug, Clone)]
+/// What is logged, and how. Logs go to standard error.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Log")]
 pub(crate) struct LogSettings {
-    /// Has been read once: see [`LogSettings::filter`].
-    filter: String,
-    /// Whether lines are JSON; where nobody says, by whether somebody watches.
-    pub(crate) json: Option<bool>,
+    /// What the service logs, such as info or info,kodo_engine=debug; if not set, info and other libraries' warnings
+    #[arg(long, env, value_name = "FILTER", value_parser = filter)]
+    rust_log: Option<String>,
+    /// How it logs; if not set, text on a terminal and json elsewhere
+    #[arg(long, env, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+}
+
+/// The form of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+fn filter(text: &str) -> Result<String, &'static str> {
+    match EnvFilter::builder().parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("a filter such as info or info,kodo_engine=debug"),
+    }
 }
 
 impl LogSettings {
-    pub(super) fn load(flags: &Flags) -> anyhow::Result<Self> {
-        let filter = flags.rust_log();
-        if filter.given && EnvFilter::builder().parse(&filter.value).is_err() {
-            return filter.refuse("a filter such as info or info,kodo_engine=debug");
-        }
-        let format = flags.log_format();
-        if format.given {
-            format.one_of(&["text", "json"])?;
-        }
-        Ok(Self {
-            filter: match filter.given {
-                true => filter.value,
-                false => DEFAULT_FILTER.to_owned(),
-            },
-            json: format.given.then(|| format.value == "json"),
-        })
-    }
-
     /// The filter, which the subscriber consumes.
     pub(crate) fn filter(&self) -> EnvFilter {
-        EnvFilter::new(&self.filter)
+        EnvFilter::new(self.rust_log.as_deref().unwrap_or(DEFAULT_FILTER))
+    }
+
+    /// Whether lines are JSON, if the format is set.
+    pub(crate) fn json(&self) -> Option<bool> {
+        self.log_format.map(|format| format == LogFormat::Json)
     }
 }

@@ -1,32 +1,128 @@
-//! The planner's settings (OC).
+//! The settings of the planner (OC).
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{bail, ensure};
-use kodo_planner::{Endpoint, EndpointError, LiveConfig, OpenCodeUrl, Policy, Secret, VersionRule};
+use anyhow::bail;
+use clap::{ArgAction, Args, ValueEnum};
+use kodo_planner::{
+    Endpoint, LiveConfig, OpenCodeUrl, Policy, Secret, TESTED_VERSION, VersionRule,
+};
+use kodo_sandbox::Limits;
 
-use super::{Flags, Raw, sandbox, secret};
+use super::SecretText;
+use super::given::{Given, Refusal, refusal};
+use super::parsers::{boolean, existing_folder, filled, number, some_milliseconds};
 use crate::tools::SandboxTools;
 
 /// The first pause before a provider that failed is asked again.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// The provider that asks through OpenCode.
-const OPENCODE: &str = "opencode";
+/// The repository's fixtures: the default if the current folder is the repository.
+const FIXTURES: &str = "fixtures/oc";
 
-/// What a list says that has nothing in it: an empty variable is one that is not set.
+/// An empty list: an empty variable would be one that is not set.
 const NONE: &str = "none";
 
+/// Names by commas. A name of its own, because clap would take `Vec` for an argument that is repeated.
+type Names = Vec<String>;
+
+/// How plans are made, as it was given.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Planner (OC)")]
+pub(super) struct PlannerFlags {
+    /// Where plans come from
+    #[arg(long, env, value_name = "MODE", default_value = "replay")]
+    oc_mode: PlannerMode,
+    /// Folder of planner fixtures; if not set, fixtures/oc, or the fixtures that are built in
+    #[arg(long, env, value_name = "DIR", value_parser = existing_folder)]
+    oc_fixtures_dir: Option<PathBuf>,
+    /// Who asks the model
+    #[arg(long, env, value_name = "PROVIDER", default_value = "openai")]
+    oc_provider: Asker,
+    /// The model's OpenAI-compatible API, such as http://127.0.0.1:11434/v1 or https://api.openai.com/v1; live and record
+    /// need it
+    #[arg(long, env, value_name = "URL")]
+    oc_base_url: Option<String>,
+    /// The model's name there; live and record need it
+    #[arg(long, env, value_name = "NAME", value_parser = filled("the name of a model"))]
+    oc_model: Option<String>,
+    /// The API's key, if it wants one; never shown, logged or stored
+    #[arg(long, env, value_name = "KEY")]
+    oc_api_key: Option<SecretText>,
+    /// File that holds the key
+    #[arg(long, env, value_name = "FILE")]
+    oc_api_key_file: Option<PathBuf>,
+    /// Whether a model on another machine may be asked by http, in the clear
+    #[arg(long, env, value_name = "BOOL", action = ArgAction::Set, default_value = "false", value_parser = boolean)]
+    oc_allow_http: bool,
+    /// Whether answers are streamed; of use behind proxies that end long silences
+    #[arg(long, env, value_name = "BOOL", action = ArgAction::Set, default_value = "false", value_parser = boolean)]
+    oc_stream: bool,
+    /// How long making a plan may take, retries and repairs included, in milliseconds
+    #[arg(long = "oc-deadline-ms", env = "OC_DEADLINE_MS", value_name = "MS", default_value = "120000", value_parser = some_milliseconds)]
+    oc_deadline: Duration,
+    /// The longest answer of the model, in tokens
+    #[arg(long, env, value_name = "COUNT", default_value = "4096", value_parser = number::<u32>(1, u32::MAX))]
+    oc_max_tokens: u32,
+    /// The most tool calls of a model's plan
+    // The plan's schema has no room for more.
+    #[arg(long, env, value_name = "COUNT", default_value = "64", value_parser = number::<usize>(1, 256))]
+    oc_max_steps: usize,
+    /// The most bytes of a model's plan
+    #[arg(long, env, value_name = "BYTES", default_value = "262144", value_parser = number::<usize>(1024, 4 << 20))]
+    oc_max_plan_bytes: usize,
+    /// Tools that a model's plan may call, by commas; x* is every name that begins with x, none is an empty list. A plan
+    /// that calls another one ends its run with plan_refused before anything runs
+    #[arg(long, env, value_name = "NAMES", default_value = "exec", value_parser = names)]
+    oc_allowed_tools: Names,
+    /// Connectors that an intent may name and its plan may use, written in the same way
+    #[arg(long, env, value_name = "NAMES", default_value = "none", value_parser = names)]
+    oc_allowed_connectors: Names,
+    /// The program opencode; if not set, the one on PATH, or the one that oc:opencode:install has installed
+    #[arg(long, env, value_name = "FILE")]
+    oc_opencode_bin: Option<PathBuf>,
+    /// Version of OpenCode that is accepted, or any; the default was tested
+    #[arg(long, env, value_name = "VERSION", default_value = TESTED_VERSION, value_parser = version)]
+    oc_opencode_version: VersionRule,
+    /// Whether OpenCode runs in the jail, with no network but a way to the model; false leaves it this machine's network
+    /// and files
+    #[arg(long, env, value_name = "BOOL", action = ArgAction::Set, default_value = "true", value_parser = boolean)]
+    oc_opencode_jail: bool,
+    /// An OpenCode that somebody else runs, to be used instead of starting one
+    #[arg(long, env, value_name = "URL")]
+    oc_opencode_url: Option<String>,
+    /// The user of that OpenCode's API
+    #[arg(long, env, value_name = "NAME", default_value = "opencode", value_parser = user)]
+    oc_opencode_username: String,
+    /// That user's password
+    #[arg(long, env, value_name = "PASSWORD")]
+    oc_opencode_password: Option<SecretText>,
+    /// File that holds the password
+    #[arg(long, env, value_name = "FILE")]
+    oc_opencode_password_file: Option<PathBuf>,
+}
+
+/// Who asks the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Asker {
+    /// this process, by the model's API
+    #[value(name = "openai")]
+    OpenAi,
+    /// an OpenCode
+    #[value(name = "opencode")]
+    OpenCode,
+}
+
 /// Where plans come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PlannerMode {
-    /// From fixtures; no socket is opened.
+    /// fixtures; no socket is opened
     Replay,
-    /// From a model, and kept as fixtures.
+    /// a model, whose answers are kept as fixtures
     Record,
-    /// From a model.
+    /// a model
     Live,
 }
 
@@ -50,7 +146,7 @@ pub(crate) enum LiveSettings {
     OpenCode(OpenCodeSettings),
 }
 
-/// What is to be known about an OpenCode.
+/// An OpenCode, and how it is asked.
 #[derive(Debug, Clone)]
 pub(crate) struct OpenCodeSettings {
     /// Which one.
@@ -113,37 +209,35 @@ impl LiveSettings {
 }
 
 impl PlannerSettings {
-    /// Reads flags and environment. Every value that is given is checked, in every mode.
-    pub(super) fn load(flags: &Flags) -> anyhow::Result<Self> {
-        let mode = flags.oc_mode();
-        mode.one_of(&["replay", "record", "live"])?;
+    /// Every value that is given is checked, in every mode.
+    pub(super) fn of(flags: PlannerFlags, most: Limits, given: &Given) -> Result<Self, Refusal> {
+        let mode = flags.oc_mode;
+        let here = PathBuf::from(FIXTURES);
+        let fixtures_dir = flags.oc_fixtures_dir.clone();
+        let fixtures_dir = fixtures_dir.or_else(|| here.is_dir().then_some(here));
+        let placed = flags.oc_base_url.is_some() || flags.attaches();
+        let named = flags.oc_model.is_some();
         let settings = Self {
-            mode: match mode.value.as_str() {
-                "live" => PlannerMode::Live,
-                "record" => PlannerMode::Record,
-                _ => PlannerMode::Replay,
-            },
-            fixtures_dir: fixtures_dir(flags)?,
-            live: live(flags)?,
+            mode,
+            fixtures_dir,
+            live: flags.model(most, given)?,
         };
-        if settings.mode == PlannerMode::Replay {
-            return Ok(settings);
+        let needs = |what: &str| {
+            let mode = given.assignment("OC_MODE");
+            Err(refusal("OC_MODE", format!("{mode} needs {what}")))
+        };
+        match mode {
+            PlannerMode::Replay => Ok(settings),
+            _ if !placed => needs(
+                "a model: set OC_BASE_URL to its OpenAI-compatible API, such as http://127.0.0.1:11434/v1, and \
+                 OC_MODEL to its name there",
+            ),
+            _ if !named => needs("to know which model: set OC_MODEL to its name at OC_BASE_URL"),
+            PlannerMode::Record if settings.fixtures_dir.is_none() => {
+                needs("a folder for what it records: set OC_FIXTURES_DIR to an existing one")
+            }
+            _ => Ok(settings),
         }
-        let mode = format!("{}={}", mode.name(), mode.value);
-        ensure!(
-            flags.oc_base_url().given || attaches(flags),
-            "{mode} needs a model: set OC_BASE_URL to its OpenAI-compatible API, such as http://127.0.0.1:11434/v1, \
-             and OC_MODEL to its name there"
-        );
-        ensure!(
-            flags.oc_model().given,
-            "{mode} needs to know which model: set OC_MODEL to its name at OC_BASE_URL"
-        );
-        ensure!(
-            settings.mode != PlannerMode::Record || settings.fixtures_dir.is_some(),
-            "{mode} needs a folder for what it records: set OC_FIXTURES_DIR to an existing one"
-        );
-        Ok(settings)
     }
 
     /// The model's configuration, for commands that ask it whatever the mode is.
@@ -176,215 +270,169 @@ impl PlannerSettings {
     }
 }
 
-/// Whether an OpenCode that somebody else runs is to be used.
-fn attaches(flags: &Flags) -> bool {
-    flags.oc_provider().value == OPENCODE && flags.oc_opencode_url().given
-}
-
-/// The model, where both of what names it are given.
-fn live(flags: &Flags) -> anyhow::Result<Option<LiveSettings>> {
-    let provider = flags.oc_provider();
-    provider.one_of(&["openai", OPENCODE])?;
-    let allow_http = flag(&flags.oc_allow_http())?;
-    let base_url = flags.oc_base_url();
-    let endpoint = match base_url.given {
-        true => Some(url(&base_url, |url| Endpoint::parse(url, allow_http))?),
-        false => None,
-    };
-    let key = secret(&flags.oc_api_key(), &flags.oc_api_key_file(), "a key")?;
-    let stream = flag(&flags.oc_stream())?;
-    let deadline = Duration::from_millis(flags.oc_deadline_ms().number(1, u32::MAX)?.into());
-    let max_tokens = flags.oc_max_tokens().number(1, u32::MAX)?;
-    let policy = Policy {
-        allowed_tools: list(&flags.oc_allowed_tools())?,
-        allowed_connectors: list(&flags.oc_allowed_connectors())?,
-        // The plan's schema has no room for more.
-        max_steps: flags.oc_max_steps().number(1, 256)?,
-        max_bytes: flags.oc_max_plan_bytes().number(1024, 4 << 20)?,
-        tools: Arc::new(SandboxTools {
-            most: sandbox::most(flags)?,
-        }),
-    };
-    let version = version(&flags.oc_opencode_version())?;
-    let program = flags.oc_opencode_bin();
-    let program = program.given.then(|| PathBuf::from(program.value));
-    let jail = flag(&flags.oc_opencode_jail())?;
-    let attached = attached(flags, allow_http)?;
-    let model = flags.oc_model();
-    if !model.given {
-        return Ok(None);
+impl PlannerFlags {
+    /// Whether an OpenCode that somebody else runs is used.
+    fn attaches(&self) -> bool {
+        self.oc_provider == Asker::OpenCode && self.oc_opencode_url.is_some()
     }
-    if provider.value == OPENCODE {
-        let model = model.filled("the name of a model")?;
-        let setup = match (attached, endpoint) {
-            (Some(attached), _) => {
-                ensure!(
-                    model
-                        .split_once('/')
-                        .is_some_and(|(a, b)| !a.is_empty() && !b.is_empty()),
-                    "OC_MODEL={model} is not valid: PROVIDER/MODEL, as the OpenCode at OC_OPENCODE_URL names them, \
-                     is accepted"
-                );
+
+    /// The model, if its name and its place are given.
+    fn model(self, most: Limits, given: &Given) -> Result<Option<LiveSettings>, Refusal> {
+        let endpoint = self.oc_base_url.as_deref();
+        let endpoint = endpoint.map(|url| Endpoint::parse(url, self.oc_allow_http));
+        let endpoint = endpoint
+            .transpose()
+            .map_err(|error| given.refuse("OC_BASE_URL", error))?;
+        let secret = given.secret(
+            "OC_API_KEY",
+            self.oc_api_key.as_ref(),
+            self.oc_api_key_file.as_ref(),
+            "a key",
+        )?;
+        let secret = secret.map(Secret::new);
+        let attached = self.attached(given)?;
+        let policy = Policy {
+            allowed_tools: self.oc_allowed_tools,
+            allowed_connectors: self.oc_allowed_connectors,
+            max_steps: self.oc_max_steps,
+            max_bytes: self.oc_max_plan_bytes,
+            tools: Arc::new(SandboxTools { most }),
+        };
+        let Some(model) = self.oc_model else {
+            return Ok(None);
+        };
+        let setup = match (self.oc_provider, attached, endpoint) {
+            (Asker::OpenCode, Some(attached), _) => {
+                let parts = model.split_once('/');
+                if !parts.is_some_and(|(a, b)| !a.is_empty() && !b.is_empty()) {
+                    let accepted = "PROVIDER/MODEL, as the OpenCode at OC_OPENCODE_URL names them,";
+                    return Err(given.refuse("OC_MODEL", accepted));
+                }
                 attached
             }
-            (None, Some(endpoint)) => OpenCodeSetup::Start {
-                program,
-                jail,
+            (Asker::OpenCode, None, Some(endpoint)) => OpenCodeSetup::Start {
+                program: self.oc_opencode_bin,
+                jail: self.oc_opencode_jail,
                 endpoint,
-                secret: key.map(Secret::new),
+                secret,
                 first_pause: FIRST_PAUSE,
             },
-            (None, None) => return Ok(None),
+            (Asker::OpenAi, _, Some(endpoint)) => {
+                return Ok(Some(LiveSettings::OpenAi(LiveConfig {
+                    endpoint,
+                    model,
+                    secret,
+                    deadline: self.oc_deadline,
+                    max_tokens: self.oc_max_tokens,
+                    stream: self.oc_stream,
+                    first_pause: FIRST_PAUSE,
+                    policy,
+                })));
+            }
+            (_, _, None) => return Ok(None),
         };
-        return Ok(Some(LiveSettings::OpenCode(OpenCodeSettings {
+        Ok(Some(LiveSettings::OpenCode(OpenCodeSettings {
             setup,
-            version,
+            version: self.oc_opencode_version,
             model,
-            deadline,
-            max_tokens,
+            deadline: self.oc_deadline,
+            max_tokens: self.oc_max_tokens,
             policy,
-        })));
+        })))
     }
-    let Some(endpoint) = endpoint else {
-        return Ok(None);
-    };
-    Ok(Some(LiveSettings::OpenAi(LiveConfig {
-        endpoint,
-        model: model.filled("the name of a model")?,
-        secret: key.map(Secret::new),
-        deadline,
-        max_tokens,
-        stream,
-        first_pause: FIRST_PAUSE,
-        policy,
-    })))
+
+    /// The OpenCode that somebody else runs, if `OC_OPENCODE_URL` names one.
+    fn attached(&self, given: &Given) -> Result<Option<OpenCodeSetup>, Refusal> {
+        let password = given.secret(
+            "OC_OPENCODE_PASSWORD",
+            self.oc_opencode_password.as_ref(),
+            self.oc_opencode_password_file.as_ref(),
+            "a password",
+        )?;
+        let Some(url) = &self.oc_opencode_url else {
+            return Ok(None);
+        };
+        let url = OpenCodeUrl::parse(url, self.oc_allow_http)
+            .map_err(|error| given.refuse("OC_OPENCODE_URL", error))?;
+        Ok(Some(OpenCodeSetup::Attach {
+            url,
+            user: self.oc_opencode_username.clone(),
+            password: password.map(Secret::new),
+        }))
+    }
 }
 
-/// The OpenCode that somebody else runs, if one is named.
-fn attached(flags: &Flags, allow_http: bool) -> anyhow::Result<Option<OpenCodeSetup>> {
-    let password = secret(
-        &flags.oc_opencode_password(),
-        &flags.oc_opencode_password_file(),
-        "a password",
-    )?;
-    let user = flags.oc_opencode_username();
-    if user.value.contains(':') {
-        return user.refuse("a name without a colon");
+fn user(text: &str) -> Result<String, &'static str> {
+    match text.contains(':') {
+        true => Err("a name without a colon"),
+        false => filled("a name")(text),
     }
-    let place = flags.oc_opencode_url();
-    if !place.given {
-        return Ok(None);
-    }
-    Ok(Some(OpenCodeSetup::Attach {
-        url: url(&place, |url| OpenCodeUrl::parse(url, allow_http))?,
-        user: user.filled("a name")?,
-        password: password.map(Secret::new),
-    }))
 }
 
-fn version(raw: &Raw) -> anyhow::Result<VersionRule> {
+fn version(text: &str) -> Result<VersionRule, &'static str> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b".-+".contains(&byte);
-    match raw.value.as_str() {
+    match text {
         "any" => Ok(VersionRule::Any),
         version
             if version.starts_with(|it: char| it.is_ascii_digit()) && version.bytes().all(good) =>
         {
             Ok(VersionRule::Exactly(version.to_owned()))
         }
-        _ => raw.refuse("a version such as 1.18.33, or any,"),
+        _ => Err("a version such as 1.18.33, or any,"),
     }
 }
 
-fn url<T>(raw: &Raw, parse: impl Fn(&str) -> Result<T, EndpointError>) -> anyhow::Result<T> {
-    // A password in the URL is not to be shown, and that there is one is why the URL is refused.
-    let shown = match raw.value.rsplit_once('@') {
-        Some((_, rest)) => format!("…@{rest}"),
-        None => raw.value.clone(),
-    };
-    parse(&raw.value).map_err(|error| {
-        anyhow::anyhow!("{}={shown} is not valid: {error} is accepted", raw.name())
-    })
-}
-
-fn flag(raw: &Raw) -> anyhow::Result<bool> {
-    raw.parse("true or false")
-}
-
-/// Names by commas.
-fn list(raw: &Raw) -> anyhow::Result<Vec<String>> {
-    if raw.value == NONE {
+fn names(text: &str) -> Result<Names, &'static str> {
+    if text == NONE {
         return Ok(Vec::new());
     }
-    let names: Vec<String> = raw
-        .value
-        .split(',')
-        .map(|name| name.trim().to_owned())
-        .collect();
+    let names: Names = text.split(',').map(|name| name.trim().to_owned()).collect();
     let good = |name: &String| {
         !name.is_empty()
             && name.bytes().all(|byte| byte.is_ascii_graphic())
             && !name[..name.len() - 1].contains('*')
     };
     if !names.iter().all(good) {
-        return raw.refuse("names by commas, each with a * at its end or without one, or none");
+        return Err("names by commas, each with a * at its end or without one, or none");
     }
     Ok(names)
-}
-
-/// The folder that was named, or the repository's where that is the current one.
-fn fixtures_dir(flags: &Flags) -> anyhow::Result<Option<PathBuf>> {
-    let raw = flags.oc_fixtures_dir();
-    if raw.given {
-        let dir = PathBuf::from(&raw.value);
-        ensure!(
-            dir.is_dir(),
-            "{}={} is not valid: an existing folder is accepted",
-            raw.name(),
-            raw.value
-        );
-        return Ok(Some(dir));
-    }
-    let here = PathBuf::from("fixtures/oc");
-    Ok(here.is_dir().then_some(here))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::tests::load;
 
-    fn load(change: impl FnOnce(&mut Flags)) -> Result<PlannerSettings, String> {
-        let mut flags = Flags::default();
-        change(&mut flags);
-        PlannerSettings::load(&flags).map_err(|error| error.to_string())
+    fn planner(given: &[&str]) -> Result<PlannerSettings, String> {
+        load(given).map(|settings| settings.planner)
     }
 
-    fn live(change: impl FnOnce(&mut Flags)) -> Result<PlannerSettings, String> {
-        load(|flags| {
-            flags.oc_mode = Some("live".to_owned());
-            flags.oc_base_url = Some("http://127.0.0.1:1".to_owned());
-            flags.oc_model = Some("m".to_owned());
-            change(flags);
-        })
+    const LIVE: &str = "--oc-mode=live";
+    const PLACE: &str = "--oc-base-url=http://127.0.0.1:1";
+    const MODEL: &str = "--oc-model=m";
+
+    fn live(more: &str) -> Result<PlannerSettings, String> {
+        planner(&[LIVE, PLACE, MODEL, more])
     }
 
     #[test]
     fn live_needs_to_know_where_and_which_and_says_what_to_set() {
-        assert!(live(|_| {}).is_ok());
-        let nowhere = live(|flags| flags.oc_base_url = None).unwrap_err();
+        assert!(planner(&[LIVE, PLACE, MODEL]).is_ok());
+        let nowhere = planner(&[LIVE, MODEL]).unwrap_err();
         assert!(
             nowhere.starts_with("--oc-mode=live needs a model: set OC_BASE_URL"),
             "{nowhere}"
         );
-        let nobody = live(|flags| flags.oc_model = None).unwrap_err();
+        let nobody = planner(&[LIVE, PLACE]).unwrap_err();
         assert!(nobody.contains("set OC_MODEL"), "{nobody}");
         // Replay needs neither, and takes them for the commands that ask a model.
-        assert!(load(|_| {}).unwrap().live.is_none());
+        assert!(planner(&[]).unwrap().live.is_none());
+        assert!(planner(&[PLACE, MODEL]).unwrap().live.is_some());
     }
 
     #[test]
     fn a_password_in_a_url_is_refused_and_not_shown() {
-        let refused = live(|flags| flags.oc_base_url = Some("https://me:hush@example.com".into()));
-        let refused = refused.unwrap_err();
+        let refused = planner(&["--oc-base-url=https://me:hush@example.com"]).unwrap_err();
         assert!(
             refused.contains("without user name") && !refused.contains("hush"),
             "{refused}"
@@ -393,7 +441,7 @@ mod tests {
 
     #[test]
     fn a_key_is_in_no_debug_output() {
-        let settings = live(|flags| flags.oc_api_key = Some("sk-canary-0123456789".into()));
+        let settings = live("--oc-api-key=sk-canary-0123456789");
         let shown = format!("{settings:?}");
         assert!(
             shown.contains("[redacted]") && !shown.contains("canary"),
@@ -402,25 +450,22 @@ mod tests {
     }
 
     #[test]
-    fn lists_of_names_are_read_and_what_is_none_is_refused() {
-        let tools = |text: &str| {
-            let settings = live(|flags| flags.oc_allowed_tools = Some(text.to_owned()))?;
-            let Some(LiveSettings::OpenAi(live)) = settings.live else {
-                return Err("no model".to_owned());
-            };
-            Ok::<_, String>(live.policy.allowed_tools)
-        };
-        assert_eq!(tools("exec, repo.*").unwrap(), ["exec", "repo.*"]);
-        assert_eq!(tools("*").unwrap(), ["*"]);
-        assert!(tools("none").unwrap().is_empty());
+    fn lists_of_names_are_read_and_wrong_ones_are_refused() {
+        assert_eq!(names("exec, repo.*").unwrap(), ["exec", "repo.*"]);
+        assert_eq!(names("*").unwrap(), ["*"]);
+        assert!(names("none").unwrap().is_empty());
         for wrong in ["exec,", "a*b", "a b", ","] {
-            assert!(tools(wrong).is_err(), "{wrong}");
+            assert!(names(wrong).is_err(), "{wrong}");
         }
+        let Some(LiveSettings::OpenAi(live)) = live("--oc-allowed-tools=a,b").unwrap().live else {
+            panic!("no model");
+        };
+        assert_eq!(live.policy.allowed_tools, ["a", "b"]);
     }
 
     #[test]
     fn opencode_is_started_or_attached_to_and_needs_to_know_the_same() {
-        let started = live(|flags| flags.oc_provider = Some("opencode".into())).unwrap();
+        let started = live("--oc-provider=opencode").unwrap();
         assert!(matches!(
             started.live,
             Some(LiveSettings::OpenCode(OpenCodeSettings {
@@ -429,17 +474,18 @@ mod tests {
                     program: None,
                     ..
                 },
+                version: VersionRule::Exactly(version),
                 ..
-            }))
+            })) if version == TESTED_VERSION
         ));
         let attached = |model: &str| {
-            live(|flags| {
-                flags.oc_provider = Some("opencode".into());
-                flags.oc_base_url = None;
-                flags.oc_opencode_url = Some("http://127.0.0.1:4096".into());
-                flags.oc_opencode_password = Some("pw-canary-0123456789".into());
-                flags.oc_model = Some(model.to_owned());
-            })
+            planner(&[
+                LIVE,
+                "--oc-provider=opencode",
+                "--oc-opencode-url=http://127.0.0.1:4096",
+                "--oc-opencode-password=pw-canary-0123456789",
+                &format!("--oc-model={model}"),
+            ])
         };
         let settings = attached("p/m").unwrap();
         assert!(!format!("{settings:?}").contains("canary"));
@@ -452,19 +498,9 @@ mod tests {
         ));
         let refused = attached("m").unwrap_err();
         assert!(refused.contains("PROVIDER/MODEL"), "{refused}");
-        let refused = live(|flags| flags.oc_provider = Some("other".into())).unwrap_err();
+        let refused = live("--oc-provider=other").unwrap_err();
         assert!(refused.contains("openai, opencode"), "{refused}");
-        let refused = live(|flags| flags.oc_opencode_version = Some("latest".into())).unwrap_err();
+        let refused = live("--oc-opencode-version=latest").unwrap_err();
         assert!(refused.contains("1.18.33"), "{refused}");
-    }
-
-    #[test]
-    fn the_version_that_is_accepted_by_default_is_the_one_that_was_tested() {
-        let settings = live(|flags| flags.oc_provider = Some("opencode".into())).unwrap();
-        let Some(LiveSettings::OpenCode(opencode)) = settings.live else {
-            panic!("no OpenCode");
-        };
-        let tested = kodo_planner::TESTED_VERSION.to_owned();
-        assert_eq!(opencode.version, VersionRule::Exactly(tested));
     }
 }

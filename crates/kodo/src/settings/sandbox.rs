@@ -1,68 +1,113 @@
-//! The sandbox's settings (SBX).
+//! The settings of the sandbox (SBX).
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::{Args, ValueEnum};
 use kodo_jail::gvisor::{GvisorConfig, Platform};
 use kodo_jail::{CgroupPolicy, JailConfig};
 use kodo_microvm::{Acceleration, MicroVmConfig};
 use kodo_sandbox::Limits;
 
-use super::Flags;
+use super::given::{Given, Refusal};
+use super::parsers::{absolute_folder, filled, milliseconds, number, word};
 use crate::environment;
 
+/// Folders by colons. A name of its own, because clap would take `Vec` for an argument that is repeated.
+type Folders = Vec<PathBuf>;
+
+/// Which sandbox there is, and how it is made, as it was given.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Sandbox (SBX)")]
+pub(super) struct SandboxFlags {
+    /// What carries out tool calls
+    #[arg(long, env, value_name = "MODE", default_value = "mock")]
+    pub(super) sbx_mode: SandboxMode,
+    /// How long the mock sandbox pretends to work, in milliseconds
+    #[arg(long = "sbx-mock-delay-ms", env = "SBX_MOCK_DELAY_MS", value_name = "MS", default_value = "0", value_parser = milliseconds)]
+    pub(super) sbx_mock_delay: Duration,
+    /// The live sandbox
+    #[arg(long, env, value_name = "PROVIDER", default_value = "auto")]
+    sbx_provider: Provider,
+    /// The weakest live sandbox that will do
+    #[arg(long, env, value_name = "PROVIDER", default_value = "process")]
+    sbx_min_isolation: Isolation,
+    /// What bounds memory and processes of a job: auto, require, or a delegated cgroup (an absolute path)
+    #[arg(long, env, value_name = "CGROUP", default_value = "auto", value_parser = cgroup)]
+    sbx_cgroup: CgroupPolicy,
+    /// Further folders that jobs can read, absolute, with ':' between them
+    #[arg(long, env, value_name = "FOLDERS", default_value = "", hide_default_value = true, value_parser = folders)]
+    sbx_read_only: Folders,
+    /// gVisor's program runsc: a path, or a name on PATH
+    #[arg(long, env, value_name = "FILE", default_value = "runsc", value_parser = filled("a path or a name"))]
+    sbx_runsc: String,
+    /// How gVisor intercepts system calls: systrap, ptrace or kvm; one that does not work is refused
+    #[arg(long, env, value_name = "PLATFORM", default_value = "systrap", value_parser = word(&PLATFORMS))]
+    sbx_gvisor_platform: Platform,
+    /// What microVMs are made of: the folder that the task sbx:microvm:build fills
+    #[arg(long, env, value_name = "DIR", default_value = ".data/microvm", value_parser = filled("a folder"))]
+    sbx_microvm_dir: String,
+    /// What executes a microVM: kvm, if a guest proves to run, or tcg, software that is many times slower
+    #[arg(long, env, value_name = "WORD", default_value = "kvm", value_parser = word(&[("kvm", Acceleration::Kvm), ("tcg", Acceleration::Tcg)]))]
+    sbx_microvm_accel: Acceleration,
+    /// MicroVMs that a service keeps booted, so that a job does not wait for one
+    #[arg(long, env, value_name = "COUNT", default_value = "1", value_parser = number::<usize>(0, 64))]
+    sbx_microvm_ready: usize,
+    /// Jobs in microVMs at the same time; further ones wait
+    #[arg(long, env, value_name = "COUNT", default_value = "4", value_parser = number::<usize>(1, 1024))]
+    sbx_microvm_max: usize,
+    /// Memory of a microVM in MiB; a job that needs more waits for a larger one of its own
+    #[arg(long, env, value_name = "MIB", default_value = "768", value_parser = number::<u64>(160, 1024 * 1024))]
+    sbx_microvm_memory_mib: u64,
+    /// Longest time that a call of a plan may ask for, in milliseconds
+    #[arg(long, env, value_name = "MS", default_value = "3600000", value_parser = number::<u64>(1, 24 * 3600 * 1000))]
+    sbx_max_wall_ms: u64,
+    /// Most memory that a call of a plan may ask for, in MiB
+    #[arg(long, env, value_name = "MIB", default_value = "4096", value_parser = number::<u64>(8, 256 * 1024))]
+    sbx_max_memory_mib: u64,
+    /// Folder of the secrets that jobs can be given by name, one file each
+    #[arg(long, env, value_name = "DIR", value_parser = absolute_folder)]
+    pub(super) sbx_secrets_dir: Option<PathBuf>,
+}
+
+const PLATFORMS: [(&str, Platform); 3] = [
+    ("systrap", Platform::Systrap),
+    ("ptrace", Platform::Ptrace),
+    ("kvm", Platform::Kvm),
+];
+
 /// Which sandbox carries out tool calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SandboxMode {
-    /// The one that runs nothing.
+    /// nothing: every call ends with 0
     Mock,
-    /// The one that runs programs.
+    /// programs run in the sandbox of SBX_PROVIDER
     Live,
 }
 
-impl SandboxMode {
-    pub(super) fn load(flags: &Flags) -> anyhow::Result<Self> {
-        let mode = flags.sbx_mode();
-        mode.one_of(&["mock", "live"])?;
-        Ok(match mode.value.as_str() {
-            "live" => Self::Live,
-            _ => Self::Mock,
-        })
-    }
-}
-
-/// The most that a call of a plan may ask for.
-pub(super) fn most(flags: &Flags) -> anyhow::Result<Limits> {
-    let wall: u64 = flags.sbx_max_wall_ms().number(1, 24 * 3600 * 1000)?;
-    let memory: u64 = flags.sbx_max_memory_mib().number(8, 256 * 1024)?;
-    Ok(Limits {
-        wall: Duration::from_millis(wall),
-        memory_bytes: memory << 20,
-        ..Limits::most()
-    })
-}
-
-/// Where secrets are.
-pub(super) fn secrets_dir(flags: &Flags) -> anyhow::Result<Option<PathBuf>> {
-    let raw = flags.sbx_secrets_dir();
-    if raw.value.is_empty() {
-        return Ok(None);
-    }
-    let folder = PathBuf::from(&raw.value);
-    if !folder.is_absolute() || !folder.is_dir() {
-        return raw.refuse("the absolute path of an existing folder");
-    }
-    Ok(Some(folder))
+/// The live sandbox, by its word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Provider {
+    /// the strongest that works here
+    Auto,
+    /// processes in a jail, on this machine's kernel
+    Process,
+    /// the same, on the kernel in a program that is gVisor
+    Gvisor,
+    /// virtual machines
+    #[value(name = "microvm")]
+    MicroVm,
 }
 
 /// How much stands between a job and the machine. The order is that of strength.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Isolation {
-    /// The machine's own kernel, and everything it has to hold a process.
+    // The machine's own kernel, and everything it has to hold a process.
     Process,
-    /// A kernel in a program: gVisor's.
+    // A kernel in a program: gVisor's.
     Gvisor,
-    /// A kernel of its own in a virtual machine of its own.
+    // A kernel of its own in a virtual machine of its own.
+    #[value(name = "microvm")]
     MicroVm,
 }
 
@@ -80,102 +125,122 @@ impl Isolation {
 /// Which live sandbox, and how it is made.
 #[derive(Debug, Clone)]
 pub(crate) struct SandboxSettings {
-    /// The one that must be used; the strongest there is where none is named.
+    /// The one that must be used; if none is named, the strongest that works.
     pub(crate) provider: Option<Isolation>,
     /// The weakest that will do.
     pub(crate) least: Isolation,
-    /// How jobs are jailed, where they are processes.
+    /// How jobs are jailed, if they are processes.
     pub(crate) jail: JailConfig,
-    /// How sandboxes of gVisor's are made, but for the jail that they are in.
+    /// How gVisor's sandboxes are made, apart from the jail that they are in.
     pub(crate) gvisor: GvisorConfig,
-    /// How machines are made, where they have one each.
+    /// How machines are made.
     pub(crate) microvm: MicroVmConfig,
 }
 
-impl SandboxSettings {
-    pub(super) fn load(flags: &Flags) -> anyhow::Result<Self> {
-        let raw = flags.sbx_provider();
-        raw.one_of(&["auto", "process", "gvisor", "microvm"])?;
-        let provider = match raw.value.as_str() {
-            "process" => Some(Isolation::Process),
-            "gvisor" => Some(Isolation::Gvisor),
-            "microvm" => Some(Isolation::MicroVm),
-            _ => None,
-        };
-        let least = flags.sbx_min_isolation();
-        least.one_of(&["process", "gvisor", "microvm"])?;
-        let least = match least.value.as_str() {
-            "microvm" => Isolation::MicroVm,
-            "gvisor" => Isolation::Gvisor,
-            _ => Isolation::Process,
-        };
-        if provider.is_some_and(|provider| provider < least) {
-            return raw.refuse(&format!(
-                "what is at least as strong as SBX_MIN_ISOLATION={}",
-                least.as_str()
-            ));
+impl SandboxFlags {
+    /// The most that a call of a plan may ask for.
+    pub(super) fn most(&self) -> Limits {
+        Limits {
+            wall: Duration::from_millis(self.sbx_max_wall_ms),
+            memory_bytes: self.sbx_max_memory_mib << 20,
+            ..Limits::most()
         }
-        Ok(Self {
+    }
+
+    /// The live sandbox.
+    pub(super) fn live(&self, given: &Given) -> Result<SandboxSettings, Refusal> {
+        let provider = match self.sbx_provider {
+            Provider::Auto => None,
+            Provider::Process => Some(Isolation::Process),
+            Provider::Gvisor => Some(Isolation::Gvisor),
+            Provider::MicroVm => Some(Isolation::MicroVm),
+        };
+        let least = self.sbx_min_isolation;
+        if provider.is_some_and(|provider| provider < least) {
+            let least = least.as_str();
+            let accepted = format!("what is at least as strong as SBX_MIN_ISOLATION={least}");
+            return Err(given.refuse("SBX_PROVIDER", accepted));
+        }
+        Ok(SandboxSettings {
             provider,
             least,
-            jail: jail_config(flags)?,
-            gvisor: gvisor_config(flags)?,
-            microvm: microvm_config(flags)?,
+            jail: JailConfig {
+                cgroup: self.sbx_cgroup.clone(),
+                read_only: self.sbx_read_only.clone(),
+                ..JailConfig::default()
+            },
+            gvisor: GvisorConfig {
+                runsc: self.sbx_runsc.clone().into(),
+                search: environment::variable("PATH"),
+                platform: self.sbx_gvisor_platform,
+                ..GvisorConfig::default()
+            },
+            microvm: MicroVmConfig {
+                folder: self.sbx_microvm_dir.clone().into(),
+                acceleration: self.sbx_microvm_accel,
+                ready: self.sbx_microvm_ready,
+                most: self.sbx_microvm_max,
+                memory_mib: self.sbx_microvm_memory_mib,
+                ..MicroVmConfig::default()
+            },
         })
     }
 }
 
-fn gvisor_config(flags: &Flags) -> anyhow::Result<GvisorConfig> {
-    let raw = flags.sbx_gvisor_platform();
-    let words = Platform::ALL.map(Platform::as_str);
-    raw.one_of(&words)?;
-    Ok(GvisorConfig {
-        runsc: flags.sbx_runsc().filled("a path or a name")?.into(),
-        search: environment::variable("PATH"),
-        platform: Platform::of(&raw.value).unwrap_or_default(),
-        ..GvisorConfig::default()
-    })
-}
-
-fn microvm_config(flags: &Flags) -> anyhow::Result<MicroVmConfig> {
-    let raw = flags.sbx_microvm_accel();
-    raw.one_of(&["kvm", "tcg"])?;
-    Ok(MicroVmConfig {
-        folder: flags.sbx_microvm_dir().filled("a folder")?.into(),
-        acceleration: match raw.value.as_str() {
-            "tcg" => Acceleration::Tcg,
-            _ => Acceleration::Kvm,
-        },
-        ready: flags.sbx_microvm_ready().number(0, 64)?,
-        most: flags.sbx_microvm_max().number(1, 1024)?,
-        memory_mib: flags.sbx_microvm_memory_mib().number(160, 1024 * 1024)?,
-        ..MicroVmConfig::default()
-    })
-}
-
-/// How the live sandbox jails.
-fn jail_config(flags: &Flags) -> anyhow::Result<JailConfig> {
-    let raw = flags.sbx_cgroup();
-    let cgroup = match raw.value.as_str() {
-        "auto" => CgroupPolicy::Auto,
-        "require" => CgroupPolicy::Require,
-        path if path.starts_with('/') => CgroupPolicy::Below(path.into()),
-        _ => return raw.refuse("auto, require, or the absolute path of a delegated cgroup"),
-    };
-    let raw = flags.sbx_read_only();
-    let read_only: Vec<PathBuf> = raw
-        .value
-        .split(':')
-        .filter(|it| !it.is_empty())
-        .map(PathBuf::from)
-        .collect();
-    let good = |path: &PathBuf| path.is_absolute() && path.is_dir() && path.parent().is_some();
-    if !read_only.iter().all(good) {
-        return raw.refuse("a list of absolute paths of existing folders, with ':' between them,");
+fn cgroup(text: &str) -> Result<CgroupPolicy, &'static str> {
+    match text {
+        "auto" => Ok(CgroupPolicy::Auto),
+        "require" => Ok(CgroupPolicy::Require),
+        path if path.starts_with('/') => Ok(CgroupPolicy::Below(path.into())),
+        _ => Err("auto, require, or the absolute path of a delegated cgroup"),
     }
-    Ok(JailConfig {
-        cgroup,
-        read_only,
-        ..JailConfig::default()
-    })
+}
+
+fn folders(text: &str) -> Result<Folders, &'static str> {
+    let folders = text.split(':').filter(|it| !it.is_empty());
+    let folders: Folders = folders.map(PathBuf::from).collect();
+    let good = |path: &PathBuf| path.is_absolute() && path.is_dir() && path.parent().is_some();
+    if !folders.iter().all(good) {
+        return Err("a list of absolute paths of existing folders, with ':' between them,");
+    }
+    Ok(folders)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::settings::tests::load;
+
+    #[test]
+    fn an_unknown_provider_or_platform_is_refused_with_the_known_ones() {
+        assert_eq!(
+            load(&["--sbx-provider=docker"]).unwrap_err(),
+            "--sbx-provider=docker is not valid: auto, process, gvisor, microvm is accepted"
+        );
+        assert_eq!(
+            load(&["--sbx-gvisor-platform=tcg"]).unwrap_err(),
+            "--sbx-gvisor-platform=tcg is not valid: systrap, ptrace, kvm is accepted"
+        );
+        assert!(load(&["--sbx-gvisor-platform=ptrace"]).is_ok());
+        assert!(load(&["--sbx-runsc="]).unwrap_err().contains("--sbx-runsc"));
+    }
+
+    #[test]
+    fn a_provider_that_is_weaker_than_what_must_be_reached_is_refused() {
+        let both = |provider: &str, least: &str| {
+            load(&[
+                &format!("--sbx-provider={provider}"),
+                &format!("--sbx-min-isolation={least}"),
+            ])
+        };
+        for least in ["gvisor", "microvm"] {
+            let reason = both("process", least).unwrap_err();
+            assert!(
+                reason.contains(&format!("SBX_MIN_ISOLATION={least}")),
+                "{reason}"
+            );
+            assert!(both("microvm", least).is_ok());
+            assert_eq!(both("gvisor", least).is_ok(), least == "gvisor");
+            assert!(both("auto", least).is_ok());
+        }
+    }
 }

@@ -12,7 +12,7 @@ async fn the_short_help_shows_every_command() {
     insta::assert_snapshot!(help.stdout, @"
     An intent becomes a durable run, and kill -9 costs nothing
 
-    Usage: kodo [OPTIONS] <COMMAND>
+    Usage: kodo <COMMAND>
 
     Commands:
       serve      Run the service: product API, admin API and a worker
@@ -28,16 +28,16 @@ async fn the_short_help_shows_every_command() {
       help       Print this message or the help of the given subcommand(s)
 
     Options:
-      -h, --help     Print help (see more with '--help')
+      -h, --help     Print help
       -V, --version  Print version
 
-    Every setting has a flag and an environment variable of the same name; flag > environment > default.
+    Settings: a flag or an environment variable each; `kodo serve --help` lists them.
     ");
     let db = kodo(&["db", "-h"], &[]).await;
     insta::assert_snapshot!(db.stdout, @"
     The product database and the development server that holds it
 
-    Usage: kodo db [OPTIONS] <COMMAND>
+    Usage: kodo db <COMMAND>
 
     Commands:
       up         Bring up a Postgres at DB_HOST:DB_PORT, whichever way works here
@@ -51,8 +51,10 @@ async fn the_short_help_shows_every_command() {
       help       Print this message or the help of the given subcommand(s)
 
     Options:
-      -h, --help     Print help (see more with '--help')
+      -h, --help     Print help
       -V, --version  Print version
+
+    Settings: a flag or an environment variable each; `kodo serve --help` lists them.
     ");
 }
 

@@ -54,7 +54,7 @@ impl Question {
     pub(crate) fn key(&self, settings: &Settings) -> String {
         match self {
             Self::Key(key) => key.clone(),
-            Self::Intent(intent) => fixture_key(intent, settings.seed),
+            Self::Intent(intent) => fixture_key(intent, settings.work.test_seed),
         }
     }
 }

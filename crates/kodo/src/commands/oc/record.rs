@@ -49,7 +49,7 @@ pub(crate) async fn run(
         let intent = intent(path)?;
         let request = PlanRequest {
             intent: &intent,
-            seed: settings.seed,
+            seed: settings.work.test_seed,
             idempotency_key: "record/default",
         };
         let fixture = Fixture {
@@ -81,7 +81,7 @@ async fn asked_for(
     let mut asked_for = Vec::new();
     for question in questions {
         asked_for.push(match Question::read(question, folder)? {
-            Question::Intent(intent) => (intent, settings.seed),
+            Question::Intent(intent) => (intent, settings.work.test_seed),
             Question::Key(key) => {
                 ensure!(
                     key != DEFAULT_KEY,
