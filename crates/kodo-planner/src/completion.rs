@@ -1,24 +1,24 @@
-//! A chat completion, from one JSON document or from the chunks of a stream.
+//! A chat completion, read from one JSON document or from the chunks of a stream.
 
 use kodo_contract::parse_json;
 use serde_json::Value;
 
 use crate::Secret;
 use crate::failure::{Failure, FailureCode};
-use crate::told::told;
+use crate::sanitize::sanitized;
 
-/// What the first choice of a chat completion says.
+/// The first choice of a chat completion.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Completion {
     /// The text.
     pub(crate) content: String,
-    /// The arguments of the first tool call, where there is one.
+    /// The arguments of the first tool call, if there is one.
     pub(crate) arguments: Option<String>,
-    /// Why the model declines, where it does.
+    /// Why the model declines; empty if it does not.
     pub(crate) refusal: String,
     /// Why the answer ended: `stop`, `length`, `content_filter`, `tool_calls`.
     pub(crate) finish_reason: Option<String>,
-    /// Whether there was a choice at all.
+    /// Whether there was any choice.
     pub(crate) has_choice: bool,
 }
 
@@ -35,37 +35,28 @@ impl Completion {
         self.take(bytes, "delta", secret)
     }
 
-    /// Whether the answer is there to its end, and is one.
+    /// Checks that this is a complete answer.
     ///
     /// # Errors
-    /// What became of it instead.
-    pub(crate) fn whole(&self, max_tokens: u32, secret: Option<&Secret>) -> Result<(), Failure> {
+    /// Why it is not: no choices, a refusal, a content filter, the token limit.
+    pub(crate) fn check(&self, max_tokens: u32, secret: Option<&Secret>) -> Result<(), Failure> {
         if !self.has_choice {
             return Err(invalid("the provider's answer is empty: it has no choices"));
         }
         if !self.refusal.trim().is_empty() {
             return Err(Failure::new(
                 FailureCode::PlannerDeclined,
-                format!("the model declined: {}", told(&self.refusal, secret)),
+                format!("the model declined: {}", sanitized(&self.refusal, secret)),
             ));
         }
         match self.finish_reason.as_deref() {
-            Some("content_filter") => Err(Failure::new(
-                FailureCode::PlannerFiltered,
-                "the provider's content filter took the answer",
-            )),
-            Some("length") => Err(Failure::new(
-                FailureCode::PlannerTruncated,
-                format!(
-                    "the answer was cut off at the limit of {max_tokens} tokens, or at the end of the model's context; \
-                     OC_MAX_TOKENS sets the limit"
-                ),
-            )),
+            Some("content_filter") => Err(filtered()),
+            Some("length") => Err(truncated(max_tokens)),
             _ => Ok(()),
         }
     }
 
-    /// The text in which the plan has to be.
+    /// The text that should contain the plan.
     pub(crate) fn into_text(self) -> String {
         match self.arguments {
             Some(arguments) if !arguments.trim().is_empty() => arguments,
@@ -77,12 +68,12 @@ impl Completion {
         let value = parse_json(bytes).map_err(|error| {
             invalid(format!(
                 "the provider's answer is no JSON: {}",
-                told(&error.to_string(), secret)
+                sanitized(&error.to_string(), secret)
             ))
         })?;
         if let Some(error) = value.get("error").filter(|error| !error.is_null()) {
             let message = error["message"].as_str().or(error.as_str());
-            let message = told(message.unwrap_or("no message"), secret);
+            let message = sanitized(message.unwrap_or("no message"), secret);
             return Err(invalid(format!(
                 "the provider answered with an error: {message}"
             )));
@@ -92,7 +83,7 @@ impl Completion {
                 "the provider's answer is no chat completion: it has no choices",
             ));
         };
-        // A stream's chunk of token counts has no choice; whether there was one at all is asked at the end.
+        // The chunk of a stream that reports token counts has no choice.
         let Some(choice) = choices
             .iter()
             .find(|it| it["index"].as_u64().unwrap_or(0) == 0)
@@ -113,7 +104,7 @@ impl Completion {
             let arguments = self.arguments.get_or_insert_default();
             match &call["function"]["arguments"] {
                 Value::String(text) => arguments.push_str(text),
-                // Some servers give the arguments as JSON, not as a text that holds JSON.
+                // Some servers send the arguments as a JSON object instead of a string that contains JSON.
                 Value::Object(members) => {
                     arguments.push_str(&serde_json::to_string(members).unwrap_or_default());
                 }
@@ -127,7 +118,7 @@ impl Completion {
     }
 }
 
-/// A content is a text, or a list of parts with texts.
+/// Appends a message's content, which is a string or a list of parts with texts.
 fn push_content(text: &mut String, content: &Value) {
     match content {
         Value::String(content) => text.push_str(content),
@@ -138,6 +129,25 @@ fn push_content(text: &mut String, content: &Value) {
         }
         _ => {}
     }
+}
+
+/// The failure of an answer that the provider's content filter removed.
+pub(crate) fn filtered() -> Failure {
+    Failure::new(
+        FailureCode::PlannerFiltered,
+        "the provider's content filter removed the answer",
+    )
+}
+
+/// The failure of an answer that a token limit cut off.
+pub(crate) fn truncated(max_tokens: u32) -> Failure {
+    Failure::new(
+        FailureCode::PlannerTruncated,
+        format!(
+            "the answer was cut off at the limit of {max_tokens} tokens, or at the end of the model's context; \
+             OC_MAX_TOKENS sets the limit"
+        ),
+    )
 }
 
 fn invalid(message: impl Into<String>) -> Failure {
@@ -192,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_else_it_is_is_said() {
+    fn an_answer_that_is_no_chat_completion_is_an_error_that_says_so() {
         let refused = |value| read(value).unwrap_err().message;
         assert!(refused(json!({"models": []})).contains("no choices"));
         assert!(refused(json!({"error": {"message": "out of memory"}})).contains("out of memory"));

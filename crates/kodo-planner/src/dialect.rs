@@ -1,19 +1,19 @@
-//! How one server wants to be asked: servers that all call themselves OpenAI-compatible differ in what they take.
+//! The request body that one server accepts: servers that all call themselves OpenAI-compatible differ in that.
 
 use kodo_contract::{Boundary, Plan};
 use serde_json::{Value, json};
 
-/// The name of the one function that a model may call.
+/// The name of the one tool that a model may call.
 const FUNCTION: &str = "submit_plan";
 
-/// How the shape of the answer is asked for, the most reliable one first.
+/// How the shape of the answer is requested, the most reliable form first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     /// `response_format` with the plan's JSON Schema.
     JsonSchema,
-    /// A tool that the model is made to call.
+    /// A tool that the model must call.
     ToolCall,
-    /// Words alone.
+    /// Instructions in the prompt alone.
     Text,
 }
 
@@ -26,7 +26,7 @@ impl Form {
         }
     }
 
-    /// What to ask for where this one does not work.
+    /// The form to try if this one does not work.
     pub(crate) fn next(self) -> Option<Self> {
         match self {
             Self::JsonSchema => Some(Self::ToolCall),
@@ -36,12 +36,11 @@ impl Form {
     }
 }
 
-/// What a server takes.
+/// What a server accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Dialect {
     pub(crate) form: Form,
-    /// Whether the token limit is called `max_completion_tokens`: new OpenAI models want that, everybody else knows
-    /// `max_tokens`.
+    /// Whether the token limit is called `max_completion_tokens`, as new OpenAI models want it, instead of `max_tokens`.
     completion_tokens: bool,
     temperature: bool,
     seed: bool,
@@ -58,9 +57,9 @@ impl Default for Dialect {
     }
 }
 
-/// What a request says beside its messages.
+/// The parameters of a request, beside its messages.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wanted<'a> {
+pub(crate) struct Parameters<'a> {
     pub(crate) model: &'a str,
     pub(crate) max_tokens: u32,
     pub(crate) seed: u64,
@@ -69,26 +68,26 @@ pub(crate) struct Wanted<'a> {
 
 impl Dialect {
     /// The body of a request in this dialect.
-    pub(crate) fn body(self, wanted: Wanted<'_>, messages: &[Value]) -> Value {
+    pub(crate) fn body(self, parameters: Parameters<'_>, messages: &[Value]) -> Value {
         let mut body =
-            json!({"model": wanted.model, "messages": messages, "stream": wanted.stream});
+            json!({"model": parameters.model, "messages": messages, "stream": parameters.stream});
         let limit = if self.completion_tokens {
             "max_completion_tokens"
         } else {
             "max_tokens"
         };
-        body[limit] = wanted.max_tokens.into();
+        body[limit] = parameters.max_tokens.into();
         if self.temperature {
             body["temperature"] = 0.into();
         }
         // Servers read the seed as a signed number.
-        if self.seed && i64::try_from(wanted.seed).is_ok() {
-            body["seed"] = wanted.seed.into();
+        if self.seed && i64::try_from(parameters.seed).is_ok() {
+            body["seed"] = parameters.seed.into();
         }
         match self.form {
             Form::JsonSchema => {
-                // Not strict: strict schemas know no object of free form, which `args` is. The answer is
-                // validated here in any case.
+                // Not strict: strict schemas cannot describe an object of free form, such as `args`. The answer is
+                // validated here anyway.
                 body["response_format"] = json!({
                     "type": "json_schema",
                     "json_schema": {"name": "plan", "strict": false, "schema": wire_schema()},
@@ -110,7 +109,7 @@ impl Dialect {
         body
     }
 
-    /// Puts a body that somebody else wrote into this dialect. The form is theirs.
+    /// Rewrites the parameters of a body that somebody else wrote. How it requests the answer's shape stays.
     pub(crate) fn adapt(self, body: &mut Value, seed: u64) {
         let Some(members) = body.as_object_mut() else {
             return;
@@ -128,7 +127,7 @@ impl Dialect {
         }
     }
 
-    /// The dialect to try after the server did not take a request (400 or 422); `None` where there is none left.
+    /// The dialect to try after the server rejected a request (400 or 422); `None` if there is none left.
     pub(crate) fn after_rejection(self, parameter: &str, message: &str) -> Option<Self> {
         let names = |wanted: &str| {
             parameter == wanted
@@ -157,14 +156,14 @@ impl Dialect {
         self.with_next_form()
     }
 
-    /// The same with the next form.
+    /// The same dialect with the next form.
     pub(crate) fn with_next_form(self) -> Option<Self> {
         self.form.next().map(|form| Self { form, ..self })
     }
 }
 
-/// The plan's schema as servers take it: without what names the document, and with the type of the items of each
-/// array, which some refuse to do without.
+/// The plan's schema as servers accept it: without the names of the document, and with the item type of each array,
+/// which some servers require.
 pub(crate) fn wire_schema() -> Value {
     let mut schema = Plan::schema().document().clone();
     if let Some(members) = schema.as_object_mut() {
@@ -182,13 +181,13 @@ mod tests {
     use super::*;
 
     fn body(dialect: Dialect) -> Value {
-        let wanted = Wanted {
+        let parameters = Parameters {
             model: "m",
             max_tokens: 7,
             seed: 9,
             stream: false,
         };
-        dialect.body(wanted, &[])
+        dialect.body(parameters, &[])
     }
 
     #[test]

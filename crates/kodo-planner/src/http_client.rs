@@ -12,7 +12,7 @@ use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::endpoint::is_loopback;
-use crate::told::told;
+use crate::sanitize::sanitized;
 
 /// How long connecting may take, TLS included. The deadline may well be minutes; a host that does not answer is known
 /// sooner.
@@ -40,8 +40,8 @@ pub(crate) fn client(url: &Url, adapt: impl FnOnce(ClientBuilder) -> ClientBuild
     adapt(builder).build().expect("a client")
 }
 
-/// How servers prove who they are: by the machine's own certificate authorities, or those in `SSL_CERT_FILE`, so that a
-/// provider inside of a company is trusted as everything else there is; a container without any gets Mozilla's.
+/// TLS that trusts the machine's certificate authorities, or those in `SSL_CERT_FILE`: a company's own authority counts.
+/// If there are none, as in a small container, it trusts Mozilla's.
 fn tls(in_the_clear: bool) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     // Reading the authorities takes a while. Only a server on loopback is surely reached without TLS: a proxy may want it.
@@ -68,5 +68,5 @@ pub(crate) fn cause(error: &(dyn Error + 'static)) -> String {
     while let Some(source) = innermost.source() {
         innermost = source;
     }
-    told(&innermost.to_string(), None)
+    sanitized(&innermost.to_string(), None)
 }

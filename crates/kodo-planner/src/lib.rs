@@ -5,7 +5,7 @@
 //! keeps what it answers as a fixture.
 
 mod completion;
-mod converse;
+mod conversation;
 mod dialect;
 mod endpoint;
 mod error;
@@ -16,16 +16,16 @@ mod folder;
 mod http_client;
 mod live;
 mod opencode;
-mod patience;
 mod policy;
 mod port;
 mod prompt;
 mod record;
+mod refusal;
 mod replay;
 mod retry;
+mod sanitize;
 mod secret;
 mod stream;
-mod told;
 mod tools;
 mod wire;
 

@@ -1,20 +1,17 @@
 //! The planner that asks a model, by the API that OpenAI, Ollama, vLLM, llama.cpp and many others speak.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kodo_contract::Plan;
-use reqwest::StatusCode;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::completion::Completion;
-use crate::converse::{self, Judge, Line};
-use crate::dialect::{Dialect, Form, Wanted};
+use crate::conversation::{Answer, Channel, Conversation, until};
+use crate::dialect::{Dialect, Form, Parameters};
 use crate::failure::Failure;
-use crate::patience::{Patience, final_failure};
-use crate::wire::{Outcome, Wire};
+use crate::retry::Retries;
+use crate::wire::Wire;
 use crate::{
     Endpoint, LiveModel, PlanError, PlanRequest, PlanSource, Planned, Planner, Policy, Secret,
 };
@@ -22,22 +19,22 @@ use crate::{
 /// The provider's name in sources and recordings.
 const PROVIDER: &str = "openai";
 
-/// What a [`LivePlanner`] needs to know.
+/// The configuration of a [`LivePlanner`].
 #[derive(Clone, Debug)]
 pub struct LiveConfig {
     /// Where the model is.
     pub endpoint: Endpoint,
     /// Its name there.
     pub model: String,
-    /// The key, where the provider wants one.
+    /// The provider's key, if it wants one.
     pub secret: Option<Secret>,
-    /// Within which a plan has to be there: retries, repairs and all.
+    /// How long a plan may take, with all retries and repairs.
     pub deadline: Duration,
     /// The longest answer, in tokens.
     pub max_tokens: u32,
-    /// Whether the answer is asked for in pieces.
+    /// Whether answers are streamed.
     pub stream: bool,
-    /// The first pause before a provider that failed is asked again.
+    /// The first pause before a failed request is sent again.
     pub first_pause: Duration,
     /// What a plan may ask for.
     pub policy: Policy,
@@ -45,21 +42,14 @@ pub struct LiveConfig {
 
 /// Asks a model.
 ///
-/// The shape of the answer is asked for by JSON Schema; of a server that does not take that, by a tool that the model
-/// is made to call; else by words. What worked is remembered as long as the planner lives. Whatever comes back is
-/// validated here, and a wrong plan is shown to the model with what is wrong with it, at most twice.
+/// The answer's shape is requested by JSON Schema; if the server does not accept that, by a tool that the model must
+/// call; otherwise by words. The form that worked is remembered while the planner lives. Every answer is validated here,
+/// and the model is asked to repair an invalid plan at most twice.
 #[derive(Debug)]
 pub struct LivePlanner {
     config: LiveConfig,
     wire: Wire,
     dialect: Mutex<Dialect>,
-}
-
-/// A plan, and how it was got.
-struct Answer {
-    plan: Plan,
-    form: Form,
-    repairs: u32,
 }
 
 impl LivePlanner {
@@ -69,35 +59,34 @@ impl LivePlanner {
         Self {
             wire: Wire::new(config.endpoint.clone(), config.secret.clone()),
             config,
-            dialect: Mutex::new(Dialect::default()),
+            dialect: Mutex::default(),
         }
     }
 
-    async fn answer(&self, request: &PlanRequest<'_>) -> Result<Answer, Failure> {
+    fn dialect(&self) -> MutexGuard<'_, Dialect> {
+        self.dialect.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn answer(&self, request: &PlanRequest<'_>) -> Result<(Answer, Form), Failure> {
         let deadline = Instant::now() + self.config.deadline;
         let mut call = Call {
             planner: self,
             request,
             deadline,
-            dialect: *self.dialect.lock().unwrap_or_else(PoisonError::into_inner),
+            dialect: *self.dialect(),
         };
-        let judge = Judge {
+        let conversation = Conversation {
             policy: &self.config.policy,
             secret: self.wire.secret(),
         };
-        let conversation = judge.converse(&mut call, request);
-        let reached = converse::by(deadline, self.config.deadline, conversation).await?;
-        // What worked is where the next plan begins.
-        *self.dialect.lock().unwrap_or_else(PoisonError::into_inner) = call.dialect;
-        Ok(Answer {
-            plan: reached.plan,
-            form: call.dialect.form,
-            repairs: reached.repairs,
-        })
+        let answer = conversation.run(&mut call, request);
+        let answer = until(deadline, self.config.deadline, answer).await?;
+        *self.dialect() = call.dialect;
+        Ok((answer, call.dialect.form))
     }
 }
 
-/// One plan's calls.
+/// The requests of one plan.
 struct Call<'a> {
     planner: &'a LivePlanner,
     request: &'a PlanRequest<'a>,
@@ -106,59 +95,38 @@ struct Call<'a> {
 }
 
 #[async_trait]
-impl Line for Call<'_> {
+impl Channel for Call<'_> {
     async fn ask(&mut self, messages: &[Value], round: u32) -> Result<String, Failure> {
-        let key = format!("{}/{round}", self.request.idempotency_key);
-        let completion = self.send(messages, &key).await?;
-        let (most, secret) = (self.planner.config.max_tokens, self.planner.wire.secret());
-        completion.whole(most, secret)?;
-        Ok(completion.into_text())
-    }
-
-    fn ask_otherwise(&mut self) -> bool {
-        match self.dialect.with_next_form() {
-            Some(next) => {
-                self.dialect = next;
-                true
-            }
-            None => false,
-        }
-    }
-}
-
-impl Call<'_> {
-    /// Sends the messages until there is an answer: in another dialect where the server does not take this one, and
-    /// after a pause where it has too much to do or fails.
-    async fn send(&mut self, messages: &[Value], key: &str) -> Result<Completion, Failure> {
         let config = &self.planner.config;
-        let wanted = Wanted {
+        let parameters = Parameters {
             model: &config.model,
             max_tokens: config.max_tokens,
             seed: self.request.seed,
             stream: config.stream,
         };
-        let mut patience = Patience::new(config.first_pause, self.deadline);
+        let mut retries = Retries::new(config.first_pause, self.deadline);
         loop {
-            let body = self.dialect.body(wanted, messages);
-            // Another body is another request, also to whoever remembers the key.
-            let key = format!("{key}/{}", self.dialect.form.as_str());
-            let refusal = match self.planner.wire.ask(&body, &key).await? {
-                Outcome::Completion(completion) => return Ok(completion),
-                Outcome::Refused(refusal) => refusal,
-            };
-            let status = refusal.status;
-            if status == StatusCode::BAD_REQUEST || status == StatusCode::UNPROCESSABLE_ENTITY {
-                match self
-                    .dialect
-                    .after_rejection(&refusal.parameter, &refusal.message)
-                {
-                    Some(next) => self.dialect = next,
-                    None => return Err(final_failure(&refusal, 0)),
+            let body = self.dialect.body(parameters, messages);
+            // Another body is another request, also for a provider that remembers the key.
+            let form = self.dialect.form.as_str();
+            let key = format!("{}/{round}/{form}", self.request.idempotency_key);
+            match self.planner.wire.ask(&body, &key).await? {
+                Ok(completion) => {
+                    completion.check(config.max_tokens, self.planner.wire.secret())?;
+                    return Ok(completion.into_text());
                 }
-                continue;
+                Err(refusal) => {
+                    let dialect = &mut self.dialect;
+                    retries.prepare(&refusal, &key, dialect, |_| true).await?;
+                }
             }
-            patience.after(&refusal, &key).await?;
         }
+    }
+
+    fn use_next_form(&mut self) -> bool {
+        let next = self.dialect.with_next_form();
+        self.dialect = next.unwrap_or(self.dialect);
+        next.is_some()
     }
 }
 
@@ -169,13 +137,13 @@ impl Planner for LivePlanner {
     }
 
     async fn plan(&self, request: &PlanRequest<'_>) -> Result<Planned, PlanError> {
-        let answer = self.answer(request).await?;
+        let (answer, form) = self.answer(request).await?;
         Ok(Planned {
             plan: answer.plan,
             source: PlanSource::Live {
                 provider: PROVIDER.to_owned(),
                 model: self.config.model.clone(),
-                form: answer.form.as_str().to_owned(),
+                form: form.as_str().to_owned(),
                 repairs: answer.repairs,
             },
         })

@@ -1,24 +1,31 @@
-//! The planner that asks a model through OpenCode: a real `opencode serve`, started here or attached to.
+//! The planner that asks a model through OpenCode: an `opencode serve` that is started here, or one at a URL.
 //!
-//! One session a plan. OpenCode does not validate what a model answers and asks a failing model without end, so both
-//! are ours: its answer goes through the same conversation as every other provider's, and our deadline aborts it.
+//! Each plan has a session of its own. OpenCode neither validates a model's answer nor stops asking a failing model, so
+//! both are done here: the answer goes through the same conversation as every other provider's, and the deadline aborts
+//! the session.
 //!
 //! ```text
-//! plan ── API ──► opencode serve ── gate ──► the model
+//! plan ── API ──► opencode serve ── model proxy ──► the model
 //! ```
 //!
-//! An OpenCode that we start reaches the model through the [`gate`] alone. It never sees the provider's key, and its
-//! requests pass for as long as the plan that they belong to is being made.
+//! An OpenCode that we start reaches the model through the [`model_proxy`] alone. It never has the provider's key, and
+//! its requests are forwarded only while the plan that they belong to is being made.
 
 mod answer;
 mod api;
-mod gate;
+mod config;
 mod launch;
 mod link;
+mod model_proxy;
 mod planner;
+mod running;
 mod server;
 mod session;
+mod url;
+mod version;
 
-pub use launch::{GATE_PORT, OpenCodeLauncher, OpenCodeProcess, Start, Stream, TESTED_VERSION};
-pub use link::OpenCodeUrl;
-pub use planner::{OpenCodeConfig, OpenCodePlace, OpenCodePlanner, VersionRule};
+pub use config::{OpenCodeConfig, OpenCodePlace};
+pub use launch::{GATE_PORT, OpenCodeLauncher, OpenCodeProcess, Start, Stream};
+pub use planner::OpenCodePlanner;
+pub use url::OpenCodeUrl;
+pub use version::{TESTED_VERSION, VersionRule};

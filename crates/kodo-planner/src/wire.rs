@@ -3,59 +3,31 @@
 //! The key goes to the endpoint that the operator named and nowhere else: the client follows no redirect and keeps no
 //! cookie.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use futures_util::stream::{Stream, TryStreamExt, try_unfold};
-use kodo_contract::parse_json;
-use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER,
-};
-use reqwest::{Client, Response, StatusCode};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Client, Response};
 use serde_json::Value;
 
 use crate::completion::Completion;
 use crate::failure::{Failure, FailureCode};
 use crate::http_client::{cause, client};
-use crate::retry::retry_after;
-use crate::told::told;
+use crate::refusal::Refusal;
+use crate::sanitize::sanitized;
 use crate::{Endpoint, Secret, stream};
 
-/// How much of an answer is read. A plan is a fraction of that; what is longer is no plan.
+/// The most bytes of an answer that are read. A plan is a fraction of that.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 
-/// How much of the body of an error is read.
+/// The most bytes of an error's body that are read.
 const MAX_ERROR_BYTES: usize = 64 << 10;
 
-/// The connection to one endpoint.
+/// The client of one endpoint.
 #[derive(Debug)]
 pub(crate) struct Wire {
     client: Client,
     endpoint: Endpoint,
     secret: Option<Secret>,
-}
-
-/// What came of a request.
-#[derive(Debug)]
-pub(crate) enum Outcome {
-    /// An answer.
-    Completion(Completion),
-    /// A status that is no success.
-    Refused(Refusal),
-}
-
-/// A status that is no success, and what the provider says about it.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    pub(crate) status: StatusCode,
-    /// How long the provider asks to wait.
-    pub(crate) retry_after: Option<Duration>,
-    /// The provider's code for it.
-    pub(crate) code: String,
-    /// The parameter that it does not like.
-    pub(crate) parameter: String,
-    /// What it says, fit to be shown.
-    pub(crate) message: String,
 }
 
 impl Wire {
@@ -71,36 +43,34 @@ impl Wire {
         self.secret.as_ref()
     }
 
-    /// Sends one request. Dropping the future closes the connection, and with it what the provider does for us.
+    /// Sends one request and reads its answer. Dropping the future closes the connection, so that the provider stops
+    /// working on it.
     pub(crate) async fn ask(
         &self,
         body: &Value,
         idempotency_key: &str,
-    ) -> Result<Outcome, Failure> {
+    ) -> Result<Result<Completion, Refusal>, Failure> {
         let response = match self.open(body, idempotency_key).await? {
             Ok(response) => response,
-            Err(refusal) => return Ok(Outcome::Refused(refusal)),
+            Err(refusal) => return Ok(Err(refusal)),
         };
         match media_type(response.headers()).as_deref() {
             Some("text/event-stream") => stream::read(pieces(response), self.secret()).await,
-            // Some servers leave it out; what they sent is then JSON or it is not.
+            // Some servers send no content type.
             Some("application/json") | None => {
                 let bytes = collect(response, MAX_ANSWER_BYTES).await?;
                 Completion::read(&bytes, self.secret())
             }
-            Some(other) => Err(Failure::new(
-                FailureCode::PlannerAnswerInvalid,
-                format!(
-                    "the provider answered with content type {}, not with JSON or a stream of events: see whether \
-                     OC_BASE_URL is the address of its OpenAI-compatible API",
-                    told(other, self.secret())
-                ),
+            Some(other) => Err(wrong_type(
+                other,
+                "JSON or a stream of events",
+                self.secret(),
             )),
         }
-        .map(Outcome::Completion)
+        .map(Ok)
     }
 
-    /// Sends one request; a success is handed out unread.
+    /// Sends one request. The body of a success is not read yet.
     pub(crate) async fn open(
         &self,
         body: &Value,
@@ -134,36 +104,26 @@ impl Wire {
         if response.status().is_success() {
             return Ok(Ok(response));
         }
-        Ok(Err(self.refusal(response).await))
-    }
-
-    async fn refusal(&self, response: Response) -> Refusal {
-        let (status, headers) = (response.status(), response.headers());
-        let retry_after = headers
-            .get(RETRY_AFTER)
-            .and_then(|value| retry_after(value, headers.get(DATE)));
-        // A body that cannot be read takes nothing from what the status says.
-        let bytes = collect(response, MAX_ERROR_BYTES).await.unwrap_or_default();
-        let error = match parse_json(&bytes) {
-            Ok(mut value) => value["error"].take(),
-            Err(_) => Value::Null,
-        };
-        let text = |field: &str| error[field].as_str().unwrap_or_default().to_owned();
-        let message = match error["message"].as_str().or(error.as_str()) {
-            Some(message) => message.to_owned(),
-            None => String::from_utf8_lossy(&bytes).into_owned(),
-        };
-        Refusal {
-            status,
-            retry_after,
-            code: text("code"),
-            parameter: text("param"),
-            message: told(&message, self.secret()),
-        }
+        let (status, headers) = (response.status(), response.headers().clone());
+        // Without a body, the status still says enough.
+        let body = collect(response, MAX_ERROR_BYTES).await.unwrap_or_default();
+        Ok(Err(Refusal::read(status, &headers, &body, self.secret())))
     }
 }
 
-/// The media type, in lower case and without its parameters.
+/// The failure of an answer with another media type than one that is `wanted`.
+pub(crate) fn wrong_type(found: &str, wanted: &str, secret: Option<&Secret>) -> Failure {
+    Failure::new(
+        FailureCode::PlannerAnswerInvalid,
+        format!(
+            "the provider answered with content type {}, not with {wanted}: see whether OC_BASE_URL is the address of \
+             its OpenAI-compatible API",
+            sanitized(found, secret)
+        ),
+    )
+}
+
+/// The media type of a body, in lower case and without parameters.
 pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(CONTENT_TYPE)?;
     let text = String::from_utf8_lossy(value.as_bytes());

@@ -1,20 +1,18 @@
-//! What a message of OpenCode's says.
-
-use std::time::Duration;
+//! Reads the message by which OpenCode answers a prompt.
 
 use reqwest::StatusCode;
 use serde_json::Value;
 
 use crate::Secret;
+use crate::completion::{filtered, truncated};
 use crate::failure::{Failure, FailureCode};
-use crate::patience::final_failure;
-use crate::told::told;
-use crate::wire::Refusal;
+use crate::refusal::Refusal;
+use crate::sanitize::sanitized;
 
-/// The text in which the plan has to be.
+/// The text that should contain the plan.
 ///
-/// OpenCode takes whatever the model handed in for a structured answer; that it is a plan is for the caller to see. A
-/// model that does not use the tool may have written the plan as text.
+/// OpenCode accepts whatever the model submits as a structured answer; the caller validates it. A model that does not
+/// use the tool may have written the plan as text.
 pub(crate) fn text_of(
     message: &Value,
     max_tokens: u32,
@@ -33,63 +31,50 @@ pub(crate) fn text_of(
     let texts = parts.filter(|part| part["type"] == "text" && part["ignored"] != true);
     let text: Vec<&str> = texts.filter_map(|part| part["text"].as_str()).collect();
     if text.is_empty() && error.is_null() && info["finish"] == "length" {
-        return Err(failure(
-            "MessageOutputLengthError",
-            error,
-            max_tokens,
-            secret,
-        ));
+        return Err(truncated(max_tokens));
     }
     Ok(text.join("\n"))
 }
 
 fn failure(name: &str, data: &Value, max_tokens: u32, secret: Option<&Secret>) -> Failure {
-    let message = told(data["message"].as_str().unwrap_or("no reason"), secret);
+    let message = sanitized(data["message"].as_str().unwrap_or("no reason"), secret);
     match name {
         "ProviderAuthError" => Failure::new(
             FailureCode::PlannerUnauthorized,
-            "the provider does not take the key that OpenCode has",
+            "the provider does not accept the key that OpenCode has",
         ),
-        "MessageOutputLengthError" | "ContextOverflowError" => Failure::new(
-            FailureCode::PlannerTruncated,
-            format!(
-                "the answer was cut off at the limit of {max_tokens} tokens, or at the end of the model's context; \
-                 OC_MAX_TOKENS sets the limit"
-            ),
-        ),
-        "ContentFilterError" => Failure::new(
-            FailureCode::PlannerFiltered,
-            "the provider's content filter took the answer",
-        ),
+        "MessageOutputLengthError" | "ContextOverflowError" => truncated(max_tokens),
+        "ContentFilterError" => filtered(),
         "MessageAbortedError" => Failure::new(
             FailureCode::PlannerUnavailable,
-            "OpenCode was told to abort the answer",
+            "the answer was aborted in OpenCode",
         ),
         "APIError" => {
             let status = data["statusCode"].as_u64();
             let status = status.and_then(|it| u16::try_from(it).ok());
-            match status.and_then(|it| StatusCode::from_u16(it).ok()) {
-                Some(status) if !status.is_success() => final_failure(
-                    &Refusal {
+            let status = status.and_then(|it| StatusCode::from_u16(it).ok());
+            match status.filter(|it| !it.is_success()) {
+                Some(status) => {
+                    let refusal = Refusal {
                         status,
-                        retry_after: None::<Duration>,
+                        retry_after: None,
                         code: String::new(),
                         parameter: String::new(),
                         message,
-                    },
-                    0,
-                ),
-                _ => Failure::new(
+                    };
+                    refusal.failure(0)
+                }
+                None => Failure::new(
                     FailureCode::PlannerUnreachable,
-                    format!("OpenCode did not get an answer of the model's: {message}"),
+                    format!("OpenCode got no answer from the model: {message}"),
                 ),
             }
         }
         _ => Failure::new(
             FailureCode::PlannerAnswerInvalid,
             format!(
-                "OpenCode made no answer of what the model said ({}): {message}",
-                told(name, secret)
+                "OpenCode could not read the model's answer ({}): {message}",
+                sanitized(name, secret)
             ),
         ),
     }
@@ -106,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn the_structured_answer_counts_and_else_the_text() {
+    fn the_structured_answer_counts_and_otherwise_the_text() {
         let structured = json!({"info": {"structured": {"wrong": 1}}, "parts": []});
         assert_eq!(read(structured).unwrap(), r#"{"wrong":1}"#);
         let text = json!({

@@ -1,4 +1,4 @@
-//! The calls of OpenCode's API that a plan needs, and no others.
+//! The calls of OpenCode's API that a plan needs.
 
 use std::time::Duration;
 
@@ -13,45 +13,45 @@ use tokio::time::timeout;
 
 use crate::Secret;
 use crate::http_client::cause;
-use crate::told::told;
+use crate::sanitize::sanitized;
 
 use super::launch::{AGENT, ANSWER_TOOL};
 use super::link::Link;
 
-/// How long every call but a prompt may take: none of them waits for a model.
+/// How long a call may take, except a prompt: none of the others waits for a model.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How much of an answer is read. The model's own is bounded by the gate; OpenCode repeats it, and adds to it.
+/// The most bytes of an answer that are read. OpenCode repeats the model's answer, which is bounded, and adds to it.
 const MAX_BYTES: usize = 16 << 20;
 
-/// A permission that is no tool, but says where tools may reach; OpenCode adds one for its own folder.
+/// A permission that is not a tool: it says where tools may reach. OpenCode adds one for its own folder.
 const OUTSIDE: &str = "external_directory";
 
-/// Why a call gave nothing.
+/// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(crate) enum ApiError {
-    /// No connection, or it broke.
+    /// There is no connection, or it broke.
     #[error("OpenCode cannot be reached: {0}")]
-    Gone(String),
-    /// It did not answer in time.
+    Unreachable(String),
+    /// It did not answer within [`CALL_TIMEOUT`].
     #[error("OpenCode does not answer")]
-    Silent,
-    /// It does not know the password.
-    #[error("OpenCode does not take the password (HTTP 401)")]
+    Timeout,
+    /// It does not accept the password.
+    #[error("OpenCode does not accept the password (HTTP 401)")]
     Unauthorized,
-    /// It answered with another status than success.
+    /// It answered with a status other than success.
     #[error("OpenCode answered with HTTP {0}: {1}")]
     Status(u16, String),
-    /// It answered something else than it should.
+    /// It answered something that is not understood.
     #[error("OpenCode's answer is not understood: {0}")]
     Invalid(String),
-    /// The answer is longer than is read.
+    /// The answer is longer than [`MAX_BYTES`].
     #[error("OpenCode's answer is longer than {MAX_BYTES} bytes, and was read no further")]
     TooLarge,
 }
 
-/// What is asked of the model.
-pub(crate) struct Question<'a> {
+/// A prompt for the model.
+pub(crate) struct Prompt<'a> {
     pub(crate) provider: &'a str,
     pub(crate) model: &'a str,
     pub(crate) system: &'a str,
@@ -70,7 +70,7 @@ impl Api {
     pub(crate) fn new(link: Link, user: &str, password: Option<&Secret>) -> Self {
         let authorization = password.map(|password| {
             let pair = STANDARD.encode(format!("{user}:{}", password.expose()));
-            // Base64 has no character that a header cannot carry.
+            // Every character of base64 is allowed in a header.
             let mut value = HeaderValue::try_from(format!("Basic {pair}"))
                 .unwrap_or_else(|_| HeaderValue::from_static(""));
             value.set_sensitive(true);
@@ -82,20 +82,20 @@ impl Api {
         }
     }
 
-    /// Its version, if it is well.
+    /// Returns its version, if it says that it is healthy.
     pub(crate) async fn version(&self) -> Result<String, ApiError> {
         let health = self.short(Method::GET, "/global/health", None).await?;
         match (health["healthy"].as_bool(), health["version"].as_str()) {
-            (Some(true), Some(version)) => Ok(told(version, None)),
+            (Some(true), Some(version)) => Ok(sanitized(version, None)),
             _ => Err(ApiError::Invalid(
-                "it does not say that it is well".to_owned(),
+                "it does not say that it is healthy".to_owned(),
             )),
         }
     }
 
-    /// What the agent that plans are asked of may do beyond handing in its answer; `None` where it is not there.
+    /// Returns what the planning agent may do beyond submitting its answer, or `None` if there is no such agent.
     ///
-    /// The last rule that matches counts, so whatever stands before the last refusal of everything is refused.
+    /// The last rule that matches counts, so rules before the last one that denies everything have no effect.
     pub(crate) async fn allowed_beyond_answering(&self) -> Result<Option<Vec<String>>, ApiError> {
         let agents = self.short(Method::GET, "/agent", None).await?;
         let agents = agents.as_array().into_iter().flatten();
@@ -104,10 +104,10 @@ impl Api {
             return Ok(None);
         };
         let rules = agent["permission"].as_array().cloned().unwrap_or_default();
-        let refuses_all = |rule: &Value| {
+        let denies_all = |rule: &Value| {
             rule["permission"] == "*" && rule["pattern"] == "*" && rule["action"] == "deny"
         };
-        let Some(last) = rules.iter().rposition(refuses_all) else {
+        let Some(last) = rules.iter().rposition(denies_all) else {
             return Ok(Some(vec!["*".to_owned()]));
         };
         let allowed = rules[last..].iter().filter(|rule| {
@@ -116,12 +116,12 @@ impl Api {
         });
         Ok(Some(
             allowed
-                .map(|rule| told(rule["permission"].as_str().unwrap_or("?"), None))
+                .map(|rule| sanitized(rule["permission"].as_str().unwrap_or("?"), None))
                 .collect(),
         ))
     }
 
-    /// A new session's id. A title spares OpenCode asking the model for one.
+    /// Creates a session and returns its id. Without a title OpenCode would ask the model for one.
     pub(crate) async fn create(&self) -> Result<String, ApiError> {
         let body = json!({"title": "plan", "agent": AGENT});
         let session = self.short(Method::POST, "/session", Some(body)).await?;
@@ -133,18 +133,18 @@ impl Api {
         Ok(id.to_owned())
     }
 
-    /// Asks, and waits for the answer: the message that holds it. There is no bound on the time but the caller's.
+    /// Sends a prompt and returns the message with the answer. The caller bounds the time.
     pub(crate) async fn prompt(
         &self,
         session: &str,
-        question: &Question<'_>,
+        prompt: &Prompt<'_>,
     ) -> Result<Value, ApiError> {
         let body = json!({
-            "model": {"providerID": question.provider, "modelID": question.model},
+            "model": {"providerID": prompt.provider, "modelID": prompt.model},
             "agent": AGENT,
-            "system": question.system,
-            "format": {"type": "json_schema", "schema": question.schema},
-            "parts": [{"type": "text", "text": question.text}],
+            "system": prompt.system,
+            "format": {"type": "json_schema", "schema": prompt.schema},
+            "parts": [{"type": "text", "text": prompt.text}],
         });
         self.call(
             Method::POST,
@@ -154,14 +154,14 @@ impl Api {
         .await
     }
 
-    /// Ends what the session is doing. A client that goes away does not.
+    /// Aborts what the session is doing. A client that disconnects does not abort it.
     pub(crate) async fn abort(&self, session: &str) -> Result<(), ApiError> {
         self.short(Method::POST, &format!("/session/{session}/abort"), None)
             .await
             .map(drop)
     }
 
-    /// Forgets the session.
+    /// Deletes the session.
     pub(crate) async fn delete(&self, session: &str) -> Result<(), ApiError> {
         self.short(Method::DELETE, &format!("/session/{session}"), None)
             .await
@@ -176,7 +176,7 @@ impl Api {
     ) -> Result<Value, ApiError> {
         timeout(CALL_TIMEOUT, self.call(method, path, body))
             .await
-            .unwrap_or(Err(ApiError::Silent))
+            .unwrap_or(Err(ApiError::Timeout))
     }
 
     async fn call(
@@ -195,7 +195,7 @@ impl Api {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             *request.body_mut() = Some(body.to_string().into());
         }
-        let response = self.link.send(request).await.map_err(gone)?;
+        let response = self.link.send(request).await.map_err(unreachable)?;
         let status = response.status();
         let bytes = read(response).await?;
         if status == StatusCode::UNAUTHORIZED {
@@ -205,20 +205,24 @@ impl Api {
         if !status.is_success() {
             let said = value.unwrap_or_default();
             let message = said["data"]["message"].as_str().or(said["name"].as_str());
-            let message = told(message.unwrap_or("no reason"), None);
+            let message = sanitized(message.unwrap_or("no reason"), None);
             return Err(ApiError::Status(status.as_u16(), message));
         }
-        value.map_err(|error| ApiError::Invalid(told(&error.to_string(), None)))
+        value.map_err(|error| ApiError::Invalid(sanitized(&error.to_string(), None)))
     }
 }
 
-fn gone(reason: String) -> ApiError {
-    ApiError::Gone(told(&reason, None))
+fn unreachable(reason: String) -> ApiError {
+    ApiError::Unreachable(sanitized(&reason, None))
 }
 
 async fn read(mut response: Response) -> Result<Vec<u8>, ApiError> {
     let mut whole = Vec::new();
-    while let Some(bytes) = response.chunk().await.map_err(|it| gone(cause(&it)))? {
+    while let Some(bytes) = response
+        .chunk()
+        .await
+        .map_err(|it| unreachable(cause(&it)))?
+    {
         if whole.len() + bytes.len() > MAX_BYTES {
             return Err(ApiError::TooLarge);
         }

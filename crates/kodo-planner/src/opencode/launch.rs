@@ -1,4 +1,4 @@
-//! What an OpenCode of our own is started with. How it is held is the launcher's business.
+//! What an OpenCode of our own is started with: arguments, environment, files. How it is confined is the launcher's part.
 
 use std::fmt;
 use std::io;
@@ -10,48 +10,45 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::Secret;
 
-/// The version that this was tested with; every other one is refused, unless the operator says otherwise.
-pub const TESTED_VERSION: &str = "1.18.33";
-
-/// The gate's port where OpenCode has a network of its own, and nobody else can have taken one.
+/// The model proxy's port in a network that OpenCode has for itself, where nothing else can have taken it.
 pub const GATE_PORT: u16 = 4097;
 
-/// The one agent that plans are asked of: it may hand in its answer, and nothing else.
+/// The agent that makes plans. It may submit its answer, and nothing else.
 pub(crate) const AGENT: &str = "kodo-planner";
 
-/// The tool by which OpenCode takes a structured answer. Denying everything denies it as well.
+/// The tool by which a model submits a structured answer to OpenCode. Denying every tool denies it as well.
 pub(crate) const ANSWER_TOOL: &str = "StructuredOutput";
 
-/// How the model's provider is called in OpenCode.
+/// The name of the model's provider in OpenCode's configuration.
 pub(crate) const PROVIDER: &str = "gate";
 
 /// The user name of OpenCode's API.
 pub(crate) const USER: &str = "kodo";
 
-/// A connection, whatever it is made of.
+/// A connection of any kind.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// Starts `opencode serve`.
 #[async_trait]
 pub trait OpenCodeLauncher: Send + Sync + fmt::Debug {
-    /// Starts one, in a home of its own that goes with it.
+    /// Starts one, in a home folder of its own that is removed with it.
     ///
     /// # Errors
-    /// Why there is none, and what to do about it. Never one that is held less than was asked for.
+    /// Why it could not be started as confined as it should be, and what to do about it.
     async fn launch(&self, start: Start) -> Result<Box<dyn OpenCodeProcess>, String>;
 }
 
-/// A running `opencode serve`. Dropping it ends it, and everything that it started.
+/// A running `opencode serve`. Dropping this ends it, and everything that it started.
 #[async_trait]
 pub trait OpenCodeProcess: Send + Sync + fmt::Debug {
-    /// A connection to its API.
+    /// Opens a connection to its API.
     async fn connect(&self) -> io::Result<Box<dyn Stream>>;
 
-    /// The next connection that it makes to the gate.
+    /// Accepts the next connection that it makes to the model proxy.
     async fn accept(&self) -> io::Result<Box<dyn Stream>>;
 
-    /// Waits for its end; what is known about it.
+    /// Waits until it ends, and returns the reason as far as it is known.
     async fn ended(&self) -> String;
 }
 
@@ -73,7 +70,7 @@ impl fmt::Debug for Start {
 }
 
 impl Start {
-    /// The arguments after the program's name. Port 0 lets it choose, and say which.
+    /// The arguments after the program's name. With port 0 it chooses a port, and prints it.
     #[must_use]
     pub fn arguments(&self, api_port: u16) -> Vec<String> {
         let port = api_port.to_string();
@@ -89,8 +86,8 @@ impl Start {
         .to_vec()
     }
 
-    /// The whole environment. It leaves nothing to the service's own, and switches off whatever looks beyond the
-    /// home: other configurations, updates, downloads, sharing.
+    /// The whole environment, with nothing of the service's own. It switches off whatever looks beyond the home folder:
+    /// other configurations, updates, downloads, sharing.
     #[must_use]
     pub fn environment(&self, home: &Path) -> Vec<(String, String)> {
         let home = home.display();
@@ -128,31 +125,31 @@ impl Start {
         environment
     }
 
-    /// The files of the home, by their paths below it.
+    /// The files of the home folder: paths below it, and contents.
     #[must_use]
-    pub fn files(&self, gate_port: u16) -> Vec<(String, String)> {
-        // OpenCode has npm install its plugins' library into every fresh home, and has no switch against it; it leaves
-        // out what looks installed.
+    pub fn files(&self, proxy_port: u16) -> Vec<(String, String)> {
+        // OpenCode runs npm to install its plugin library into every fresh home, and has no switch against it. It
+        // skips that if the library looks installed.
         let plugin = json!({"@opencode-ai/plugin": "*"});
         let lock = json!({
             "name": "opencode", "lockfileVersion": 3, "requires": true,
             "packages": {"": {"dependencies": plugin}},
         });
         [
-            ("opencode.json", self.configuration(gate_port)),
+            ("opencode.json", self.configuration(proxy_port)),
             (
                 ".config/opencode/package.json",
                 json!({"dependencies": plugin}).to_string(),
             ),
             (".config/opencode/package-lock.json", lock.to_string()),
-            // A folder comes into being by what is in it.
+            // A folder is created for the file in it.
             (".config/opencode/node_modules/.keep", String::new()),
         ]
         .map(|(name, content)| (name.to_owned(), content))
         .to_vec()
     }
 
-    fn configuration(&self, gate_port: u16) -> String {
+    fn configuration(&self, proxy_port: u16) -> String {
         let permission = json!({"*": "deny", ANSWER_TOOL: "allow"});
         let model = format!("{PROVIDER}/{}", self.model);
         json!({
@@ -166,15 +163,15 @@ impl Start {
                 "npm": "@ai-sdk/openai-compatible",
                 "name": PROVIDER,
                 "options": {
-                    "baseURL": format!("http://127.0.0.1:{gate_port}/v1"),
+                    "baseURL": format!("http://127.0.0.1:{proxy_port}/v1"),
                     "apiKey": self.token.expose(),
                 },
                 "models": {self.model.as_str(): {
                     "name": self.model,
                     "tool_call": true,
-                    // Without it the agent's temperature is left out.
+                    // Otherwise OpenCode leaves the agent's temperature out.
                     "temperature": true,
-                    // Beyond any plan: OpenCode would have the model summarise what does not fit.
+                    // More than any plan needs: OpenCode asks the model to summarise what does not fit.
                     "limit": {"context": 1_000_000, "output": self.max_tokens},
                 }},
             }},
@@ -204,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn the_home_says_where_the_gate_is_and_what_may_be_used() {
+    fn the_home_says_where_the_model_proxy_is_and_what_may_be_used() {
         let files = start().files(GATE_PORT);
         let configuration: serde_json::Value = serde_json::from_str(&files[0].1).unwrap();
         let provider = &configuration["provider"][PROVIDER];

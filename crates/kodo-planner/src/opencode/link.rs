@@ -1,51 +1,30 @@
-//! How a request gets to OpenCode: into the process that we started, or to a URL.
+//! How a request reaches OpenCode's API: over a stream into the process that we started, or by its URL.
 
-use std::fmt;
 use std::sync::Arc;
 
 use hyper::client::conn::http1::handshake;
 use hyper::header::{HOST, HeaderValue};
 use hyper_util::rt::TokioIo;
-use reqwest::{Body, Client, Method, Request, Response, Url};
+use reqwest::{Body, Client, Method, Request, Response};
 
-use crate::endpoint::{EndpointError, base_of};
 use crate::http_client::{cause, client};
 
 use super::launch::OpenCodeProcess;
+use super::url::OpenCodeUrl;
 
-/// Where an OpenCode is that somebody else runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OpenCodeUrl(Url);
-
-impl OpenCodeUrl {
-    /// Takes the URL of an `opencode serve`.
-    ///
-    /// # Errors
-    /// [`EndpointError`].
-    pub fn parse(url: &str, allow_http: bool) -> Result<Self, EndpointError> {
-        base_of(url, allow_http).map(Self)
-    }
-}
-
-impl fmt::Display for OpenCodeUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.as_str().trim_end_matches('/'))
-    }
-}
-
-/// The way there.
+/// How OpenCode is reached.
 #[derive(Clone, Debug)]
 pub(crate) enum Link {
-    /// Into a process of ours.
+    /// A process that we started.
     Process(Arc<dyn OpenCodeProcess>),
-    /// To somebody else's.
+    /// One that somebody else runs.
     Url(Client, OpenCodeUrl),
 }
 
 impl Link {
     pub(crate) fn to(url: &OpenCodeUrl) -> Self {
-        // A connection that OpenCode is about to close would cost a plan; opening one costs nothing beside a plan.
-        let client = client(&url.0, |builder| builder.pool_max_idle_per_host(0));
+        // A kept connection that OpenCode is about to close would fail a plan; opening one costs little beside a plan.
+        let client = client(url.url(), |builder| builder.pool_max_idle_per_host(0));
         Self::Url(client, url.clone())
     }
 
@@ -59,7 +38,7 @@ impl Link {
         Ok(Request::new(method, url))
     }
 
-    /// Sends a request. Dropping the future closes the connection, which ends nothing over there: see `abort`.
+    /// Sends a request. Dropping the future closes the connection, but OpenCode goes on: see `Api::abort`.
     pub(crate) async fn send(&self, request: Request) -> Result<Response, String> {
         match self {
             Self::Process(process) => through(&**process, request)

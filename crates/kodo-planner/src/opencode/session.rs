@@ -1,4 +1,4 @@
-//! One plan's session at OpenCode. However the plan ends, what goes on for it is aborted and the session deleted.
+//! One plan's session in OpenCode. However the plan ends, the session is aborted and deleted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,29 +8,29 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
 use crate::PlanRequest;
-use crate::converse::Line;
+use crate::conversation::Channel;
 use crate::dialect::wire_schema;
 use crate::failure::{Failure, FailureCode};
 
 use super::answer::text_of;
-use super::api::{ApiError, Question};
-use super::gate::{Purpose, Ticket};
-use super::server::Running;
+use super::api::{ApiError, Prompt};
+use super::model_proxy::{Grant, Purpose};
+use super::running::Running;
 
-/// How long tidying up may take.
-const TIDY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long aborting and deleting a session may take.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A session.
+/// A session in OpenCode.
 pub(crate) struct Session {
     running: Arc<Running>,
     id: String,
-    /// Ends what goes on with the model, where the way there is ours.
-    ticket: Option<Ticket>,
+    /// Lets the session's requests reach the model, if they go through our model proxy.
+    grant: Option<Grant>,
     max_tokens: u32,
-    /// Whether OpenCode is still at work on an answer.
+    /// Whether OpenCode still works on an answer.
     busy: bool,
-    tidied: bool,
-    /// Whether OpenCode went away in the middle of it.
+    cleaned_up: bool,
+    /// Whether the connection to OpenCode broke.
     pub(crate) lost: bool,
 }
 
@@ -47,56 +47,57 @@ impl Session {
             seed: request.seed,
             deadline,
         };
-        let ticket = running.gate.as_ref().map(|gate| gate.admit(&id, purpose));
+        let proxy = running.proxy.as_ref();
+        let grant = proxy.map(|proxy| proxy.grant(&id, purpose));
         Ok(Self {
             running,
             id,
-            ticket,
+            grant,
             max_tokens,
             busy: false,
-            tidied: false,
+            cleaned_up: false,
             lost: false,
         })
     }
 
-    /// Tidies up, and waits for it: a program that ends after its one plan must not leave its session behind.
+    /// Aborts and deletes the session, and waits for that: a program that exits after one plan must not leave its session
+    /// behind.
     pub(crate) async fn close(mut self) {
-        if let Some(tidy) = self.tidy() {
-            let _ = tidy.await;
+        if let Some(cleanup) = self.clean_up() {
+            let _ = cleanup.await;
         }
     }
 
-    fn tidy(&mut self) -> Option<tokio::task::JoinHandle<()>> {
-        // The model first: its connection is closed here, whatever OpenCode does.
-        self.ticket = None;
-        if std::mem::replace(&mut self.tidied, true) || self.lost {
+    fn clean_up(&mut self) -> Option<tokio::task::JoinHandle<()>> {
+        // This closes the connection to the model, whatever OpenCode does.
+        self.grant = None;
+        if std::mem::replace(&mut self.cleaned_up, true) || self.lost {
             return None;
         }
         let runtime = tokio::runtime::Handle::try_current().ok()?;
         let (running, id, busy) = (Arc::clone(&self.running), self.id.clone(), self.busy);
         Some(runtime.spawn(async move {
-            let tidy = async {
+            let cleanup = async {
                 if busy {
                     running.api.abort(&id).await?;
                 }
                 running.api.delete(&id).await
             };
-            let reason = match timeout(TIDY_TIMEOUT, tidy).await {
+            let reason = match timeout(CLEANUP_TIMEOUT, cleanup).await {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => error,
-                Err(_) => ApiError::Silent,
+                Err(_) => ApiError::Timeout,
             };
-            // One that does not even do that is no place for the next plan.
-            tracing::warn!(error = %reason, "a session of OpenCode's could not be ended; it is started anew");
-            running.give_up();
+            tracing::warn!(error = %reason, "OpenCode could not end a session; the next plan starts it again");
+            running.retire();
         }))
     }
 
     fn failed(&mut self, error: ApiError) -> Failure {
         match error {
-            ApiError::Gone(_) => {
+            ApiError::Unreachable(_) => {
                 self.lost = true;
-                self.running.give_up();
+                self.running.retire();
                 Failure::new(
                     FailureCode::PlannerUnavailable,
                     "OpenCode went away in the middle of the plan",
@@ -119,13 +120,13 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.tidy();
+        self.clean_up();
     }
 }
 
 #[async_trait]
-impl Line for Session {
-    /// OpenCode keeps the conversation itself: it is given the last message alone.
+impl Channel for Session {
+    /// OpenCode keeps the conversation, so only the last message is sent.
     async fn ask(&mut self, messages: &[Value], _round: u32) -> Result<String, Failure> {
         let content = |message: Option<&Value>| {
             let content = message.and_then(|it| it["content"].as_str());
@@ -133,7 +134,7 @@ impl Line for Session {
         };
         let (system, text) = (content(messages.first()), content(messages.last()));
         let running = Arc::clone(&self.running);
-        let question = Question {
+        let prompt = Prompt {
             provider: &running.provider,
             model: &running.model,
             system: &system,
@@ -141,19 +142,20 @@ impl Line for Session {
             schema: wire_schema(),
         };
         self.busy = true;
-        let prompt = running.api.prompt(&self.id, &question);
-        let message = match &mut self.ticket {
-            None => prompt.await,
-            Some(ticket) => tokio::select! {
-                // What the gate knows is why the answer is what it is.
+        let message = running.api.prompt(&self.id, &prompt);
+        let message = match &mut self.grant {
+            None => message.await,
+            Some(grant) => tokio::select! {
+                // The model proxy knows the cause of a bad answer better than OpenCode.
                 biased;
-                failure = ticket.failed() => return Err(failure),
-                message = prompt => message,
+                failure = grant.failed() => return Err(failure),
+                message = message => message,
             },
         };
         let message = message.map_err(|error| self.failed(error))?;
         self.busy = false;
-        let secret = running.gate.as_ref().and_then(|gate| gate.secret());
+        let proxy = running.proxy.as_ref();
+        let secret = proxy.and_then(|proxy| proxy.secret());
         text_of(&message, self.max_tokens, secret)
     }
 }

@@ -1,12 +1,13 @@
-//! What a provider told us, made fit to be shown: its text is not ours, and ends up in rows, logs and fixtures.
+//! Text from a provider made safe to show: it ends up in rows, logs and fixtures.
 
 use crate::Secret;
 
-/// How many characters of it are shown.
+/// The most characters that are shown.
 const SHOWN: usize = 300;
 
-/// The text on one line, without control characters, without our key, without the paths of its machine, and not long.
-pub(crate) fn told(text: &str, secret: Option<&Secret>) -> String {
+/// The text on one line, without control characters, without our key, without paths of the provider's machine, and
+/// cut to [`SHOWN`] characters.
+pub(crate) fn sanitized(text: &str, secret: Option<&Secret>) -> String {
     let text = match secret {
         Some(secret) => secret.redact(text),
         None => text.to_owned(),
@@ -29,7 +30,7 @@ pub(crate) fn told(text: &str, secret: Option<&Secret>) -> String {
     shown
 }
 
-/// Whether a word looks like an absolute path, be it in quotes or brackets.
+/// Whether a word looks like an absolute path, possibly in quotes or brackets.
 fn is_path(word: &str) -> bool {
     let word =
         word.trim_start_matches(|character: char| !character.is_alphanumeric() && character != '/');
@@ -46,10 +47,11 @@ mod tests {
         let secret = Secret::new("sk-0123456789abcdef");
         let text = "Incorrect key sk-0123456789abcdef:\u{1b}[31m see\n'/home/me/models/a.gguf', (C:\\m\\a) or 3/4";
         assert_eq!(
-            told(text, Some(&secret)),
+            sanitized(text, Some(&secret)),
             "Incorrect key [redacted]:[31m see [path] [path] or 3/4"
         );
-        assert_eq!(told(&"x".repeat(5000), None).chars().count(), SHOWN + 1);
-        assert_eq!(told(" \n", None), "");
+        let long = sanitized(&"x".repeat(5000), None);
+        assert_eq!(long.chars().count(), SHOWN + 1);
+        assert_eq!(sanitized(" \n", None), "");
     }
 }

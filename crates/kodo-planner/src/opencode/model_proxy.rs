@@ -1,9 +1,9 @@
-//! The way from an OpenCode of ours to the model, and the only one.
+//! The model proxy: the only way from an OpenCode of ours to the model.
 //!
-//! A request passes where it has the token of this start, is a chat completion, and belongs to the session of a plan
-//! that is being made. It goes to the configured endpoint, with the provider's key, which OpenCode never sees. What the
-//! model answers is watched on its way: OpenCode itself would ask a failing model for ever, and take half an answer for
-//! a wrong one. What it means is decided as for every other provider, and told to the plan.
+//! It forwards a request if it has the token of this start, is a chat completion, and belongs to the session of a plan
+//! that is being made; to the configured endpoint, with the provider's key, which OpenCode never has. It also reads the
+//! model's answer on the way, because OpenCode would ask a failing model for ever and take half an answer for a wrong
+//! one: failures are those of every other provider, and the plan hears of them at once.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -29,27 +29,26 @@ use tokio::time::Instant;
 
 use crate::dialect::Dialect;
 use crate::failure::{Failure, FailureCode};
-use crate::patience::{Patience, final_failure};
-use crate::told::told;
+use crate::retry::Retries;
 use crate::wire::{self, Wire};
 use crate::{Endpoint, Secret, stream};
 
 use super::launch::{ANSWER_TOOL, Stream};
 
-/// The header by which OpenCode says which session a request belongs to.
+/// The header in which OpenCode names the session of a request.
 const SESSION: &str = "x-session-id";
 
-/// How much of a request is read.
+/// The most bytes of a request.
 const MAX_REQUEST_BYTES: usize = 4 << 20;
 
-/// How often the model is asked for one plan: once a round is what it takes, and OpenCode has it say more where the
-/// model calls a tool that is not there.
+/// The most requests of one plan. A plan takes one a round; OpenCode sends another if the model calls a tool that does not
+/// exist.
 const MAX_REQUESTS: u32 = 12;
 
-/// What the gate answers the question of a start, in the model's place.
-pub(crate) const WARM: &str = r#"{"ready":true}"#;
+/// The answer to the prompt of a self-test, in the model's place.
+const SELF_TEST: &str = r#"{"ready":true}"#;
 
-/// How a model is asked.
+/// The model that requests are forwarded to.
 #[derive(Clone, Debug)]
 pub(crate) struct Upstream {
     pub(crate) endpoint: Endpoint,
@@ -59,31 +58,33 @@ pub(crate) struct Upstream {
     pub(crate) max_tokens: u32,
 }
 
-/// The gate of one start.
+/// The model proxy of one start.
 #[derive(Debug)]
-pub(crate) struct Gate {
+pub(crate) struct ModelProxy {
     upstream: Upstream,
     wire: Wire,
     token: HeaderValue,
     dialect: Mutex<Dialect>,
-    passes: Mutex<HashMap<String, Arc<Pass>>>,
+    /// The sessions whose requests are forwarded, by id.
+    sessions: Mutex<HashMap<String, Arc<Session>>>,
 }
 
-/// What a session may do, as long as its plan is being made.
+/// A session whose requests are forwarded.
 #[derive(Debug)]
-struct Pass {
+struct Session {
     purpose: Purpose,
     requests: AtomicU32,
-    /// What was decided about the plan on the way; the plan hears of it at once.
+    /// Tells the plan that there will be no answer, and why.
     failure: watch::Sender<Option<Failure>>,
-    /// Closed when the plan is no longer waited for.
-    open: watch::Receiver<()>,
+    /// Closes when the grant is dropped.
+    granted: watch::Receiver<()>,
 }
 
+/// What a session is for.
 #[derive(Clone, Debug)]
 pub(crate) enum Purpose {
-    /// See whether everything is in its place. No model is asked.
-    Warm,
+    /// Testing OpenCode. The proxy answers itself.
+    SelfTest,
     /// A plan.
     Plan {
         key: String,
@@ -92,45 +93,43 @@ pub(crate) enum Purpose {
     },
 }
 
-/// A plan's hold on its pass. Dropping it ends whatever goes on with the model for it.
-pub(crate) struct Ticket {
-    gate: Arc<Gate>,
+/// Lets the requests of one session through. Dropping it closes the session's connections to the model.
+pub(crate) struct Grant {
+    proxy: Arc<ModelProxy>,
     session: String,
     failure: watch::Receiver<Option<Failure>>,
-    _open: watch::Sender<()>,
+    _granted: watch::Sender<()>,
 }
 
-impl Ticket {
-    /// Waits until the gate knows that there will be no plan.
+impl Grant {
+    /// Waits until the proxy knows that there will be no answer. Never returns if that does not happen.
     pub(crate) async fn failed(&mut self) -> Failure {
         let known = self.failure.wait_for(Option::is_some).await;
-        let known = known.ok().and_then(|failure| failure.clone());
-        match known {
+        match known.ok().and_then(|failure| failure.clone()) {
             Some(failure) => failure,
-            // The gate is gone; what becomes of the plan, OpenCode's API says.
             None => std::future::pending().await,
         }
     }
 }
 
-impl Drop for Ticket {
+impl Drop for Grant {
     fn drop(&mut self) {
-        lock(&self.gate.passes).remove(&self.session);
+        lock(&self.proxy.sessions).remove(&self.session);
     }
 }
 
 type Answer = Response<Piped>;
 
-impl Gate {
+impl ModelProxy {
     pub(crate) fn new(upstream: Upstream, token: &Secret) -> Self {
         Self {
             wire: Wire::new(upstream.endpoint.clone(), upstream.secret.clone()),
             upstream,
-            // The token is our own, in hexadecimal digits.
+            // The token consists of hexadecimal digits, which a header can carry.
             token: HeaderValue::try_from(format!("Bearer {}", token.expose()))
                 .unwrap_or_else(|_| HeaderValue::from_static("")),
             dialect: Mutex::default(),
-            passes: Mutex::default(),
+            sessions: Mutex::default(),
         }
     }
 
@@ -138,32 +137,32 @@ impl Gate {
         self.wire.secret()
     }
 
-    /// Lets a session's requests pass.
-    pub(crate) fn admit(self: &Arc<Self>, session: &str, purpose: Purpose) -> Ticket {
-        let (failure, told) = watch::channel(None);
-        let (held, open) = watch::channel(());
-        let pass = Pass {
+    /// Lets the requests of a session through until the grant is dropped.
+    pub(crate) fn grant(self: &Arc<Self>, id: &str, purpose: Purpose) -> Grant {
+        let (tell_failure, failure) = watch::channel(None);
+        let (held, granted) = watch::channel(());
+        let session = Session {
             purpose,
             requests: AtomicU32::new(0),
-            failure,
-            open,
+            failure: tell_failure,
+            granted,
         };
-        lock(&self.passes).insert(session.to_owned(), Arc::new(pass));
-        Ticket {
-            gate: Arc::clone(self),
-            session: session.to_owned(),
-            failure: told,
-            _open: held,
+        lock(&self.sessions).insert(id.to_owned(), Arc::new(session));
+        Grant {
+            proxy: Arc::clone(self),
+            session: id.to_owned(),
+            failure,
+            _granted: held,
         }
     }
 
-    /// Serves one connection of OpenCode's.
+    /// Serves one connection of OpenCode.
     pub(crate) async fn serve(self: Arc<Self>, stream: Box<dyn Stream>) {
         let service = service_fn(|request| {
-            let gate = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(gate.answer(request).await) }
+            let proxy = Arc::clone(&self);
+            async move { Ok::<_, Infallible>(proxy.answer(request).await) }
         });
-        // A connection that breaks is OpenCode's business; the plan hears of it there.
+        // If the connection breaks, the plan hears of it from OpenCode.
         let _ = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .serve_connection(TokioIo::new(stream), service)
@@ -175,15 +174,15 @@ impl Gate {
         if head.headers.get(AUTHORIZATION) != Some(&self.token) {
             return refuse(
                 StatusCode::UNAUTHORIZED,
-                "the gate does not know this token",
+                "the model proxy does not know this token",
             );
         }
         if head.method != Method::POST || head.uri.path() != "/v1/chat/completions" {
-            return refuse(StatusCode::NOT_FOUND, "only chat completions pass the gate");
+            return refuse(StatusCode::NOT_FOUND, "only chat completions are forwarded");
         }
-        let session = head.headers.get(SESSION).and_then(|it| it.to_str().ok());
-        let pass = session.and_then(|it| lock(&self.passes).get(it).cloned());
-        let Some(pass) = pass else {
+        let id = head.headers.get(SESSION).and_then(|it| it.to_str().ok());
+        let session = id.and_then(|id| lock(&self.sessions).get(id).cloned());
+        let Some(session) = session else {
             return refuse(
                 StatusCode::FORBIDDEN,
                 "this session is not of a plan that is being made",
@@ -200,33 +199,33 @@ impl Gate {
             key,
             seed,
             deadline,
-        } = &pass.purpose
+        } = &session.purpose
         else {
-            return warm();
+            return self_test();
         };
-        let number = pass.requests.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut open = pass.open.clone();
+        let number = session.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut granted = session.granted.clone();
         let key = format!("{key}/opencode/{number}");
         let asked = tokio::select! {
             asked = self.ask(body, *seed, &key, *deadline, number) => asked,
-            _ = open.changed() => return refuse(StatusCode::GONE, "the plan is no longer waited for"),
+            _ = granted.changed() => return refuse(StatusCode::GONE, "the plan is no longer waited for"),
         };
         match asked {
             Ok(response) => {
                 let (pieces, piped) = mpsc::channel(16);
-                tokio::spawn(self.pass_on(response, pass, pieces));
+                tokio::spawn(self.forward(response, session, pieces));
                 answer(StatusCode::OK, "text/event-stream", Piped(piped))
             }
             Err(failure) => {
-                // Of the kind that OpenCode does not ask again after.
+                // OpenCode does not retry after this status.
                 let refused = refuse(StatusCode::BAD_REQUEST, &failure.message);
-                pass.failure.send_if_modified(|it| set(it, failure));
+                session.failure.send_if_modified(|it| set(it, failure));
                 refused
             }
         }
     }
 
-    /// Asks the model, again where that may help, in the words that it takes.
+    /// Sends a request to the model, in the dialect that it accepts, and again if that may help.
     async fn ask(
         &self,
         mut body: Value,
@@ -245,7 +244,7 @@ impl Gate {
         }
         body["model"] = self.upstream.model.as_str().into();
         let mut dialect = *lock(&self.dialect);
-        let mut patience = Patience::new(self.upstream.first_pause, deadline);
+        let mut retries = Retries::new(self.upstream.first_pause, deadline);
         loop {
             let mut adapted = body.clone();
             dialect.adapt(&mut adapted, seed);
@@ -256,62 +255,59 @@ impl Gate {
                 }
                 Err(refusal) => refusal,
             };
-            let status = refusal.status;
-            if status == StatusCode::BAD_REQUEST || status == StatusCode::UNPROCESSABLE_ENTITY {
-                // How the shape is asked for is OpenCode's choice, and it has one.
-                match dialect.after_rejection(&refusal.parameter, &refusal.message) {
-                    Some(next) if next.form == dialect.form => dialect = next,
-                    _ => return Err(final_failure(&refusal, 0)),
-                }
-                continue;
-            }
-            patience.after(&refusal, key).await?;
+            // OpenCode decides how the shape of the answer is requested.
+            let form = dialect.form;
+            let same_form = |next: &Dialect| next.form == form;
+            retries
+                .prepare(&refusal, key, &mut dialect, same_form)
+                .await?;
         }
     }
 
-    /// Hands the answer to OpenCode as it comes, and sees how it ends.
-    async fn pass_on(
+    /// Forwards the answer to OpenCode as it arrives, and tells the plan if it is a bad one.
+    async fn forward(
         self: Arc<Self>,
         response: reqwest::Response,
-        pass: Arc<Pass>,
+        session: Arc<Session>,
         pieces: mpsc::Sender<io::Result<Bytes>>,
     ) {
-        let mut open = pass.open.clone();
-        // Dropping the answer closes the connection to the model.
-        let watched = tokio::select! {
-            watched = self.watch(response, &pieces) => watched,
-            _ = open.changed() => Err(closed()),
+        let mut granted = session.granted.clone();
+        // Dropping the response closes the connection to the model.
+        let read = tokio::select! {
+            read = self.read(response, &pieces) => read,
+            _ = granted.changed() => Err(closed()),
         };
-        if let Err(failure) = watched {
-            pass.failure.send_if_modified(|it| set(it, failure));
-            // Not a good end: OpenCode must not take what came for all there is.
+        if let Err(failure) = read {
+            session.failure.send_if_modified(|it| set(it, failure));
+            // An abrupt end, so that OpenCode does not take this for the whole answer.
             let _ = pieces
                 .send(Err(io::ErrorKind::ConnectionAborted.into()))
                 .await;
         }
     }
 
-    async fn watch(
+    /// Reads the answer while its pieces are sent on.
+    async fn read(
         &self,
         response: reqwest::Response,
         pieces: &mpsc::Sender<io::Result<Bytes>>,
     ) -> Result<(), Failure> {
-        let watched = wire::pieces(response).and_then(|bytes: Bytes| {
+        let forwarded = wire::pieces(response).and_then(|bytes: Bytes| {
             let pieces = pieces.clone();
             async move {
                 let sent = pieces.send(Ok(bytes.clone())).await;
                 sent.map(|()| bytes).map_err(|_| closed())
             }
         });
-        match stream::read(watched, self.secret()).await {
-            // OpenCode wants no more of it.
+        match stream::read(forwarded, self.secret()).await {
+            // OpenCode has closed its side.
             Err(_) if pieces.is_closed() => Ok(()),
-            completion => completion?.whole(self.upstream.max_tokens, self.secret()),
+            completion => completion?.check(self.upstream.max_tokens, self.secret()),
         }
     }
 }
 
-/// Keeps the first one.
+/// Sets the failure, unless there is one already. Returns whether it did.
 fn set(place: &mut Option<Failure>, failure: Failure) -> bool {
     let first = place.is_none();
     place.get_or_insert(failure);
@@ -329,29 +325,27 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An answer that comes in pieces, as OpenCode always asks for one.
+/// Checks that the answer is streamed: OpenCode always requests that.
 fn streamed(
     response: reqwest::Response,
     secret: Option<&Secret>,
 ) -> Result<reqwest::Response, Failure> {
     match wire::media_type(response.headers()).as_deref() {
         Some("text/event-stream") => Ok(response),
-        other => Err(Failure::new(
-            FailureCode::PlannerAnswerInvalid,
-            format!(
-                "the provider answered with content type {}, not with a stream of events, which OpenCode needs: see \
-                 whether OC_BASE_URL is the address of its OpenAI-compatible API",
-                told(other.unwrap_or("none"), secret)
-            ),
+        other => Err(wire::wrong_type(
+            other.unwrap_or("none"),
+            "a stream of events, which OpenCode needs",
+            secret,
         )),
     }
 }
 
-fn warm() -> Answer {
-    let call = json!({"index": 0, "id": "call_1", "type": "function", "function": {"name": ANSWER_TOOL, "arguments": WARM}});
+/// The answer to the prompt of a self-test: a call of the tool that submits an answer.
+fn self_test() -> Answer {
+    let call = json!({"index": 0, "id": "call_1", "type": "function", "function": {"name": ANSWER_TOOL, "arguments": SELF_TEST}});
     let chunk = |delta: Value, finish_reason: Value| {
         let choice = json!({"index": 0, "delta": delta, "finish_reason": finish_reason});
-        json!({"id": "warm", "object": "chat.completion.chunk", "created": 0, "model": "warm", "choices": [choice]})
+        json!({"id": "self-test", "object": "chat.completion.chunk", "created": 0, "model": "self-test", "choices": [choice]})
     };
     let text = format!(
         "data: {}\n\ndata: {}\n\ndata: [DONE]\n\n",
@@ -365,7 +359,8 @@ fn warm() -> Answer {
 }
 
 fn refuse(status: StatusCode, message: &str) -> Answer {
-    let body = json!({"error": {"message": message, "type": "gate", "param": null, "code": null}});
+    let body =
+        json!({"error": {"message": message, "type": "model_proxy", "param": null, "code": null}});
     answer(status, "application/json", Piped::whole(body.to_string()))
 }
 
@@ -377,13 +372,13 @@ fn answer(status: StatusCode, content_type: &'static str, body: Piped) -> Answer
     response
 }
 
-/// A body whose pieces somebody else sends.
+/// A body whose pieces arrive by a channel.
 struct Piped(mpsc::Receiver<io::Result<Bytes>>);
 
 impl Piped {
     fn whole(text: String) -> Self {
         let (pieces, piped) = mpsc::channel(1);
-        // The channel is empty, and has room for one.
+        // A new channel has room for this one.
         let _ = pieces.try_send(Ok(Bytes::from(text)));
         Self(piped)
     }
