@@ -2,6 +2,7 @@
 
 mod artifacts;
 pub(crate) mod db;
+mod demo;
 mod dev;
 mod doctor;
 mod oc;
@@ -13,7 +14,6 @@ mod workflow;
 use std::process::ExitCode;
 
 use crate::cli::Command;
-use crate::demo;
 use crate::settings::{Given, Settings};
 
 /// Exit code of a look-up that found nothing, so that a script can tell it from a failure.
@@ -27,7 +27,7 @@ pub(crate) async fn run(given: &Given, command: Command) -> anyhow::Result<ExitC
         Command::Doctor(args) => doctor::run(given, args).await,
         // Its exit code 1 says that an invariant is violated.
         Command::Prove(args) => Ok(match settings {
-            Ok(settings) if args.demo => return demo::completion_bar(&settings).await,
+            Ok(_) if args.demo => return demo::completion_bar(given),
             Ok(settings) => prove::run(&settings, args).await,
             Err(error) => prove::unproven(&error),
         }),
@@ -39,7 +39,7 @@ pub(crate) async fn run(given: &Given, command: Command) -> anyhow::Result<ExitC
         Command::Workflow(command) => workflow::run(&settings?, command).await,
         Command::Artifacts(command) => artifacts::run(&settings?, command).await,
         Command::Oc(command) => oc::run(&settings?, command).await,
-        Command::Demo(args) => demo::run(&settings?, args).await,
+        Command::Demo(args) => settings.and_then(|_| demo::run(given, &args)),
     }
 }
 

@@ -3,7 +3,6 @@
 mod boot;
 mod cli;
 mod commands;
-mod demo;
 mod doctor;
 mod environment;
 mod opencode;
@@ -11,6 +10,7 @@ mod planner;
 mod ports;
 mod runs;
 mod sandbox;
+mod say;
 mod settings;
 mod table;
 mod telemetry;

@@ -42,17 +42,6 @@ pub(crate) async fn of(settings: &Settings) -> anyhow::Result<Arc<dyn Sandbox>> 
     )
 }
 
-/// The jail, which has held a job.
-///
-/// # Errors
-/// One line: what this machine lacks, and what to do about it.
-pub(crate) async fn jail(settings: &SandboxSettings) -> anyhow::Result<()> {
-    match tried(settings, Isolation::Process).await {
-        Ok(_) => Ok(()),
-        Err(reason) => bail!("This machine cannot jail: {reason}"),
-    }
-}
-
 /// The live sandbox for one job: nothing is kept ready, and nothing tried out but the job itself.
 ///
 /// # Errors

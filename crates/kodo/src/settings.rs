@@ -73,16 +73,6 @@ pub(crate) struct Settings {
     pub(crate) system: DatabaseConfig,
     /// The worker.
     pub(crate) work: WorkSettings,
-    /// What a demonstration's service listens on: the port that was asked for, else one that is free, so that
-    /// it does not collide with a service that runs.
-    pub(crate) demo_port: u16,
-    /// The same for its admin API.
-    pub(crate) demo_admin_port: u16,
-    /// What the service of a demonstration that brings everything itself listens on: a flag alone moves it, since an
-    /// exported `PORT` is another service's.
-    pub(crate) own_port: u16,
-    /// The same for its admin API.
-    pub(crate) own_admin_port: u16,
     /// The planner.
     pub(crate) planner: PlannerSettings,
     /// Which sandbox carries out tool calls.
@@ -143,9 +133,6 @@ impl Settings {
         })?;
         let data_dir = DataFolder::of(flags.data, given)?;
         let most = flags.sandbox.most();
-        let (port, admin_port) = (flags.api.port, flags.api.admin_port);
-        let if_given = |variable: &str, port: u16| if given.has(variable) { port } else { 0 };
-        let if_by_flag = |variable: &str, port: u16| if given.by_flag(variable) { port } else { 0 };
         Ok(Self {
             api_token: flags.api.token(given)?.map(SecretText::from),
             api: flags.api,
@@ -153,10 +140,6 @@ impl Settings {
             system: flags.database.system(),
             database: flags.database,
             work: flags.work,
-            demo_port: if_given("PORT", port),
-            demo_admin_port: if_given("ADMIN_PORT", admin_port),
-            own_port: if_by_flag("PORT", port),
-            own_admin_port: if_by_flag("ADMIN_PORT", admin_port),
             planner: PlannerSettings::of(flags.planner, most, given)?,
             sbx_mode: flags.sandbox.sbx_mode,
             sbx_mock_delay: flags.sandbox.sbx_mock_delay,
@@ -195,13 +178,6 @@ pub(crate) mod tests {
         );
         assert!(load(&["--port=65536"]).unwrap_err().contains("65535"));
         assert!(load(&["--port=-1"]).unwrap_err().contains("65535"));
-    }
-
-    #[test]
-    fn a_flag_moves_the_ports_of_every_demonstration() {
-        let settings = load(&["--port=4001"]).unwrap();
-        assert_eq!((settings.demo_port, settings.own_port), (4001, 4001));
-        assert_eq!(settings.own_admin_port, 0);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::ensure;
-use kodo_harness::Service;
+use kodo_dev::harness::Service;
 use serde_json::json;
 
 use crate::figures::{Figures, say};

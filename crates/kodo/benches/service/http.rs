@@ -1,6 +1,6 @@
 //! Requests a second of the three routes that clients ask most.
 
-use kodo_harness::Service;
+use kodo_dev::harness::Service;
 use serde_json::json;
 
 use crate::figures::{Figures, rounded, say};

@@ -22,7 +22,7 @@ mod wire;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use kodo_harness::Service;
+use kodo_dev::harness::Service;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::ceiling::Ceiling;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{bail, ensure};
 use kodo_contract::RunId;
-use kodo_harness::Service;
+use kodo_dev::harness::Service;
 use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use kodo_harness::Service;
+use kodo_dev::harness::Service;
 use serde_json::json;
 use tokio::time::Instant;
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use kodo_harness::Service;
+use kodo_dev::harness::Service;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use kodo_harness::{Databases, HarnessError, Service, ServiceOptions};
+use kodo_dev::harness::{Databases, HarnessError, Service, ServiceOptions};
 use kodo_store::DatabaseConfig;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};

@@ -4,7 +4,11 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::time::Duration;
 
-use kodo_harness::Client;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
 
 use super::Patient;
 use super::finding::Finding;
@@ -82,13 +86,9 @@ async fn busy(patient: &Patient, check: &'static str, port: u16) -> Finding {
         true => "a process of another user or container".to_owned(),
         false => who.join(", "),
     };
-    let client = Client::new(port);
-    let ask = client.get("/readyz");
-    let answer = tokio::time::timeout(patient.patience.mul_f64(ANSWER).min(LONGEST_ANSWER), ask)
-        .await
-        .ok()
-        .and_then(Result::ok);
-    let said = answer.as_ref().map(|answer| (answer.status, answer.json()));
+    let patience = patient.patience.mul_f64(ANSWER).min(LONGEST_ANSWER);
+    let said = tokio::time::timeout(patience, readyz(port)).await;
+    let said = said.ok().flatten();
     match said {
         Some((200, said)) if said["ready"] == true => Finding::ok(
             check,
@@ -110,6 +110,16 @@ async fn busy(patient: &Patient, check: &'static str, port: u16) -> Finding {
             elsewhere(patient),
         ),
     }
+}
+
+/// What `/readyz` of whoever has the port answers: status and JSON; `None` without an HTTP answer.
+async fn readyz(port: u16) -> Option<(u16, Value)> {
+    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+    let uri = format!("http://127.0.0.1:{port}/readyz").parse().ok()?;
+    let answer = client.get(uri).await.ok()?;
+    let status = answer.status().as_u16();
+    let body = answer.into_body().collect().await.ok()?.to_bytes();
+    Some((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
 }
 
 /// A start on ports that are free.

@@ -198,6 +198,16 @@ impl Given {
         )
     }
 
+    /// The variable of every setting, with its value if it was given, secrets included: the environment of a program that
+    /// is to have the same settings.
+    pub(crate) fn variables(&self) -> impl Iterator<Item = (String, Option<&str>)> {
+        let settings: Vec<String> = arguments().get_arguments().map(variable_of).collect();
+        settings.into_iter().map(|variable| {
+            let value = self.value(&variable).map(|value| value.text.as_str());
+            (variable, value)
+        })
+    }
+
     /// Variables and values of what was given by flags, without secrets.
     pub(crate) fn flags(&self) -> impl Iterator<Item = (&str, &str)> {
         let flags = self.0.iter().filter(|value| value.by_flag);

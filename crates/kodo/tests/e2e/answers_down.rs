@@ -1,6 +1,6 @@
 //! The answers of a service whose database is away, or not what it should be.
 
-use kodo_harness::{Client, Service, ServiceOptions, TestDatabases};
+use kodo_dev::harness::{Client, Service, ServiceOptions, TestDatabases};
 use sqlx::PgPool;
 
 use crate::api::{NO_INTENT, NO_RUN};

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use kodo_harness::{Normaliser, TestDatabases, Volatile, diff, dump, laid_out};
+use kodo_dev::harness::{Normaliser, TestDatabases, Volatile, diff, dump, laid_out};
 use kodo_store::DatabaseConfig;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::task::JoinSet;

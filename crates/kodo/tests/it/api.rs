@@ -2,7 +2,7 @@
 
 use hyper::Method;
 use hyper::body::Bytes;
-use kodo_harness::{Answer, Client, ServiceOptions};
+use kodo_dev::harness::{Answer, Client, ServiceOptions};
 
 use crate::support::World;
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use kodo_contract::ContentHash;
-use kodo_harness::Service;
+use kodo_dev::harness::Service;
 use kodo_store::Store;
 use rustix::process::Signal;
 use serde_json::Value;

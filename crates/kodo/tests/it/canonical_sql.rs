@@ -1,7 +1,7 @@
 //! Canonical JSON by Postgres is canonical JSON by this service: whoever has only a psql can check a hash.
 
 use kodo_contract::{canonical_json, parse_stored_json, sha256_hex};
-use kodo_harness::TestDatabases;
+use kodo_dev::harness::TestDatabases;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kodo_harness::{Answer, HarnessError, Service, ServiceOptions};
+use kodo_dev::harness::{Answer, HarnessError, Service, ServiceOptions};
 use serde_json::Value;
 use similar::TextDiff;
 use tokio::task::JoinHandle;

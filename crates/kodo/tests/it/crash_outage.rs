@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kodo_harness::{Answer, HarnessError};
+use kodo_dev::harness::{Answer, HarnessError};
 use rustix::process::Signal;
 use tokio::task::{JoinHandle, JoinSet};
 

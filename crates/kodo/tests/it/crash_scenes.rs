@@ -3,7 +3,7 @@
 use std::fmt;
 
 use hyper::Method;
-use kodo_harness::{Answer, Client, HarnessError, ServiceOptions};
+use kodo_dev::harness::{Answer, Client, HarnessError, ServiceOptions};
 use serde_json::{Value, json};
 
 use crate::evidence::{effects, evidence_but_for, workflow};

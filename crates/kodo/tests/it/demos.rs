@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use kodo_harness::Client;
+use kodo_dev::harness::Client;
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{Connection, PgConnection};
 use tokio::process::{Child, Command};
 
 use crate::evidence::evidence;
 use crate::own_server::{OwnServer, free_port};
+use crate::program::{in_repository, kodo};
 use crate::support::{OTHER_INTENT, World, program, server, until};
-use crate::workflow_commands::kodo_on;
 
 /// Bound on an end that is to come by itself.
 const END: Duration = Duration::from_secs(60);
@@ -50,6 +50,7 @@ fn demo() -> Child {
     let mut command = Command::new(program());
     command
         .arg("demo")
+        .env("KODO_DEV", kodo_dev())
         .env("DB_HOST", &config.host)
         .env("DB_PORT", config.port.to_string())
         .env_remove("PORT")
@@ -61,20 +62,38 @@ fn demo() -> Child {
     command.spawn().expect("kodo demo")
 }
 
-/// `kodo demo work` where the jail has a cgroup to stay below that is not there.
+/// `scripts/kodo demo work` where the jail has a cgroup to stay below that is not there.
 async fn work_without_a_jail(arguments: &[&str]) -> (Option<i32>, String) {
-    let output = Command::new(program())
-        .args(["demo", "work"])
-        .args(arguments)
-        .env("SBX_CGROUP", "/no/such/cgroup")
-        .stdin(Stdio::null())
-        .output();
-    let output = tokio::time::timeout(END, output).await;
-    let output = output.expect("an end").expect("an exit");
-    (
-        output.status.code(),
-        String::from_utf8_lossy(&output.stdout).into_owned(),
-    )
+    kodo_dev();
+    let arguments = [
+        &["--sbx-cgroup", "/no/such/cgroup", "demo", "work"],
+        arguments,
+    ]
+    .concat();
+    let ended = in_repository("scripts/kodo", &arguments, &[]).await;
+    (ended.code, ended.stdout)
+}
+
+/// What `build` made beside the binary under test.
+fn kodo_dev() -> PathBuf {
+    let tool = program().with_file_name("kodo-dev");
+    assert!(tool.is_file(), "run: bin/mise run build");
+    tool
+}
+
+#[tokio::test]
+async fn the_binary_alone_says_where_the_demonstrations_are() {
+    for (arguments, said) in [
+        (vec!["demo"], "scripts/kodo demo"),
+        (vec!["demo", "crash"], "scripts/kodo demo"),
+        (vec!["prove", "--demo"], "scripts/kodo prove --demo"),
+    ] {
+        let ended = kodo(&arguments, &[]).await;
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""));
+        assert!(ended.stderr.contains(said), "{}", ended.stderr);
+    }
+    let ended = kodo(&["demo", "--port", "x"], &[]).await;
+    assert_eq!(ended.code, Some(1), "settings come first: {ended:?}");
 }
 
 #[tokio::test]
@@ -165,7 +184,14 @@ async fn the_crash_demo_ends_in_success_beside_a_running_service_and_leaves_its_
         .expect("an answer");
     assert_eq!(started.status, 202);
 
-    let demo = kodo_on(&world, &["demo", "crash", "--wf-sleep-ms", "300"]).await;
+    let tool = kodo_dev();
+    let mut environment = world.databases().environment();
+    environment.push(("KODO_DEV".to_owned(), tool.display().to_string()));
+    let environment: Vec<(&str, &str)> = environment
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let demo = kodo(&["demo", "crash", "--wf-sleep-ms", "300"], &environment).await;
     assert_eq!(demo.code, Some(0), "{demo:?}");
     assert!(
         demo.stdout.contains("\nDBOS workflow status: SUCCESS\n"),

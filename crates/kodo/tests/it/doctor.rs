@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use kodo_harness::{Databases, Service, ServiceOptions};
+use kodo_dev::harness::{Databases, Service, ServiceOptions};
 use serde_json::Value;
 use tokio::net::TcpListener;
 

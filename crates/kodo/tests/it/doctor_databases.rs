@@ -1,6 +1,6 @@
 //! `kodo doctor` on servers and databases: each kind of trouble made for real, and found.
 
-use kodo_harness::{Databases, TestDatabases};
+use kodo_dev::harness::{Databases, TestDatabases};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;

@@ -91,7 +91,7 @@ async fn a_draining_service_says_so_answers_questions_and_takes_no_work() {
             "appDatabase": "ok", "systemDatabase": "ok", "migrations": "ok", "engine": "ok", "draining": "yes"
         }})
     );
-    let admin = kodo_harness::Client::new(world.service.admin_port);
+    let admin = kodo_dev::harness::Client::new(world.service.admin_port);
     assert_eq!(admin.get("/readyz").await.expect("an answer").status, 503);
     assert_eq!(asked("/healthz").await.status, 200);
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use kodo_harness::TestDatabases;
+use kodo_dev::harness::TestDatabases;
 use tokio::net::TcpListener;
 
 use crate::program::{Ended, kodo};

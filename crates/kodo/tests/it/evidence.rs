@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use kodo_harness::Service;
+use kodo_dev::harness::Service;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use kodo_harness::{Goldens, Mode};
+use kodo_dev::harness::{Goldens, Mode};
 
 /// Whether diffs are for a terminal. A test runner that captures a test's output hides the terminal; whoever started
 /// it says so by `CLICOLOR_FORCE`.

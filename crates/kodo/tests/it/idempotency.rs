@@ -1,6 +1,6 @@
 //! `Idempotency-Key`: the first answer again, whatever happened in between, and never a second row.
 
-use kodo_harness::Answer;
+use kodo_dev::harness::Answer;
 use tokio::task::JoinSet;
 
 use crate::api::{NO_INTENT, keyed, refusal, rows, shown};

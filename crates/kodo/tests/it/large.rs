@@ -2,7 +2,7 @@
 
 use hyper::Method;
 use kodo_contract::{Intent, decode, parse_json};
-use kodo_harness::{Answer, ServiceOptions};
+use kodo_dev::harness::{Answer, ServiceOptions};
 use kodo_planner::fixture_key;
 use serde_json::{Value, json};
 

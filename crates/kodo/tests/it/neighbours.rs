@@ -1,6 +1,6 @@
 //! Product databases beside and after one another on one system database, and ids that belong to somebody.
 
-use kodo_harness::Service;
+use kodo_dev::harness::Service;
 use tokio::process::Command;
 
 use crate::interrupted::FOR_EVER;

@@ -1,6 +1,6 @@
 //! A product database is worked on from one system database: from a second one, its runs would be done again.
 
-use kodo_harness::Service;
+use kodo_dev::harness::Service;
 use kodo_store::{Store, StoreError};
 use sqlx::AssertSqlSafe;
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hyper::Method;
-use kodo_harness::{Client, Service, ServiceOptions, TestDatabases};
+use kodo_dev::harness::{Client, Service, ServiceOptions, TestDatabases};
 use tokio::task::JoinHandle;
 
 use crate::evidence::{step_versions, workflow};

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use hyper::Method;
-use kodo_harness::{Answer, Client, Service, TestDatabases};
+use kodo_dev::harness::{Answer, Client, Service, TestDatabases};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -66,7 +66,7 @@ async fn a_service_that_waits_for_its_database_says_what_it_waits_for_and_then_w
         .await
         .unwrap();
     let door = Door::before(&server().host, server().port, Stand::Shut);
-    let options = kodo_harness::ServiceOptions::new(program())
+    let options = kodo_dev::harness::ServiceOptions::new(program())
         .envs(databases.databases.environment())
         .env("DB_PORT", door.port);
     let mut service = Service::spawn(&options).await.unwrap();

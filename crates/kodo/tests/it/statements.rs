@@ -4,7 +4,7 @@
 //! one. Statements are counted where they pass, between the service and the server.
 
 use hyper::Method;
-use kodo_harness::TestDatabases;
+use kodo_dev::harness::TestDatabases;
 use sqlx::{Connection, PgConnection};
 
 use crate::evidence::{checkpointed, fixtures};

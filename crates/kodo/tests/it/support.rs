@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kodo_harness::{Answer, Client, Databases, Service, ServiceOptions, TestDatabases};
+use kodo_dev::harness::{Answer, Client, Databases, Service, ServiceOptions, TestDatabases};
 use kodo_store::DatabaseConfig;
 use serde_json::Value;
 use sqlx::PgPool;

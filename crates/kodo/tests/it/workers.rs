@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use kodo_harness::{Service, ServiceOptions};
+use kodo_dev::harness::{Service, ServiceOptions};
 
 use crate::evidence::{recorded, step_versions, workflow};
 use crate::interrupted::FOR_EVER;

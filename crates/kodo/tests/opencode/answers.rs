@@ -1,8 +1,8 @@
 //! What the model answers, and what becomes of it.
 
 use kodo_contract::encode;
+use kodo_dev::scripted_model::Reply;
 use kodo_planner::PlanSource;
-use kodo_scripted_model::Reply;
 use serde_json::json;
 
 use crate::stage::{KEY, ask, failed, plan_json, stage};

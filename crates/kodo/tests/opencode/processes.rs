@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kodo_contract::encode;
+use kodo_dev::scripted_model::{Reply, ScriptedModel};
 use kodo_planner::{
     OpenCodeConfig, OpenCodePlace, OpenCodePlanner, OpenCodeUrl, Secret, VersionRule,
 };
-use kodo_scripted_model::{Reply, ScriptedModel};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tempfile::TempDir;

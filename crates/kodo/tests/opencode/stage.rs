@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use kodo_contract::{Intent, decode};
+use kodo_dev::scripted_model::{Script, ScriptedModel};
 use kodo_jail::{Helper, JailConfig};
 use kodo_planner::{
     Endpoint, OpenCodeConfig, OpenCodeLauncher, OpenCodePlace, OpenCodePlanner, PlanError,
     PlanRequest, Planned, Planner, Policy, Secret, TESTED_VERSION, VersionRule,
 };
-use kodo_scripted_model::{Script, ScriptedModel};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 

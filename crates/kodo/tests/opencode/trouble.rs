@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use kodo_contract::encode;
+use kodo_dev::scripted_model::Reply;
 use kodo_planner::OpenCodePlanner;
-use kodo_scripted_model::Reply;
 use tokio::net::TcpListener;
 
 use crate::stage::{ask, config, failed, model, plan_json, stage, until};

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 
 use futures_util::TryStreamExt;
 use kodo_contract::ContentHash;
-use kodo_harness::Client;
+use kodo_dev::harness::Client;
 use kodo_store::content::{ArtifactError, ArtifactStore, ObjectArtifacts, check};
 
 use crate::conformance::{conforms, content, whole};

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Proof;
 use super::suspects::{Suspects, Verdict};
-use crate::demo::say::Say;
+use crate::say::Say;
 
 /// Most rows that a person is shown of each invariant.
 const SHOWN: usize = 10;

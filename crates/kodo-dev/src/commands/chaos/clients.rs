@@ -1,0 +1,296 @@
+//! The load: clients that behave as real ones should, and ask again until they are told.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use fastrand::Rng;
+use hyper::Method;
+use kodo_dev::harness::{Answer, Client};
+use tokio::time::Instant;
+
+use super::board::{AcceptedRun, Board, count};
+
+/// The intents that clients have: the one of the course, with a plan of its own, and one that gets the default plan.
+pub(crate) const INTENTS: [&str; 2] = [
+    r#"{"goal":"demo","inputs":{"repo":"sisu-kodo"},"constraints":{"determinism":true},"connectors":[]}"#,
+    r#"{"goal":"survive","inputs":{},"constraints":{}}"#,
+];
+
+/// Pause before a request is sent again; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long a client asks before it gives up, which is a violation: no schedule is down for that long.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Pause between two looks at a run.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// One client. Its numbered requests carry keys that nobody else uses.
+pub(crate) struct Customer {
+    board: Arc<Board>,
+    stop: Arc<AtomicBool>,
+    rng: Rng,
+    name: String,
+    number: u64,
+    /// The port of the last connection, which is kept while it works.
+    connection: Option<(u16, Client)>,
+}
+
+impl Customer {
+    /// A client of the soak with this seed.
+    pub(crate) fn new(board: Arc<Board>, stop: Arc<AtomicBool>, seed: u64, index: usize) -> Self {
+        Self {
+            board,
+            stop,
+            rng: Rng::with_seed(seed ^ (0x5eed << 32) ^ index as u64),
+            name: format!("chaos-{seed}-{index}"),
+            number: 0,
+            connection: None,
+        }
+    }
+
+    /// Starts runs and crash demos until it is told to stop, one after the other, each with an answer.
+    pub(crate) async fn work(mut self) {
+        while !self.stop.load(Ordering::Relaxed) {
+            // `None` where the client gave up, which the board knows.
+            if self.rng.u32(..6) == 0 {
+                let _ = self.crash_demo().await;
+            } else {
+                let _ = self.intent_and_runs().await;
+            }
+        }
+    }
+
+    /// One intent of a kind and a run of it, for the undisturbed reference.
+    pub(crate) async fn one_run(&mut self, kind: usize) -> Option<AcceptedRun> {
+        let intent = self.store_intent(kind).await?;
+        let run = self.start_run(&intent, kind).await?;
+        self.follow(&run.run, true).await;
+        Some(run)
+    }
+
+    async fn intent_and_runs(&mut self) -> Option<()> {
+        let kind = self.rng.usize(..INTENTS.len());
+        let intent = self.store_intent(kind).await?;
+        let mut last = None;
+        for _ in 0..self.rng.u32(1..=2) {
+            last = Some(self.start_run(&intent, kind).await?);
+        }
+        self.follow(&last?.run, false).await;
+        Some(())
+    }
+
+    async fn store_intent(&mut self, kind: usize) -> Option<String> {
+        let key = self.key("intent");
+        let id = self
+            .keyed("/intents", &key, INTENTS[kind].to_owned(), 201, "intentId")
+            .await?;
+        self.board.intent(key, id.clone());
+        Some(id)
+    }
+
+    async fn start_run(&mut self, intent: &str, kind: usize) -> Option<AcceptedRun> {
+        let key = self.key("run");
+        // The key again as trace id: the rows can then be told apart without the service's help.
+        let body = format!(r#"{{"traceId":"{key}"}}"#);
+        let path = format!("/intents/{intent}/run");
+        let id = self.keyed(&path, &key, body, 202, "runId").await?;
+        let run = AcceptedRun {
+            run: id,
+            intent: intent.to_owned(),
+            key,
+            kind,
+        };
+        self.board.accepted(run.clone());
+        Some(run)
+    }
+
+    /// A `POST` with a key, until it is answered; sometimes at two services at once, sometimes once more afterwards.
+    /// Whatever comes back must name one and the same thing.
+    async fn keyed(
+        &mut self,
+        path: &str,
+        key: &str,
+        body: String,
+        status: u16,
+        field: &str,
+    ) -> Option<String> {
+        let mut ids: Vec<String> = Vec::new();
+        if self.rng.u32(..8) == 0 {
+            ids.extend(self.at_two_services(path, key, &body, status, field).await);
+        }
+        let again = if self.rng.u32(..4) == 0 { 2 } else { 1 };
+        for _ in 0..again {
+            let answer = self
+                .ask(Method::POST, path, Some(key), &body, status)
+                .await?;
+            if answer.header("idempotency-replayed") == Some("true") {
+                count(&self.board.counts.replayed);
+            }
+            ids.push(id_of(&answer, field));
+        }
+        ids.dedup();
+        if ids.len() > 1 {
+            self.board.wrong(format!(
+                "key {key} was answered with different ids: {ids:?}"
+            ));
+        }
+        ids.pop()
+    }
+
+    /// The same request at two services at the same time, once each; who has no answer is not asked again here.
+    async fn at_two_services(
+        &mut self,
+        path: &str,
+        key: &str,
+        body: &str,
+        status: u16,
+        field: &str,
+    ) -> Vec<String> {
+        let (Some(one), Some(other)) = (self.board.port(0), self.board.port(1)) else {
+            return Vec::new();
+        };
+        let headers = [("idempotency-key", key)];
+        let (one, other) = (Client::new(one), Client::new(other));
+        let send = |client: Client| async move {
+            client
+                .send(Method::POST, path, &headers, body.to_owned())
+                .await
+        };
+        let (one, other) = tokio::join!(send(one), send(other));
+        let answers = [one, other].into_iter().flatten();
+        let answered = answers.filter_map(|answer| self.judge(path, answer, status));
+        answered.map(|answer| id_of(&answer, field)).collect()
+    }
+
+    async fn crash_demo(&mut self) -> Option<()> {
+        let id = self.key("demo");
+        let path = format!("/crashdemo?wf={id}");
+        for _ in 0..self.rng.u32(1..=2) {
+            self.ask(Method::POST, &path, None, "", 202).await?;
+        }
+        self.board.demo(id.clone());
+        let path = format!("/marks?wf={id}");
+        while !self.stop.load(Ordering::Relaxed) {
+            let marks = self.ask(Method::GET, &path, None, "", 200).await?.json();
+            match (marks["s1"].as_i64(), marks["s2"].as_i64()) {
+                (Some(1), Some(1)) => break,
+                (Some(0 | 1), Some(0)) => tokio::time::sleep(LOOK_AGAIN).await,
+                _ => {
+                    self.board
+                        .wrong(format!("crash demo {id} has the marks {marks}"));
+                    break;
+                }
+            }
+        }
+        Some(())
+    }
+
+    /// Looks at a run until it is over. An accepted run is never unknown again, whatever dies in between.
+    async fn follow(&mut self, run: &str, to_the_end: bool) {
+        let path = format!("/runs/{run}");
+        while to_the_end || !self.stop.load(Ordering::Relaxed) {
+            let Some(answer) = self.ask(Method::GET, &path, None, "", 200).await else {
+                return;
+            };
+            match answer.json()["status"].as_str() {
+                Some("queued" | "running") => tokio::time::sleep(LOOK_AGAIN).await,
+                Some("succeeded") => return count(&self.board.counts.ended),
+                _ => {
+                    return self
+                        .board
+                        .wrong(format!("{run} was shown as {}", answer.text()));
+                }
+            }
+        }
+    }
+
+    /// Sends a request until it is answered with anything but "come again".
+    async fn ask(
+        &mut self,
+        method: Method,
+        path: &str,
+        key: Option<&str>,
+        body: &str,
+        status: u16,
+    ) -> Option<Answer> {
+        let headers: Vec<(&str, &str)> = key
+            .map(|key| ("idempotency-key", key))
+            .into_iter()
+            .collect();
+        let give_up = Instant::now() + PATIENCE;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            if let Some(client) = self.client() {
+                let sent = client
+                    .send(method.clone(), path, &headers, body.to_owned())
+                    .await;
+                match sent {
+                    Ok(answer) if answer.status == 503 => {
+                        count(&self.board.counts.requests);
+                        count(&self.board.counts.unavailable);
+                    }
+                    Ok(answer) => {
+                        return self.judge(path, answer, status);
+                    }
+                    Err(_) => {
+                        count(&self.board.counts.requests);
+                        count(&self.board.counts.unanswered);
+                    }
+                }
+                // Whoever gave no good answer is left for the other one.
+                self.connection = None;
+            }
+            if Instant::now() >= give_up {
+                self.board.wrong(format!(
+                    "{method} {path} (key {key:?}) had no answer within {PATIENCE:?}"
+                ));
+                return None;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Counts an answer; one that weather does not excuse is a violation and is not passed on.
+    fn judge(&self, path: &str, answer: Answer, status: u16) -> Option<Answer> {
+        count(&self.board.counts.requests);
+        if answer.status == status {
+            return Some(answer);
+        }
+        if answer.status == 503 {
+            count(&self.board.counts.unavailable);
+        } else {
+            self.board.wrong(format!(
+                "{path} answered {} instead of {status}: {}",
+                answer.status,
+                answer.text()
+            ));
+        }
+        None
+    }
+
+    /// The service of the last answer, else one that is up.
+    fn client(&mut self) -> Option<Client> {
+        if self.connection.is_none() {
+            let first = self.rng.usize(..2);
+            let port = self
+                .board
+                .port(first)
+                .or_else(|| self.board.port(first + 1))?;
+            self.connection = Some((port, Client::new(port)));
+        }
+        self.connection.as_ref().map(|(_, client)| client.clone())
+    }
+
+    fn key(&mut self, what: &str) -> String {
+        self.number += 1;
+        format!("{}-{what}-{}", self.name, self.number)
+    }
+}
+
+fn id_of(answer: &Answer, field: &str) -> String {
+    answer.json()[field].as_str().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,310 @@
+//! A service as a child process.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::harness::{Client, HarnessError};
+
+/// How long a start may take. Generous: the first one on a database migrates it, on a machine that is busy.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Pause between two looks at `/readyz`.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// How long the last lines of a process that is over may take.
+const READ_OUT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How many log lines are kept for a post-mortem.
+const LOG_LINES: usize = 200;
+
+/// How to start a service.
+#[derive(Debug, Clone)]
+pub struct ServiceOptions {
+    /// The `kodo` binary.
+    pub program: PathBuf,
+    /// Port of the product API; 0 lets the system choose.
+    pub port: u16,
+    /// Port of the admin API; 0 lets the system choose.
+    pub admin_port: u16,
+    /// Environment beside this process's own.
+    pub environment: Vec<(String, String)>,
+}
+
+impl ServiceOptions {
+    /// A service of `program` on ports that the system chooses.
+    pub fn new(program: impl Into<PathBuf>) -> Self {
+        Self {
+            program: program.into(),
+            port: 0,
+            admin_port: 0,
+            environment: Vec::new(),
+        }
+    }
+
+    /// The same with one more environment variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl ToString) -> Self {
+        self.environment.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    /// The same with more environment variables.
+    #[must_use]
+    pub fn envs(mut self, variables: Vec<(String, String)>) -> Self {
+        self.environment.extend(variables);
+        self
+    }
+}
+
+/// A running service. Dropping it kills it.
+#[derive(Debug)]
+pub struct Service {
+    child: Child,
+    log: Arc<Log>,
+    reader: Option<JoinHandle<()>>,
+    /// Port of the product API.
+    pub port: u16,
+    /// Port of the admin API.
+    pub admin_port: u16,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    lines: Mutex<VecDeque<String>>,
+    followers: Mutex<Vec<UnboundedSender<String>>>,
+}
+
+impl Log {
+    fn push(&self, line: String) {
+        self.followers()
+            .retain(|follower| follower.send(line.clone()).is_ok());
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == LOG_LINES {
+            lines.pop_front();
+        }
+        lines.push_back(line);
+    }
+
+    fn text(&self) -> String {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().map(|line| format!("{line}\n")).collect()
+    }
+
+    fn followers(&self) -> MutexGuard<'_, Vec<UnboundedSender<String>>> {
+        self.followers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Service {
+    /// Starts a service and waits until its ports are bound. It need not be ready then.
+    ///
+    /// # Errors
+    /// [`HarnessError::Spawn`], or [`HarnessError::Ended`] where it gave up.
+    pub async fn spawn(options: &ServiceOptions) -> Result<Self, HarnessError> {
+        let mut child = Command::new(&options.program)
+            .arg("serve")
+            .env("LOG_FORMAT", "json")
+            .env("PORT", options.port.to_string())
+            .env("ADMIN_PORT", options.admin_port.to_string())
+            .envs(
+                options
+                    .environment
+                    .iter()
+                    .map(|(name, value)| (name, value)),
+            )
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|source| HarnessError::Spawn {
+                program: options.program.display().to_string(),
+                source,
+            })?;
+        let log = Arc::new(Log::default());
+        let (ports, mut bound) = watch::channel(None);
+        let mut reader = None;
+        if let Some(stderr) = child.stderr.take() {
+            let log = Arc::clone(&log);
+            reader = Some(tokio::spawn(async move {
+                let mut lines = BufReader::new(stderr).lines();
+                while let Ok(Some(line)) = lines.next_line().await {
+                    if ports.borrow().is_none()
+                        && let Some(found) = listening(&line)
+                    {
+                        ports.send_replace(Some(found));
+                    }
+                    log.push(line);
+                }
+                log.followers().clear();
+            }));
+        }
+        // What is waited for is copied out of the channel's lock, which must not be held across a wait.
+        let found = tokio::time::timeout(READY_TIMEOUT, async {
+            let found = bound.wait_for(Option::is_some).await;
+            found.map(|ports| ports.unwrap_or_default())
+        });
+        match found.await {
+            Ok(Ok((port, admin_port))) => Ok(Self {
+                child,
+                log,
+                reader,
+                port,
+                admin_port,
+            }),
+            // The log ended without the line: so did the process.
+            Ok(Err(_)) => Err(HarnessError::Ended {
+                status: child.wait().await?.to_string(),
+                log: log.text(),
+            }),
+            Err(_) => Err(HarnessError::NotReady {
+                seconds: READY_TIMEOUT.as_secs(),
+                log: log.text(),
+            }),
+        }
+    }
+
+    /// Starts a service and waits until it is ready.
+    ///
+    /// # Errors
+    /// As [`Service::spawn`] and [`Service::ready`].
+    pub async fn start(options: &ServiceOptions) -> Result<Self, HarnessError> {
+        let mut service = Self::spawn(options).await?;
+        service.ready().await?;
+        Ok(service)
+    }
+
+    /// Waits until `/readyz` says so.
+    ///
+    /// # Errors
+    /// [`HarnessError::Ended`] or [`HarnessError::NotReady`].
+    pub async fn ready(&mut self) -> Result<(), HarnessError> {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        let client = self.client();
+        while Instant::now() < deadline {
+            if let Ok(answer) = client.get("/readyz").await
+                && answer.status == 200
+            {
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                return Err(HarnessError::Ended {
+                    status: status.to_string(),
+                    log: self.log(),
+                });
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        Err(HarnessError::NotReady {
+            seconds: READY_TIMEOUT.as_secs(),
+            log: self.log(),
+        })
+    }
+
+    /// A client of its product API.
+    pub fn client(&self) -> Client {
+        Client::new(self.port)
+    }
+
+    /// A client of its admin API.
+    pub fn admin(&self) -> Client {
+        Client::new(self.admin_port)
+    }
+
+    /// Its process id, while it has not been waited for.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// The last lines that it logged.
+    pub fn log(&self) -> String {
+        self.log.text()
+    }
+
+    /// Every line that it logs from here on, as it comes; ends with the process.
+    pub fn follow_log(&self) -> UnboundedReceiver<String> {
+        let (sender, receiver) = unbounded_channel();
+        self.log.followers().push(sender);
+        receiver
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// [`HarnessError::Process`] where the process is gone.
+    pub fn signal(&self, signal: Signal) -> Result<(), HarnessError> {
+        let pid = self
+            .child
+            .id()
+            .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?))
+            .ok_or_else(|| std::io::Error::other("the process was waited for"))?;
+        kill_process(pid, signal).map_err(std::io::Error::from)?;
+        Ok(())
+    }
+
+    /// `kill -9`, and waits until the process is gone.
+    ///
+    /// # Errors
+    /// [`HarnessError::Process`].
+    pub async fn kill9(&mut self) -> Result<(), HarnessError> {
+        self.child.kill().await?;
+        self.read_out().await;
+        Ok(())
+    }
+
+    /// Waits for the last lines of a process that is over.
+    async fn read_out(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            // Bounded: whatever the process left behind may hold its end of the pipe open.
+            let _ = tokio::time::timeout(READ_OUT_TIMEOUT, reader).await;
+        }
+    }
+
+    /// Waits until the process ends by itself.
+    ///
+    /// # Errors
+    /// [`HarnessError::Process`], also where it does not end in time.
+    pub async fn wait(&mut self, limit: Duration) -> Result<ExitStatus, HarnessError> {
+        let status = tokio::time::timeout(limit, self.child.wait())
+            .await
+            .map_err(|_| std::io::Error::other(format!("still running after {limit:?}")))??;
+        self.read_out().await;
+        Ok(status)
+    }
+
+    /// SIGTERM, and waits for the clean exit.
+    ///
+    /// # Errors
+    /// As [`Service::signal`] and [`Service::wait`].
+    pub async fn stop(&mut self) -> Result<ExitStatus, HarnessError> {
+        self.signal(Signal::TERM)?;
+        self.wait(READY_TIMEOUT).await
+    }
+}
+
+/// The ports in the log line that says where the service listens.
+fn listening(line: &str) -> Option<(u16, u16)> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    if line["message"] != "listening" {
+        return None;
+    }
+    let port = |field: &str| -> Option<u16> {
+        let (_, port) = line[field].as_str()?.rsplit_once(':')?;
+        port.parse().ok()
+    };
+    Some((port("product")?, port("admin")?))
+}

@@ -1,0 +1,8 @@
+//! What the tests, the benchmark and the verbs of `kodo-dev` share. Nothing here is part of the product.
+//!
+//! [`harness`] drives the real `kodo` binary from outside, [`course`] runs the commands of `docs/course.md`, and
+//! [`scripted_model`] answers like a model, by script.
+
+pub mod course;
+pub mod harness;
+pub mod scripted_model;

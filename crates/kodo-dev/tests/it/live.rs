@@ -1,0 +1,9 @@
+//! The live planner against a scripted provider, over real HTTP.
+
+mod answers;
+mod forms;
+mod overhead;
+mod record;
+mod refused;
+mod support;
+mod trouble;
