@@ -68,36 +68,18 @@ impl App {
         &self.inner.readiness
     }
 
-    /// Opens a route that reads the database: not before the schema is there.
-    pub(crate) fn open_for_reads(&self) -> Result<(), ApiError> {
-        if self.inner.readiness.is_migrated() {
-            Ok(())
-        } else {
-            Err(ApiError::Unavailable(
-                "boot has not migrated the database yet".into(),
-            ))
-        }
-    }
-
-    /// Opens a route that takes work: not before the schema is there, and not while the process drains.
-    pub(crate) fn open_for_work(&self) -> Result<(), ApiError> {
-        if self.inner.runs.is_draining() {
-            return Err(ApiError::Unavailable("draining".into()));
-        }
-        self.open_for_reads()
-    }
-
     /// Bounds what a request waits for once its body is there.
     ///
     /// A statement that was sent may still commit after the client was told 503: that is what idempotency keys are
     /// for. A run that was stored this way is found by the sweep.
-    pub(crate) async fn in_time<T>(
+    pub(crate) async fn in_time<T, E: Into<ApiError>>(
         &self,
-        work: impl Future<Output = Result<T, ApiError>>,
+        work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, ApiError> {
         let limit = self.inner.config.request_timeout;
-        tokio::time::timeout(limit, work)
-            .await
-            .unwrap_or_else(|_| Err(ApiError::Unavailable(format!("not done within {limit:?}"))))
+        match tokio::time::timeout(limit, work).await {
+            Ok(done) => done.map_err(Into::into),
+            Err(_) => Err(ApiError::Unavailable(format!("not done within {limit:?}"))),
+        }
     }
 }

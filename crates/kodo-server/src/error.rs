@@ -75,7 +75,7 @@ pub(crate) enum ApiError {
 }
 
 impl ApiError {
-    fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::NotFound | Self::IntentNotFound | Self::RunNotFound | Self::ArtifactNotFound => {
                 StatusCode::NOT_FOUND

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -12,30 +12,52 @@ use axum::response::{IntoResponse, Response};
 use crate::access::token::ApiToken;
 use crate::config::ServerConfig;
 use crate::error::ApiError;
+use crate::route::{Access, Route};
 
 /// What the checks compare with.
 pub(crate) struct AccessPolicy {
     origins: Vec<String>,
     token: Option<ApiToken>,
-    /// The paths that want no token: probes have none.
-    open: &'static [&'static str],
+    routes: Vec<Route>,
 }
 
 impl AccessPolicy {
-    pub(crate) fn new(config: &ServerConfig, open: &'static [&'static str]) -> Self {
+    pub(crate) fn new(config: &ServerConfig, routes: Vec<Route>) -> Self {
         Self {
             origins: config.allowed_origins.clone(),
             token: config.api_token.clone(),
-            open,
+            routes,
         }
     }
 
-    fn check(&self, request: &Request) -> Result<(), ApiError> {
-        self.check_origin(request.method(), request.headers())?;
-        if self.open.contains(&request.uri().path()) {
-            return Ok(());
+    /// Checks a request. `path` is that of its route, if there is one.
+    fn check(
+        &self,
+        method: &Method,
+        path: Option<&str>,
+        headers: &HeaderMap,
+    ) -> Result<(), ApiError> {
+        self.check_origin(method, headers)?;
+        match self.needs(method, path) {
+            Access::Public => Ok(()),
+            Access::Token => self.check_token(headers),
         }
-        self.check_token(request.headers())
+    }
+
+    /// What a request needs. With a method that its path does not have: what the weakest route of the path needs, since
+    /// all that it gets is the list of methods. Without a route: the token, since a 404 tells which routes there are.
+    fn needs(&self, method: &Method, path: Option<&str>) -> Access {
+        let method = if *method == Method::HEAD {
+            &Method::GET
+        } else {
+            method
+        };
+        let of_path = || self.routes.iter().filter(|route| Some(route.path) == path);
+        of_path()
+            .find(|route| route.method == method.as_str())
+            .map(|route| route.access)
+            .or_else(|| of_path().map(|route| route.access).min())
+            .unwrap_or(Access::Token)
     }
 
     /// Refuses what a browser sends on behalf of another site.
@@ -97,7 +119,9 @@ pub(crate) async fn enforce(
     request: Request,
     next: Next,
 ) -> Response {
-    match policy.check(&request) {
+    let route = request.extensions().get::<MatchedPath>();
+    let path = route.map(MatchedPath::as_str);
+    match policy.check(request.method(), path, request.headers()) {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     }
@@ -105,8 +129,6 @@ pub(crate) async fn enforce(
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Body;
-
     use super::*;
     use crate::access::origins::origins_of;
 
@@ -116,15 +138,30 @@ mod tests {
             allowed_origins: origins_of("127.0.0.1", 3001),
             ..ServerConfig::default()
         };
-        AccessPolicy::new(&config, &["/healthz"])
+        let route = |method, path, access| Route {
+            method,
+            path,
+            access,
+            inputs: Vec::new(),
+            answers: Vec::new(),
+        };
+        let routes = vec![
+            route("GET", "/open", Access::Public),
+            route("POST", "/open", Access::Token),
+            route("GET", "/closed", Access::Token),
+        ];
+        AccessPolicy::new(&config, routes)
     }
 
+    /// The verdict on a request; a path that the policy does not know is one without a route.
     fn asked(policy: &AccessPolicy, method: &str, path: &str, headers: &[(&str, &str)]) -> String {
-        let mut request = Request::builder().method(method).uri(path);
+        let mut sent = HeaderMap::new();
         for (name, value) in headers {
-            request = request.header(*name, *value);
+            let name = axum::http::HeaderName::try_from(*name).unwrap();
+            sent.append(name, value.parse().unwrap());
         }
-        match policy.check(&request.body(Body::empty()).unwrap()) {
+        let known = policy.routes.iter().any(|route| route.path == path);
+        match policy.check(&method.parse().unwrap(), known.then_some(path), &sent) {
             Ok(()) => "ok".to_owned(),
             Err(error) => error.to_string(),
         }
@@ -146,7 +183,7 @@ mod tests {
                 ("null", "forbidden origin"),
                 ("", "forbidden origin"),
             ] {
-                let sent = asked(&policy, method, "/healthz", &[("origin", origin)]);
+                let sent = asked(&policy, method, "/open", &[("origin", origin)]);
                 assert_eq!(sent, verdict, "{method} from {origin:?}");
             }
         }
@@ -194,13 +231,29 @@ mod tests {
     }
 
     #[test]
-    fn every_path_but_the_open_ones_wants_the_token() {
+    fn what_is_not_public_wants_the_token_and_so_does_what_has_no_route() {
         let policy = policy(Some("s3cret"));
-        assert_eq!(asked(&policy, "GET", "/healthz", &[]), "ok");
-        for path in ["/intents", "/healthz/", "/healthz2", "/no/such/route", "/"] {
-            assert_eq!(asked(&policy, "GET", path, &[]), "unauthorized", "{path}");
+        for (method, path, verdict) in [
+            ("GET", "/open", "ok"),
+            ("HEAD", "/open", "ok"),
+            ("POST", "/open", "unauthorized"),
+            // The answer is a 405, which shows no more than the route does.
+            ("DELETE", "/open", "ok"),
+            ("GET", "/closed", "unauthorized"),
+            ("POST", "/closed", "unauthorized"),
+            ("GET", "/none", "unauthorized"),
+        ] {
+            assert_eq!(
+                asked(&policy, method, path, &[]),
+                verdict,
+                "{method} {path}"
+            );
             let headers = [("authorization", "Bearer s3cret")];
-            assert_eq!(asked(&policy, "GET", path, &headers), "ok", "{path}");
+            assert_eq!(
+                asked(&policy, method, path, &headers),
+                "ok",
+                "{method} {path}"
+            );
         }
     }
 

@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 use kodo_contract::{IntentId, RunId, WorkflowId};
+use serde::Serialize;
 
 /// Why a request failed: for the log line only.
 #[derive(Debug, Clone)]
@@ -18,6 +19,20 @@ pub(crate) struct Subject {
     pub(crate) workflow: Option<WorkflowId>,
 }
 
+macro_rules! subject {
+    ($($field:ident: $id:ty),+) => {$(
+        impl From<$id> for Subject {
+            fn from(id: $id) -> Self {
+                Self {
+                    $field: Some(id),
+                    ..Self::default()
+                }
+            }
+        }
+    )+};
+}
+subject!(intent: IntentId, run: RunId, workflow: WorkflowId);
+
 /// An answer with a body that is JSON already.
 pub(crate) fn json(status: StatusCode, text: impl Into<Bytes>) -> Response {
     let mut response = Response::new(Body::from(text.into()));
@@ -30,8 +45,21 @@ pub(crate) fn json(status: StatusCode, text: impl Into<Bytes>) -> Response {
 }
 
 /// The same, with the ids that the log line should name.
-pub(crate) fn json_about(status: StatusCode, text: impl Into<Bytes>, subject: Subject) -> Response {
+pub(crate) fn json_about(
+    status: StatusCode,
+    text: impl Into<Bytes>,
+    subject: impl Into<Subject>,
+) -> Response {
     let mut response = json(status, text);
-    response.extensions_mut().insert(subject);
+    response.extensions_mut().insert(subject.into());
     response
+}
+
+/// An answer whose body is this value as JSON, with the ids that the log line should name.
+pub(crate) fn of(
+    status: StatusCode,
+    value: &impl Serialize,
+    subject: impl Into<Subject>,
+) -> serde_json::Result<Response> {
+    Ok(json_about(status, serde_json::to_string(value)?, subject))
 }

@@ -1,66 +1,15 @@
-//! Every route validates what it takes, and the list of routes is the router's own: a route that is added without its
-//! case here fails.
+//! Every route refuses what it does not take: derived from the routes, so that a new one is tested as soon as it is
+//! there. A new kind of input fails to compile here until somebody says what is wrong with it.
 
 use axum::Router;
-use kodo_contract::{Boundary, Intent, RunRequest};
-use kodo_server::{Route, admin_router, admin_routes, product_router, product_routes};
+use kodo_server::{
+    Access, Answer, ApiToken, Input, Route, admin_router, admin_routes, product_router,
+    product_routes,
+};
 use serde_json::{Map, Value, json};
 
 use crate::fake_database::FakeDatabase;
 use crate::support::{ask, booted_on, config};
-
-/// What a route takes from its client, and so has to check.
-enum Takes {
-    /// Nothing: whatever is sent beside the request changes nothing.
-    Nothing,
-    /// A body of a boundary type.
-    Body(Body),
-    /// An id in its path. Shown with a `GET`; a body comes on top of it.
-    Id,
-    /// A hash in its path.
-    Hash,
-    /// `?wf=`, and no body.
-    Workflow,
-}
-
-/// A boundary type as a request body.
-struct Body {
-    name: &'static str,
-    schema: Value,
-}
-
-impl Body {
-    fn of<T: Boundary>() -> Takes {
-        Takes::Body(Self {
-            name: T::NAME,
-            schema: schema(T::NAME),
-        })
-    }
-}
-
-/// The one place to say what a route takes.
-fn takes(route: Route) -> Option<Takes> {
-    Some(match (route.method, route.path) {
-        ("GET", "/healthz" | "/readyz" | "/dbos-healthz") => Takes::Nothing,
-        ("POST", "/intents") => Body::of::<Intent>(),
-        ("POST", "/intents/{id}/run") => Body::of::<RunRequest>(),
-        ("GET", "/runs/{id}" | "/runs/{id}/artifacts") => Takes::Id,
-        ("GET", "/artifacts/{sha256}") => Takes::Hash,
-        ("POST", "/crashdemo") | ("GET", "/marks") => Takes::Workflow,
-        _ => return None,
-    })
-}
-
-/// The schema file of a boundary type, by its title.
-fn schema(name: &str) -> Value {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../kodo-contract/schemas");
-    std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| std::fs::read(entry.unwrap().path()).unwrap())
-        .map(|bytes| serde_json::from_slice::<Value>(&bytes).unwrap())
-        .find(|schema| schema["title"] == name)
-        .unwrap_or_else(|| panic!("{name} has no schema in {folder}"))
-}
 
 /// Bodies that the schema does not admit, each with a violation that has to be told.
 fn wrong_bodies(schema: &Value) -> Vec<(String, String)> {
@@ -100,19 +49,35 @@ fn wrong_bodies(schema: &Value) -> Vec<(String, String)> {
     wrong
 }
 
-/// The route's path with an id that can exist.
-fn target(route: Route) -> String {
-    let id = if route.path.starts_with("/intents") {
-        kodo_contract::IntentId::generate().into_string()
-    } else {
-        kodo_contract::RunId::generate().into_string()
-    };
+/// The route's path, with ids that can exist, except for this parameter.
+fn path_with(route: &Route, parameter: &str, value: &str) -> String {
+    let intent = kodo_contract::IntentId::generate().into_string();
+    let run = kodo_contract::RunId::generate().into_string();
     let hash = kodo_contract::ContentHash::of(b"").into_string();
-    route.path.replace("{id}", &id).replace("{sha256}", &hash)
+    route
+        .path
+        .replace(&format!("{{{parameter}}}"), value)
+        .replace("/intents/{id}", &format!("/intents/{intent}"))
+        .replace("/runs/{id}", &format!("/runs/{run}"))
+        .replace("{sha256}", &hash)
 }
 
-async fn refuses_wrong_bodies(router: &Router, route: Route, body: &Body) {
-    let request = format!("{} {}", route.method, target(route));
+/// A request that has everything that the route wants but a body.
+fn request(route: &Route) -> String {
+    let query = if route
+        .inputs
+        .iter()
+        .any(|input| matches!(input, Input::WorkflowQuery))
+    {
+        "?wf=x"
+    } else {
+        ""
+    };
+    format!("{} {}{query}", route.method, path_with(route, "", ""))
+}
+
+async fn refuses_wrong_bodies(router: &Router, route: &Route, schema: &Value) {
+    let request = request(route);
     for text in ["{", "{}{}", "NaN", "\u{feff}{}"] {
         let answer = ask(router, &request, &[], text).await;
         assert_eq!(
@@ -121,13 +86,14 @@ async fn refuses_wrong_bodies(router: &Router, route: Route, body: &Body) {
             "{request} {text}"
         );
     }
-    for (text, violation) in wrong_bodies(&body.schema) {
+    let name = schema["title"].as_str().unwrap();
+    for (text, violation) in wrong_bodies(schema) {
         let answer = ask(router, &request, &[], &text).await;
         assert_eq!(answer.status, 400, "{request} {text}: {}", answer.body);
         let said: Value = serde_json::from_str(&answer.body).unwrap();
         let error = said["error"].as_str().unwrap();
         assert!(
-            error.starts_with(&format!("invalid {}: ", body.name)) && error.contains(&violation),
+            error.starts_with(&format!("invalid {name}: ")) && error.contains(&violation),
             "{request} {text}: {error}"
         );
         assert!(
@@ -139,45 +105,41 @@ async fn refuses_wrong_bodies(router: &Router, route: Route, body: &Body) {
     }
 }
 
-async fn refuses_wrong_ids(router: &Router, route: Route) {
-    let long = route.path.replace("{id}", &"x".repeat(257));
+async fn refuses_wrong_ids(router: &Router, route: &Route, parameter: &str, otherwise: &Answer) {
+    let long = path_with(route, parameter, &"x".repeat(257));
     let answer = ask(router, &format!("{} {long}", route.method), &[], "").await;
     assert_eq!(
         (answer.status, answer.body.as_str()),
         (400, r#"{"error":"id must be at most 256 bytes"}"#),
         "{route:?}"
     );
-    for id in ["x", "%00", "%ff", "run_XYZ", "run_0", "it_0"] {
-        let path = route.path.replace("{id}", id);
-        let answer = ask(router, &format!("{} {path}", route.method), &[], "").await;
-        assert_eq!(answer.status, 404, "{route:?} {id}");
-    }
-}
-
-async fn refuses_what_is_no_hash(router: &Router, route: Route) {
-    let good = kodo_contract::ContentHash::of(b"").into_string();
-    let wrong = [
+    let hash = kodo_contract::ContentHash::of(b"").into_string();
+    for id in [
         "x",
         "%00",
         "%ff",
-        &good[1..],
-        &format!("{good}0"),
-        &good.to_uppercase(),
-        &format!("%20{}", &good[1..]),
-    ];
-    for hash in wrong {
-        let path = route.path.replace("{sha256}", hash);
+        "run_XYZ",
+        "run_0",
+        "it_0",
+        &hash[1..],
+        &format!("{hash}0"),
+        &hash.to_uppercase(),
+        &format!("%20{}", &hash[1..]),
+    ] {
+        let path = path_with(route, parameter, id);
         let answer = ask(router, &format!("{} {path}", route.method), &[], "").await;
-        let error = "artifact id must be a sha256 of 64 lower-case hexadecimal digits";
         assert_eq!(
             (answer.status, answer.body),
-            (400, json!({ "error": error }).to_string()),
-            "{route:?} {hash}"
+            (
+                otherwise.status,
+                json!({ "error": otherwise.meaning }).to_string()
+            ),
+            "{route:?} {id}"
         );
     }
 }
 
-async fn refuses_wrong_workflow_ids(router: &Router, route: Route) {
+async fn refuses_wrong_workflow_ids(router: &Router, route: &Route) {
     for query in [
         "", "?wf=", "?wf=%20", "?WF=x", "?wf=%00", "?wf=%ff", "?wf=%zz",
     ] {
@@ -192,8 +154,34 @@ async fn refuses_wrong_workflow_ids(router: &Router, route: Route) {
     }
 }
 
-async fn is_not_moved_by_a_body(router: &Router, route: Route) {
-    let request = format!("{} {}", route.method, route.path);
+async fn refuses_wrong_idempotency_keys(router: &Router, route: &Route) {
+    let long = "k".repeat(256);
+    for key in ["", "\"\"", "a b", "a\tb", &long] {
+        let answer = ask(router, &request(route), &[("idempotency-key", key)], "{}").await;
+        assert_eq!(
+            (answer.status, answer.body.as_str()),
+            (
+                400,
+                r#"{"error":"Idempotency-Key must be one header of 1 to 255 visible ASCII characters"}"#
+            ),
+            "{route:?} {key}"
+        );
+    }
+}
+
+async fn refuses_large_bodies(router: &Router, route: &Route) {
+    let body = " ".repeat(kodo_server::MAX_BODY_BYTES + 1);
+    let answer = ask(router, &request(route), &[], &body).await;
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (413, r#"{"error":"payload too large"}"#),
+        "{route:?}"
+    );
+    assert_eq!(answer.headers["connection"], "close");
+}
+
+async fn is_not_changed_by_a_body(router: &Router, route: &Route) {
+    let request = request(route);
     let plain = ask(router, &request, &[], "").await;
     for body in ["{", "[]", r#"{"goal":1}"#] {
         let answer = ask(router, &request, &[], body).await;
@@ -206,7 +194,7 @@ async fn is_not_moved_by_a_body(router: &Router, route: Route) {
 }
 
 #[tokio::test]
-async fn every_route_of_both_routers_checks_what_it_takes_and_writes_nothing_that_it_refuses() {
+async fn every_route_refuses_what_it_does_not_take_and_writes_nothing() {
     let database = FakeDatabase::start().await;
     let app = booted_on(config(), database.port).app;
     for (router, routes) in [
@@ -214,22 +202,29 @@ async fn every_route_of_both_routers_checks_what_it_takes_and_writes_nothing_tha
         (admin_router(&app), admin_routes()),
     ] {
         assert!(!routes.is_empty());
-        for route in routes {
-            let Some(takes) = takes(route) else {
-                panic!(
-                    "{route:?} is new: say in `takes` what it takes, so that it is sent what it must refuse"
-                );
-            };
-            if route.path.contains("{id}") {
-                refuses_wrong_ids(&router, route).await;
+        for route in &routes {
+            for input in &route.inputs {
+                match input {
+                    Input::PathId {
+                        parameter,
+                        otherwise,
+                    } => refuses_wrong_ids(&router, route, parameter, otherwise).await,
+                    Input::WorkflowQuery => refuses_wrong_workflow_ids(&router, route).await,
+                    Input::IdempotencyKey => refuses_wrong_idempotency_keys(&router, route).await,
+                    Input::Body(schema) => {
+                        refuses_wrong_bodies(&router, route, schema).await;
+                        refuses_large_bodies(&router, route).await;
+                    }
+                    Input::AnyBody => refuses_large_bodies(&router, route).await,
+                }
             }
-            match takes {
-                Takes::Nothing => is_not_moved_by_a_body(&router, route).await,
-                Takes::Body(body) => refuses_wrong_bodies(&router, route, &body).await,
-                Takes::Id => assert!(route.path.contains("{id}"), "{route:?}"),
-                Takes::Hash => refuses_what_is_no_hash(&router, route).await,
-                Takes::Workflow => refuses_wrong_workflow_ids(&router, route).await,
+            if route.inputs.is_empty() {
+                is_not_changed_by_a_body(&router, route).await;
             }
+            let braces = route.path.matches('{').count();
+            let ids = route.inputs.iter();
+            let ids = ids.filter(|input| matches!(input, Input::PathId { .. }));
+            assert_eq!(ids.count(), braces, "{route:?} reads each id in its path");
         }
     }
     assert_eq!(database.writes(), [""; 0]);
@@ -249,7 +244,7 @@ async fn the_database_of_these_tests_would_show_a_write() {
 }
 
 #[tokio::test]
-async fn a_listed_route_is_one_that_answers_and_the_list_is_complete() {
+async fn every_path_answers_another_method_with_405_and_the_methods_that_it_has() {
     let database = FakeDatabase::start().await;
     let app = booted_on(config(), database.port).app;
     for (router, routes) in [
@@ -257,12 +252,60 @@ async fn a_listed_route_is_one_that_answers_and_the_list_is_complete() {
         (admin_router(&app), admin_routes()),
     ] {
         for route in &routes {
-            let other = if route.method == "GET" { "POST" } else { "GET" };
-            let twin = routes
-                .iter()
-                .any(|twin| twin.path == route.path && twin.method == other);
-            let answer = ask(&router, &format!("{other} {}", target(*route)), &[], "").await;
-            assert_eq!(answer.status == 405, !twin, "{other} {}", route.path);
+            let mut expected = Vec::new();
+            for other in routes.iter().filter(|other| other.path == route.path) {
+                expected.push(other.method);
+                if other.method == "GET" {
+                    expected.push("HEAD");
+                }
+            }
+            expected.sort_unstable();
+            for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "BREW"] {
+                let request = format!("{method} {}", path_with(route, "", ""));
+                let answer = ask(&router, &request, &[], "").await;
+                assert_eq!(
+                    answer.status == 405,
+                    !expected.contains(&method),
+                    "{request}"
+                );
+                if answer.status == 405 {
+                    let mut allowed: Vec<&str> = answer.headers["allow"]
+                        .to_str()
+                        .unwrap()
+                        .split(',')
+                        .collect();
+                    allowed.sort_unstable();
+                    assert_eq!(allowed, expected, "{request}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_route_that_is_not_public_wants_the_token_before_anything_else() {
+    let mut config = config();
+    config.api_token = ApiToken::new("s3cret");
+    let database = FakeDatabase::start().await;
+    let app = booted_on(config, database.port).app;
+    for (router, routes) in [
+        (product_router(&app), product_routes()),
+        (admin_router(&app), admin_routes()),
+    ] {
+        for route in &routes {
+            for (token, admits) in [
+                (None, route.access == Access::Public),
+                (Some("Bearer wrong"), route.access == Access::Public),
+                (Some("Bearer s3cret"), true),
+            ] {
+                let headers: Vec<_> = token
+                    .map(|token| ("authorization", token))
+                    .into_iter()
+                    .collect();
+                let request = format!("{} {}", route.method, path_with(route, "", ""));
+                let answer = ask(&router, &request, &headers, "").await;
+                assert_eq!(answer.status != 401, admits, "{request} {token:?}");
+            }
         }
     }
 }

@@ -11,7 +11,8 @@ use axum::http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use kodo_contract::{RunId, WorkflowId};
 use kodo_server::{
-    App, CrashDemoError, Readiness, Runs, ServerConfig, Shutdown, origins_of, product_router,
+    App, CrashDemoError, Readiness, Route, Runs, ServerConfig, Shutdown, admin_routes, origins_of,
+    product_router, product_routes,
 };
 use kodo_store::content::ArtifactStoreCell;
 use kodo_store::{DatabaseConfig, Store};
@@ -140,10 +141,42 @@ pub(crate) async fn ask(
     let response = router.clone().oneshot(request).await.unwrap();
     let (head, body) = response.into_parts();
     let bytes = body.collect().await.unwrap().to_bytes();
-    Answer {
+    let answer = Answer {
         status: head.status.as_u16(),
         headers: head.headers,
         body: String::from_utf8(bytes.to_vec()).unwrap(),
+    };
+    check_declared(method, target, &answer);
+    answer
+}
+
+/// A route gives no answer that it does not declare: checked for every request of these tests.
+fn check_declared(method: &str, target: &str, answer: &Answer) {
+    let body: serde_json::Value = serde_json::from_str(&answer.body).unwrap_or_default();
+    let error = body["error"].as_str().unwrap_or_default();
+    // What is no route says this, and one router has routes that the other does not have.
+    if error == "not found" {
+        return;
+    }
+    let path = target.split('?').next().unwrap();
+    let is_of = |route: &Route| {
+        let get = method == "HEAD" && route.method == "GET";
+        let mut pairs = route.path.split('/').zip(path.split('/'));
+        (get || method == route.method)
+            && route.path.split('/').count() == path.split('/').count()
+            && pairs.all(|(name, segment)| name.starts_with('{') || name == segment)
+    };
+    let mut routes = product_routes().into_iter().chain(admin_routes());
+    if let Some(route) = routes.find(is_of) {
+        let declared = route.answers.iter().any(|declared| {
+            let success = error.is_empty() || method == "HEAD";
+            declared.status == answer.status && (success || error.starts_with(&declared.meaning))
+        });
+        assert!(
+            declared,
+            "{method} {target} answered {} {}, which it does not declare",
+            answer.status, answer.body
+        );
     }
 }
 

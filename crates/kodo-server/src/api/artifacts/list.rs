@@ -1,41 +1,33 @@
 //! `GET /runs/:id/artifacts`: what there is to fetch of a run.
 
-use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use kodo_contract::{ArtifactEntry, ArtifactList, ContentHash, RunId, encode};
+use kodo_contract::{ArtifactEntry, ArtifactList, ContentHash, RunId};
 use kodo_store::ArtifactRow;
 use kodo_store::content::content_of;
 
-use crate::api::params;
-use crate::app::App;
+use crate::api::egress;
 use crate::error::ApiError;
-use crate::http::answer::{self, Subject};
+use crate::extract::params::Id;
+use crate::extract::service::Migrated;
+use crate::route::{Access, Operation};
 
-pub(crate) async fn handler(
-    State(app): State<App>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    app.open_for_reads()?;
-    let run_id =
-        params::path_id(request.uri().path(), RunId::parse)?.ok_or(ApiError::RunNotFound)?;
-    let rows = app
-        .in_time(async { Ok(app.store().artifacts_of(&run_id).await?) })
-        .await?
-        .ok_or(ApiError::RunNotFound)?;
+pub(crate) fn operation() -> Operation {
+    Operation::get("/runs/{id}/artifacts", Access::Token, handler).answers(
+        StatusCode::OK,
+        "the artifacts of the run, by step and index",
+    )
+}
+
+async fn handler(Migrated(app): Migrated, Id(run_id): Id<RunId>) -> Result<Response, ApiError> {
+    let rows = app.in_time(app.store().artifacts_of(&run_id)).await?;
+    let rows = rows.ok_or(ApiError::RunNotFound)?;
     let artifacts = rows.into_iter().map(entry).collect::<Result<_, _>>()?;
     let list = ArtifactList {
         run_id: run_id.clone(),
         artifacts,
     };
-    let value =
-        encode(&list).map_err(|invalid| ApiError::Internal(format!("egress: {invalid}")))?;
-    let subject = Subject {
-        run: Some(run_id),
-        ..Subject::default()
-    };
-    let text = serde_json::to_string(&value)?;
-    Ok(answer::json_about(StatusCode::OK, text, subject))
+    egress::answer(&list, run_id)
 }
 
 fn entry(row: ArtifactRow) -> Result<ArtifactEntry, ApiError> {

@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use base64::Engine;
@@ -14,10 +13,25 @@ use kodo_contract::{ContentHash, canonical_json};
 use kodo_store::content::content_of;
 use kodo_store::{ArtifactRow, Found};
 
-use crate::api::params;
 use crate::app::App;
 use crate::error::ApiError;
+use crate::extract::params::Id;
+use crate::extract::service::Migrated;
 use crate::http::range;
+use crate::route::{Access, Operation};
+
+pub(crate) fn operation() -> Operation {
+    Operation::get("/artifacts/{sha256}", Access::Token, handler)
+        .answers(StatusCode::OK, "the bytes")
+        .answers(StatusCode::PARTIAL_CONTENT, "a range of the bytes")
+        .answers(StatusCode::NOT_MODIFIED, "the client has the bytes already")
+        .refuses([
+            ApiError::ArtifactNotFound,
+            ApiError::RangeNotSatisfiable(0),
+            ApiError::ArtifactGone(String::new()),
+            ApiError::ArtifactDamaged(String::new()),
+        ])
+}
 
 /// Content that was found, and where its bytes are.
 struct Content {
@@ -28,31 +42,28 @@ struct Content {
     inline: Option<Bytes>,
 }
 
-pub(crate) async fn handler(
-    State(app): State<App>,
-    request: Request,
+async fn handler(
+    Migrated(app): Migrated,
+    Id(hash): Id<ContentHash>,
+    method: Method,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    app.open_for_reads()?;
-    let hash = params::path_id(request.uri().path(), ContentHash::parse)?
-        .ok_or(ApiError::NoContentHash)?;
-    let found = app
-        .in_time(async { Ok(app.store().artifact_by_hash(&hash).await?) })
-        .await?
-        .ok_or(ApiError::ArtifactNotFound)?;
+    let found = app.in_time(app.store().artifact_by_hash(&hash)).await?;
+    let found = found.ok_or(ApiError::ArtifactNotFound)?;
     let content = content(hash, found)?;
     let etag = format!("\"{}\"", content.hash);
-    if range::is_known(request.headers(), &etag) {
+    if range::is_known(&headers, &etag) {
         return Ok(headed(StatusCode::NOT_MODIFIED, &content, Body::empty()));
     }
-    if *request.method() == Method::HEAD {
+    if method == Method::HEAD {
         if content.inline.is_none() {
             let head = app.artifacts()?.head(&content.hash);
-            let there = app.in_time(async { Ok(head.await?) }).await?;
+            let there = app.in_time(head).await?;
             there.ok_or(kodo_store::content::ArtifactError::Missing)?;
         }
         return Ok(headed(StatusCode::OK, &content, Body::empty()));
     }
-    match range::wanted(request.headers(), &etag, content.size)? {
+    match range::wanted(&headers, &etag, content.size)? {
         None => {
             let body = body(&app, &content, None).await?;
             Ok(headed(StatusCode::OK, &content, body))
@@ -116,7 +127,7 @@ async fn body(app: &App, content: &Content, range: Option<Range<u64>>) -> Result
     let hash = content.hash.clone();
     let reading = kodo_store::content::read(store, &hash, content.size, range.clone());
     let pieces = match range {
-        None => app.in_time(async { Ok(reading.await?) }).await?,
+        None => app.in_time(reading).await?,
         // All of it is read before the first byte of a range is sent: that may take its time, and each piece has its
         // own deadline.
         Some(_) => reading.await?,

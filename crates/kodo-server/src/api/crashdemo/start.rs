@@ -1,16 +1,25 @@
 //! `POST /crashdemo`: starts a durable workflow that is there to be killed.
 
-use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use kodo_contract::WorkflowId;
 use serde::Serialize;
 
-use crate::api::params;
-use crate::app::App;
 use crate::error::ApiError;
-use crate::http::answer::{self, Subject};
-use crate::http::body;
+use crate::extract::body::AnyBody;
+use crate::extract::params::WorkflowQuery;
+use crate::extract::service::Launched;
+use crate::http::answer;
+use crate::route::{Access, Operation};
+
+pub(crate) fn operation() -> Operation {
+    Operation::post("/crashdemo", Access::Token, handler)
+        .answers(
+            StatusCode::ACCEPTED,
+            "the workflow is started, or was before",
+        )
+        .refuses([ApiError::WorkflowIdTaken])
+}
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -19,33 +28,18 @@ struct Started<'a> {
     workflow_id: &'a WorkflowId,
 }
 
-pub(crate) async fn handler(
-    State(app): State<App>,
-    request: Request,
+async fn handler(
+    Launched(app): Launched,
+    WorkflowQuery(id): WorkflowQuery,
+    _: AnyBody,
 ) -> Result<Response, ApiError> {
-    app.open_for_work()?;
-    if !app.runs().is_launched() {
-        return Err(ApiError::Unavailable("the engine is not launched".into()));
-    }
-    let (head, body) = request.into_parts();
-    let id = params::workflow_id(head.uri.query())?;
-    // No body is wanted. One that was sent is read all the same, within the limits of every body, so that the
-    // connection stays usable.
-    body::read(body, app.config().body_timeout).await?;
     app.runs().failpoint("demo:before");
-    app.in_time(async { Ok(app.runs().start_crash_demo(&id).await?) })
-        .await?;
+    app.in_time(app.runs().start_crash_demo(&id)).await?;
     app.runs().failpoint("demo:answer");
-    let answer = serde_json::to_string(&Started {
+    let started = Started {
         accepted: true,
         workflow_id: &id,
-    })?;
-    Ok(answer::json_about(StatusCode::ACCEPTED, answer, about(id)))
-}
-
-fn about(workflow: WorkflowId) -> Subject {
-    Subject {
-        workflow: Some(workflow),
-        ..Subject::default()
-    }
+    };
+    let answer = serde_json::to_string(&started)?;
+    Ok(answer::json_about(StatusCode::ACCEPTED, answer, id))
 }

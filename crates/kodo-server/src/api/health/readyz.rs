@@ -14,10 +14,17 @@ use crate::engine::Runs;
 use crate::error::ApiError;
 use crate::http::answer;
 use crate::readiness::Readiness;
+use crate::route::{Access, Operation};
 
 /// How long a probe waits for a database. Whoever asks for readiness is a machine with a timeout of its own, often
 /// one or two seconds.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(1500);
+
+pub(crate) fn operation() -> Operation {
+    Operation::get("/readyz", Access::Public, handler)
+        .answers(StatusCode::OK, "every check passes")
+        .answers(StatusCode::SERVICE_UNAVAILABLE, "a check fails")
+}
 
 #[derive(Serialize)]
 struct Ready {
@@ -26,7 +33,7 @@ struct Ready {
 }
 
 /// Answers 200 if every check passes, otherwise 503.
-pub(crate) async fn handler(State(app): State<App>) -> Result<Response, ApiError> {
+async fn handler(State(app): State<App>) -> Result<Response, ApiError> {
     let checks = Checks::run(app.store(), app.runs(), app.readiness()).await;
     let ready = checks.pass();
     let status = if ready {

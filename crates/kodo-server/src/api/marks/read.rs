@@ -1,27 +1,23 @@
 //! `GET /marks`: how often each effect of a crash demo is there.
 
-use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use crate::api::params;
-use crate::app::App;
 use crate::error::ApiError;
-use crate::http::answer::{self, Subject};
+use crate::extract::params::WorkflowQuery;
+use crate::extract::service::Migrated;
+use crate::http::answer;
+use crate::route::{Access, Operation};
 
-pub(crate) async fn handler(
-    State(app): State<App>,
-    request: Request,
+pub(crate) fn operation() -> Operation {
+    Operation::get("/marks", Access::Token, handler)
+        .answers(StatusCode::OK, "how often each of the two effects is there")
+}
+
+async fn handler(
+    Migrated(app): Migrated,
+    WorkflowQuery(id): WorkflowQuery,
 ) -> Result<Response, ApiError> {
-    app.open_for_reads()?;
-    let id = params::workflow_id(request.uri().query())?;
-    let marks = app
-        .in_time(async { Ok(app.store().marks(id.as_str()).await?) })
-        .await?;
-    let subject = Subject {
-        workflow: Some(id),
-        ..Subject::default()
-    };
-    let answer = serde_json::to_string(&marks)?;
-    Ok(answer::json_about(StatusCode::OK, answer, subject))
+    let marks = app.in_time(app.store().marks(id.as_str())).await?;
+    Ok(answer::of(StatusCode::OK, &marks, id)?)
 }

@@ -1,13 +1,10 @@
-//! Request bodies: read up to a limit and a deadline, and no further.
+//! The limits of request bodies: size and time.
 
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
-use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use kodo_contract::{Violation, parse_json};
-use serde_json::{Value, json};
 
 use crate::error::ApiError;
 
@@ -29,6 +26,15 @@ pub(crate) async fn read(body: Body, patience: Duration) -> Result<Bytes, ApiErr
     tokio::time::timeout(patience, collect(body))
         .await
         .unwrap_or(Err(ApiError::SlowBody))
+}
+
+/// What [`read`] answers if the body is not within the limits.
+pub(crate) fn errors() -> [ApiError; 3] {
+    [
+        ApiError::BrokenBody,
+        ApiError::SlowBody,
+        ApiError::PayloadTooLarge,
+    ]
 }
 
 async fn collect(mut body: Body) -> Result<Bytes, ApiError> {
@@ -58,28 +64,6 @@ async fn collect(mut body: Body) -> Result<Bytes, ApiError> {
         first
     } else {
         rest.freeze()
-    })
-}
-
-/// The one JSON document of a body.
-///
-/// # Errors
-/// Where it is none. Of a body that its client compressed that is said, since it looks right to whoever sent it.
-pub(crate) fn json(bytes: &[u8], headers: &HeaderMap) -> Result<Value, ApiError> {
-    parse_json(bytes).map_err(|error| {
-        let encoding = headers.get(header::CONTENT_ENCODING);
-        let encoding = encoding.and_then(|value| value.to_str().ok());
-        match encoding.filter(|name| !name.eq_ignore_ascii_case("identity")) {
-            Some(encoding) => ApiError::EncodedBody(Box::new(Violation {
-                instance_path: String::new(),
-                schema_path: "#/contentEncoding".to_owned(),
-                keyword: "contentEncoding".to_owned(),
-                params: json!({"contentEncoding": encoding}),
-                message: "must NOT be sent with a Content-Encoding".to_owned(),
-            })),
-            None if bytes.is_empty() => ApiError::InvalidJson("the body is empty".to_owned()),
-            None => ApiError::InvalidJson(error.to_string()),
-        }
     })
 }
 
@@ -157,35 +141,6 @@ mod tests {
         });
         assert_eq!(read(body, LONG).await.unwrap(), "abc");
         assert_eq!(read(Body::empty(), LONG).await.unwrap(), "");
-    }
-
-    #[test]
-    fn what_is_wrong_with_a_body_that_is_no_json_is_told_apart() {
-        let cause = |bytes: &[u8]| match json(bytes, &HeaderMap::new()).unwrap_err() {
-            ApiError::InvalidJson(cause) => cause,
-            other => panic!("{other}"),
-        };
-        assert_eq!(cause(b""), "the body is empty");
-        assert_eq!(cause("[".repeat(129).as_bytes()), "nested deeper than 128");
-        assert!(cause(b"{bad").starts_with("malformed JSON: "));
-
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_ENCODING, "gzip".parse().unwrap());
-        let compressed = [0x1f, 0x8b, 8, 0];
-        let error = json(&compressed, &headers).unwrap_err();
-        assert_eq!(error.to_string(), "invalid json");
-        let ApiError::EncodedBody(violation) = error else {
-            panic!("{error}");
-        };
-        assert_eq!(
-            violation.to_string(),
-            "data must NOT be sent with a Content-Encoding"
-        );
-        headers.insert(header::CONTENT_ENCODING, "identity".parse().unwrap());
-        assert!(matches!(
-            json(&compressed, &headers),
-            Err(ApiError::InvalidJson(_))
-        ));
     }
 
     #[tokio::test]
