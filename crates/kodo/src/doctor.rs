@@ -24,6 +24,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::commands::db::devdb_config;
+use crate::devdb::DevDbConfig;
 use crate::settings::{Given, Settings};
 
 use database::Reached;
@@ -36,7 +37,7 @@ const REACH: f64 = 0.6;
 /// What the checks look at.
 pub(crate) struct Patient {
     settings: Settings,
-    devdb: kodo_devdb::DevDbConfig,
+    devdb: DevDbConfig,
     next: Next,
     /// When the last finding is due.
     end: Instant,

@@ -3,6 +3,7 @@
 mod boot;
 mod cli;
 mod commands;
+mod devdb;
 mod doctor;
 mod environment;
 mod opencode;

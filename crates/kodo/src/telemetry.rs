@@ -23,7 +23,7 @@ pub(crate) fn init(settings: &LogSettings) {
 /// a log.
 pub(crate) fn init_for_people() {
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new("kodo_devdb=info,warn"))
+        .with_env_filter(EnvFilter::new("kodo::devdb=info,warn"))
         .with_writer(std::io::stderr)
         .without_time()
         .with_level(false)

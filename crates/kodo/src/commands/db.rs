@@ -4,12 +4,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use kodo_devdb::{DevDbConfig, Probe};
 use kodo_engine::Rebound;
 use kodo_store::{Binding, Store};
 
 use crate::boot;
 use crate::cli::DbCommand;
+use crate::devdb::{self, DevDbConfig, Probe};
 use crate::settings::Settings;
 use crate::telemetry;
 
@@ -18,15 +18,15 @@ pub(crate) async fn run(settings: &Settings, command: DbCommand) -> anyhow::Resu
     telemetry::init_for_people();
     match command {
         DbCommand::Up => {
-            let up = kodo_devdb::up(&devdb_config(settings)).await?;
+            let up = devdb::up(&devdb_config(settings)).await?;
             println!("{}", up.message);
         }
         DbCommand::Down => {
-            let down = kodo_devdb::down(&devdb_config(settings)).await?;
-            println!("{}", down.message);
+            let (_, message) = devdb::down(&devdb_config(settings)).await?;
+            println!("{message}");
         }
         DbCommand::Status => {
-            let status = kodo_devdb::status(&devdb_config(settings)).await;
+            let status = devdb::status(&devdb_config(settings)).await;
             println!("{}", status.message);
             if status.probe != Probe::Postgres {
                 return Ok(ExitCode::FAILURE);

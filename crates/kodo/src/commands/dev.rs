@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::commands::db::devdb_config;
 use crate::commands::serve;
+use crate::devdb;
 use crate::ports::Ports;
 use crate::settings::Settings;
 use crate::telemetry;
@@ -14,13 +15,13 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     telemetry::init(&settings.log);
     // Ports first, here too: a second `kodo dev` must not get as far as the database.
     let ports = Ports::bind(&settings).await?;
-    let devdb = devdb_config(&settings);
-    let up = kodo_devdb::up(&devdb).await?;
+    let config = devdb_config(&settings);
+    let up = devdb::up(&config).await?;
     tracing::info!("{}", up.message);
     let served = serve::run_on(settings, ports).await;
     if up.started {
-        let down = kodo_devdb::down(&devdb).await?;
-        tracing::info!("{}", down.message);
+        let (_, message) = devdb::down(&config).await?;
+        tracing::info!("{}", message);
     }
     served
 }

@@ -1,11 +1,11 @@
 //! Whether the database can be reached, which server it is, and whether that one will do.
 
-use kodo_devdb::{Probe, Status};
 use kodo_store::{Store, StoreError};
 
 use super::Patient;
 use super::finding::Finding;
 use crate::boot::OLDEST_POSTGRES;
+use crate::devdb::{self, Probe, Status};
 
 const CHECK: &str = "database";
 
@@ -27,7 +27,7 @@ pub(crate) enum Reached {
 
 /// Looks at the server, and says how far one gets.
 pub(crate) async fn reach(patient: &Patient) -> (Vec<Finding>, Reached) {
-    let status = kodo_devdb::status(&patient.devdb).await;
+    let status = devdb::status(&patient.devdb).await;
     let address = address(patient);
     match status.probe {
         Probe::Postgres => {}

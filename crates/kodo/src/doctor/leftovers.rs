@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use kodo_devdb::Leftover;
 use kodo_store::Store;
 
 use super::Patient;
 use super::finding::Finding;
 use super::next::quoted;
+use crate::devdb::{Leftover, leftovers};
 
 /// Databases of tests and demonstrations: `PREFIX_PID_…`.
 const PREFIXES: [&str; 3] = ["kodo_it_draft_", "kodo_it_", "kodo_demo_"];
@@ -17,7 +17,7 @@ pub(crate) fn folders(patient: &Patient) -> impl FnOnce() -> Vec<Finding> + Send
     let data = patient.devdb.data_dir.clone();
     let next = patient.next.clone();
     move || {
-        let mut findings: Vec<Finding> = kodo_devdb::leftovers(&data)
+        let mut findings: Vec<Finding> = leftovers(&data)
             .into_iter()
             .map(|leftover| match leftover {
                 Leftover::StalePid(file) => Finding::warn(

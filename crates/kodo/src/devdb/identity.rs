@@ -1,21 +1,22 @@
-//! Who Postgres runs as. It refuses root, and `initdb` refuses a user without a name.
+//! The user that Postgres runs as: it refuses root, and `initdb` refuses a user without a name.
 
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::{Context, ensure};
 use tokio::process::Command;
 
-use crate::command;
-use crate::error::DevDbError;
+use super::command;
+use super::places::unusable;
 
-/// Starting a small program takes milliseconds; this is for a machine on its knees.
+/// Starting a small program takes milliseconds, on an overloaded machine seconds.
 const QUICK: Duration = Duration::from_secs(20);
 
 /// The user that the programs of Postgres see themselves as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Identity {
+pub(super) enum Identity {
     /// The caller: an ordinary user with a name.
     Caller,
     /// Somebody with a name inside a user namespace, the caller outside: files stay the caller's, so the cluster
@@ -27,40 +28,40 @@ pub(crate) enum Identity {
 
 /// A user and its group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ids {
+pub(super) struct Ids {
     uid: u32,
     gid: u32,
 }
 
 impl Identity {
     /// Finds one that Postgres accepts on this machine.
-    pub(crate) async fn detect() -> Result<Self, DevDbError> {
+    ///
+    /// # Errors
+    /// If this process is root's and cannot change the user.
+    pub(super) async fn detect() -> anyhow::Result<Self> {
         let root = rustix::process::geteuid().is_root();
         if !root && has_name().await {
             return Ok(Self::Caller);
         }
         let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-        let Some(ids) = stand_in(&passwd) else {
-            return if root {
-                Err(DevDbError::Root)
-            } else {
-                Ok(Self::Caller)
-            };
-        };
-        for identity in [Self::Mapped(ids), Self::Other(ids)] {
-            if command::succeeds(identity.command(Path::new("true")), QUICK).await {
-                return Ok(identity);
+        if let Some(ids) = stand_in(&passwd) {
+            for identity in [Self::Mapped(ids), Self::Other(ids)] {
+                let works = command::run(identity.command(Path::new("true")), QUICK).await;
+                if works.is_ok() {
+                    return Ok(identity);
+                }
             }
         }
-        if root {
-            Err(DevDbError::Root)
-        } else {
-            Ok(Self::Caller)
-        }
+        ensure!(
+            !root,
+            "Postgres refuses to run as root, and neither unshare nor setpriv can change the user here: run this as an \
+             ordinary user, or set DB_HOST and DB_PORT to a server that runs"
+        );
+        Ok(Self::Caller)
     }
 
-    /// `program` as this user. English messages, and no folder underfoot that this user may not enter.
-    pub(crate) fn command(self, program: &Path) -> Command {
+    /// `program` as this user. Messages in English; the working folder is /, because this user may not be able to enter ours.
+    pub(super) fn command(self, program: &Path) -> Command {
         let mut command = match self {
             Self::Caller => Command::new(program),
             Self::Mapped(Ids { uid, gid }) => {
@@ -91,25 +92,21 @@ impl Identity {
     }
 
     /// Gives `path`, which the caller made, to the user that Postgres runs as.
-    pub(crate) fn give(self, path: &Path) -> Result<(), DevDbError> {
+    pub(super) fn give(self, path: &Path) -> anyhow::Result<()> {
         match self {
             Self::Caller | Self::Mapped(_) => Ok(()),
             Self::Other(Ids { uid, gid }) => {
-                chown(path, Some(uid), Some(gid)).map_err(DevDbError::at(path))
+                chown(path, Some(uid), Some(gid)).with_context(|| unusable(path))
             }
         }
     }
 }
 
-/// Does the system know a name for the effective user? A container may run as a bare number.
+/// Whether the system knows a name for the effective user. A container may run as a number without a name.
 async fn has_name() -> bool {
     let mut id = Command::new("id");
     id.arg("-un");
-    match command::run(id, QUICK).await {
-        Ok(finished) => finished.success(),
-        // No `id` to ask: let initdb decide.
-        Err(_) => true,
-    }
+    command::run(id, QUICK).await.is_ok()
 }
 
 /// A user with a name who is not root: nobody, if there is one.

@@ -8,16 +8,17 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use anyhow::{Context, bail};
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::binaries::Binaries;
-use crate::command::last_lines;
-use crate::error::DevDbError;
-use crate::identity::Identity;
-use crate::postmaster::{self, Postmaster};
+use super::binaries::Binaries;
+use super::command::last_lines;
+use super::identity::Identity;
+use super::places::unusable;
+use super::postmaster::{self, Postmaster};
 
-/// Recovery of a crashed cluster does every write since the last checkpoint again: seconds, on a slow disk more.
+/// Recovery of a crashed cluster repeats every write since the last checkpoint: seconds, on a slow disk more.
 const START: Duration = Duration::from_secs(60);
 /// A fast shutdown waits for a checkpoint, on a slow disk for some seconds.
 const FAST: Duration = Duration::from_secs(30);
@@ -27,50 +28,40 @@ const ORPHANS: Duration = Duration::from_secs(10);
 /// A log that has grown beyond this is put aside at the next start.
 const LOG_LIMIT: u64 = 16 * 1024 * 1024;
 
-/// `<base>/pg/<major>`. One folder per major version: another's server refuses it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Cluster {
-    folder: PathBuf,
-    major: u32,
+/// `<base>/pg/<major>`. One folder per major version: another version's server refuses it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Cluster {
+    pub(super) folder: PathBuf,
+    pub(super) major: u32,
 }
 
 impl Cluster {
-    pub(crate) fn new(base: &Path, major: u32) -> Self {
+    pub(super) fn new(base: &Path, major: u32) -> Self {
         Self {
             folder: base.join("pg").join(major.to_string()),
             major,
         }
     }
 
-    /// The clusters below `base`, newest version first.
-    pub(crate) fn all_in(base: &Path) -> Vec<Self> {
-        let Ok(entries) = fs::read_dir(base.join("pg")) else {
-            return Vec::new();
-        };
-        let mut majors: Vec<u32> = entries
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-            .collect();
+    /// The clusters in `folder`, newest version first.
+    pub(super) fn all_in(folder: &Path) -> Vec<Self> {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let majors = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let mut majors: Vec<u32> = majors.collect();
         majors.sort_unstable_by(|a, b| b.cmp(a));
-        majors
-            .into_iter()
-            .map(|major| Self::new(base, major))
-            .collect()
+        let cluster = |major: u32| Self {
+            folder: folder.join(major.to_string()),
+            major,
+        };
+        majors.into_iter().map(cluster).collect()
     }
 
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
-    }
-
-    pub(crate) fn major(&self) -> u32 {
-        self.major
-    }
-
-    /// Was `initdb` here and did it finish?
-    pub(crate) fn exists(&self) -> bool {
+    /// Whether `initdb` ran here to its end.
+    pub(super) fn exists(&self) -> bool {
         self.folder.join("PG_VERSION").is_file() && self.folder.join("global/pg_control").is_file()
     }
 
-    pub(crate) fn postmaster(&self) -> Postmaster {
+    pub(super) fn postmaster(&self) -> Postmaster {
         Postmaster::of(&self.folder)
     }
 
@@ -78,8 +69,8 @@ impl Cluster {
         self.folder.with_extension("log")
     }
 
-    /// The end of the server's log, from byte `from` on, as the end of an error message.
-    pub(crate) fn log_tail(&self, from: u64) -> String {
+    /// The end of the server's log, from byte `from` on, to be appended to an error message.
+    pub(super) fn log_tail(&self, from: u64) -> String {
         let read = || -> std::io::Result<String> {
             let mut file = File::open(self.log())?;
             let length = file.metadata()?.len();
@@ -96,42 +87,44 @@ impl Cluster {
         }
     }
 
-    /// Makes the folder fit for a start: nothing of a dead server may still be at work, or in the way.
-    pub(crate) async fn clear(&self) -> Result<(), DevDbError> {
+    /// Makes the folder fit for a start: waits for the children of a dead server, and removes its pid file.
+    ///
+    /// # Errors
+    /// If processes of a dead server stay.
+    pub(super) async fn clear(&self) -> anyhow::Result<()> {
         let pids = postmaster::wait_until_deserted(&self.folder, ORPHANS).await;
         if !pids.is_empty() {
-            let pids = pids
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join(", ");
-            return Err(DevDbError::StillInUse {
-                path: self.folder.clone(),
-                pids,
-            });
+            let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
+            bail!(
+                "processes of a dead Postgres still use {}: {}; wait for them or end them, then try again",
+                self.folder.display(),
+                pids.join(", ")
+            );
         }
         if self.postmaster() == Postmaster::Stale {
-            // Postgres believes whatever lives under that number: a corpse that its parent has not buried yet
-            // (seconds, or for ever where pid 1 does not reap), or another program that was given the number.
-            // Nobody is in the folder, so the file speaks of nobody.
+            // Postgres would believe any living process of that number: one that its parent has not reaped yet, or another
+            // program that was given the number. No process of Postgres is in the folder, so the file is out of date.
             let file = self.folder.join("postmaster.pid");
-            fs::remove_file(&file).map_err(DevDbError::at(&file))?;
+            fs::remove_file(&file).with_context(|| unusable(&file))?;
         }
         Ok(())
     }
 
-    /// Starts the server; it outlives us, and nothing of ours stays open in it.
-    pub(crate) async fn start(
+    /// Starts the server. It outlives this process, and holds none of its open files.
+    ///
+    /// # Errors
+    /// If it does not start, with the end of its log.
+    pub(super) async fn start(
         &self,
         binaries: &Binaries,
         identity: Identity,
         listen: IpAddr,
         port: u16,
-    ) -> Result<(), DevDbError> {
+    ) -> anyhow::Result<()> {
         let log = self.log();
-        let old = fs::metadata(&log).map_or(0, |metadata| metadata.len());
-        if old > LOG_LIMIT {
-            fs::rename(&log, log.with_extension("log.1")).map_err(DevDbError::at(&log))?;
+        let context = || unusable(&log);
+        if fs::metadata(&log).is_ok_and(|metadata| metadata.len() > LOG_LIMIT) {
+            fs::rename(&log, log.with_extension("log.1")).with_context(context)?;
         }
         let output = File::options()
             .create(true)
@@ -139,13 +132,12 @@ impl Cluster {
             // It holds statements that failed, with their values.
             .mode(0o600)
             .open(&log)
-            .map_err(DevDbError::at(&log))?;
+            .with_context(context)?;
         identity.give(&log)?;
-        let before = output.metadata().map_err(DevDbError::at(&log))?.len();
+        let before = output.metadata()?.len();
         // Its output must not be ours: whoever runs us waits until the last copy of our stdout is closed.
-        let errors = output.try_clone().map_err(DevDbError::at(&log))?;
-
-        let mut pg_ctl = identity.command(&binaries.program("pg_ctl"));
+        let errors = output.try_clone()?;
+        let mut pg_ctl = identity.command(&binaries.bin.join("pg_ctl"));
         pg_ctl
             .args(["start", "--wait", "--silent", "--timeout"])
             .arg(START.as_secs().to_string())
@@ -158,30 +150,28 @@ impl Cluster {
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors);
-        let program = crate::command::name(&pg_ctl);
-        let mut child = pg_ctl.spawn().map_err(|source| DevDbError::Spawn {
-            program: program.clone(),
-            source,
-        })?;
-        let status = match timeout(START + Duration::from_secs(10), child.wait()).await {
-            Ok(status) => Some(status.map_err(|source| DevDbError::Spawn { program, source })?),
-            Err(_) => None,
-        };
-        if status.is_some_and(|status| status.success()) {
+        let mut child = pg_ctl.spawn().context("cannot run pg_ctl")?;
+        let ended = timeout(START + Duration::from_secs(10), child.wait()).await;
+        if let Ok(status) = ended
+            && status?.success()
+        {
             return Ok(());
         }
         let log = self.log_tail(before);
-        // On a full disk it crashes and starts over for ever: leave nothing of the kind behind.
+        // On a full disk it crashes and starts again for ever.
         if let Postmaster::Alive { pid, .. } = self.postmaster() {
             self.stop(pid).await?;
         }
-        Err(DevDbError::Start { log })
+        bail!("Postgres did not start{log}")
     }
 
-    /// Stops the server with process id `pid`: fast, and if that takes too long, at once.
+    /// Stops the server with process id `pid`: by a fast shutdown, and if that takes too long, by an immediate one.
     ///
-    /// By signal and not by `pg_ctl`: that trusts whatever the pid file says, and its binaries may be gone by now.
-    pub(crate) async fn stop(&self, pid: i32) -> Result<(), DevDbError> {
+    /// By signal and not by `pg_ctl`, which trusts the pid file, and whose binaries may be gone by now.
+    ///
+    /// # Errors
+    /// If it does not stop.
+    pub(super) async fn stop(&self, pid: i32) -> anyhow::Result<()> {
         for (signal, patience) in [(Signal::INT, FAST), (Signal::QUIT, IMMEDIATE)] {
             postmaster::signal(&self.folder, pid, signal);
             let end = Instant::now() + patience;
@@ -192,12 +182,11 @@ impl Cluster {
                 sleep(Duration::from_millis(20)).await;
             }
         }
-        let seconds = (FAST + IMMEDIATE).as_secs();
-        Err(DevDbError::Stop {
-            pid,
-            seconds,
-            log: self.log_tail(0),
-        })
+        bail!(
+            "Postgres (process {pid}) did not stop within {} s{}",
+            (FAST + IMMEDIATE).as_secs(),
+            self.log_tail(0)
+        )
     }
 }
 
@@ -224,13 +213,11 @@ mod tests {
     #[test]
     fn clusters_are_listed_newest_first_and_other_files_are_not_clusters() {
         let base = tempfile::tempdir().unwrap();
-        for name in ["pg/9", "pg/15", "pg/18", "pg/18.init-4", "pg/.lock"] {
+        for name in ["9", "15", "18", "18.init-4", ".lock"] {
             fs::create_dir_all(base.path().join(name)).unwrap();
         }
-        let majors: Vec<u32> = Cluster::all_in(base.path())
-            .iter()
-            .map(Cluster::major)
-            .collect();
+        let clusters = Cluster::all_in(base.path());
+        let majors: Vec<u32> = clusters.iter().map(|it| it.major).collect();
         assert_eq!(majors, [18, 15, 9]);
         assert_eq!(Cluster::all_in(&base.path().join("nowhere")), []);
     }
@@ -239,8 +226,8 @@ mod tests {
     async fn a_pid_file_of_another_program_is_cleared_away() {
         let base = tempfile::tempdir().unwrap();
         let cluster = Cluster::new(&base.path().canonicalize().unwrap(), 15);
-        fs::create_dir_all(cluster.folder()).unwrap();
-        let pid_file = cluster.folder().join("postmaster.pid");
+        fs::create_dir_all(&cluster.folder).unwrap();
+        let pid_file = cluster.folder.join("postmaster.pid");
         fs::write(&pid_file, format!("{}\nx\n0\n5\n", std::process::id())).unwrap();
         cluster.clear().await.unwrap();
         assert!(!pid_file.exists());
@@ -250,7 +237,7 @@ mod tests {
     fn the_log_of_another_start_is_not_shown() {
         let base = tempfile::tempdir().unwrap();
         let cluster = Cluster::new(base.path(), 15);
-        fs::create_dir_all(cluster.folder()).unwrap();
+        fs::create_dir_all(&cluster.folder).unwrap();
         assert_eq!(cluster.log_tail(0), "");
         fs::write(cluster.log(), "old\nnew\n").unwrap();
         let tail = cluster.log_tail(4);

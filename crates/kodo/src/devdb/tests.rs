@@ -1,12 +1,7 @@
-//! The whole of the crate against real servers, from whatever binaries the machine has.
+//! `up`, `down` and `status` against real servers, from whatever binaries the machine has.
 //!
-//! Where it has none, the first test fetches some into the target folder and the others use them.
+//! If it has none, the first test fetches some into the target folder and the others use them.
 //! `KODO_DEVDB_NETWORK=1` also tests fetching itself, from both registries.
-
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on should say where"
-)]
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -14,11 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use kodo_devdb::{DevDbConfig, DevDbError, Outcome, Probe, Provider, down, probe, status, up};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
+
+use super::probe::{Probe, probe};
+use super::{DevDbConfig, Provider, down, status, up};
+use crate::environment;
 
 /// A data folder and a free port; whatever runs in there is stopped at the end, also of a test that failed.
 struct Site {
@@ -32,7 +30,9 @@ impl Site {
         let data_dir = folder.path().join(".data");
         fs::create_dir(&data_dir).unwrap();
         for name in ["pg-npm", "pg-pip"] {
-            let shared = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+            let shared = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("../../target/tmp")
+                .join(name);
             fs::create_dir_all(&shared).unwrap();
             symlink(&shared, data_dir.join(name)).unwrap();
         }
@@ -104,7 +104,7 @@ async fn a_server_is_started_adopted_and_stopped_and_its_cluster_is_used_again()
     let config = &site.config;
     let first = up(config).await.unwrap();
     assert!(
-        first.started && matches!(first.outcome, Outcome::Started { .. }),
+        first.started && first.message.contains("started Postgres"),
         "{first:?}"
     );
     assert_one_line(&first.message);
@@ -113,7 +113,7 @@ async fn a_server_is_started_adopted_and_stopped_and_its_cluster_is_used_again()
     let again = Instant::now();
     let second = up(config).await.unwrap();
     assert!(
-        !second.started && second.outcome == Outcome::Adopted,
+        !second.started && second.message.contains("is up at"),
         "{second:?}"
     );
     assert!(again.elapsed() < Duration::from_secs(1));
@@ -125,15 +125,15 @@ async fn a_server_is_started_adopted_and_stopped_and_its_cluster_is_used_again()
             .message
             .contains(&config.port.to_string())
     );
-    let stopped = down(config).await.unwrap();
-    assert!(stopped.stopped, "{stopped:?}");
-    assert_one_line(&stopped.message);
+    let (stopped, message) = down(config).await.unwrap();
+    assert!(stopped, "{message}");
+    assert_one_line(&message);
     assert_eq!(probe(&config.host, config.port).await, Probe::Nothing);
 
-    let nothing = down(config).await.unwrap();
-    assert!(!nothing.stopped, "{nothing:?}");
-    assert_one_line(&nothing.message);
-    assert_eq!(status(config).await.private, None);
+    let (stopped, message) = down(config).await.unwrap();
+    assert!(!stopped, "{message}");
+    assert_one_line(&message);
+    assert!(status(config).await.private.is_none());
 
     fs::write(cluster.join("mark"), "same cluster").unwrap();
     assert!(up(config).await.unwrap().started);
@@ -176,7 +176,7 @@ async fn down_after_a_kill_of_the_postmaster_finds_nothing_to_stop() {
     while status(&site.config).await.private.is_some() && start.elapsed() < Duration::from_secs(5) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert!(!down(&site.config).await.unwrap().stopped);
+    assert!(!down(&site.config).await.unwrap().0);
 }
 
 #[tokio::test]
@@ -188,21 +188,19 @@ async fn a_foreign_server_is_used_and_left_alone() {
     ours.config.port = theirs.config.port;
     let used = up(&ours.config).await.unwrap();
     assert!(
-        !used.started && used.outcome == Outcome::Existing,
+        !used.started && used.message.contains("using the Postgres"),
         "{used:?}"
     );
     ours.config.provider = Provider::Existing;
-    assert_eq!(up(&ours.config).await.unwrap().outcome, Outcome::Existing);
+    let used = up(&ours.config).await.unwrap();
+    assert!(used.message.contains("using the Postgres"), "{used:?}");
     assert!(
         !ours.config.data_dir.join("pg").exists(),
         "using a server needs no data folder"
     );
 
-    let left = down(&ours.config).await.unwrap();
-    assert!(
-        !left.stopped && left.message.contains("left alone"),
-        "{left:?}"
-    );
+    let (stopped, message) = down(&ours.config).await.unwrap();
+    assert!(!stopped && message.contains("left alone"), "{message}");
     assert_eq!(
         probe(&theirs.config.host, theirs.config.port).await,
         Probe::Postgres
@@ -222,32 +220,32 @@ async fn a_stranger_on_the_port_is_named_with_the_variable_that_helps() {
     for provider in [Provider::Auto, Provider::Existing] {
         site.config.provider = provider;
         let error = up(&site.config).await.unwrap_err();
-        assert!(matches!(error, DevDbError::Stranger { .. }), "{error}");
         let message = error.to_string();
         assert!(
-            message.contains(&site.config.port.to_string()) && message.contains("DB_PORT"),
+            message.starts_with("something that is not Postgres")
+                && message.contains(&site.config.port.to_string())
+                && message.contains("DB_PORT"),
             "{message}"
         );
     }
     fs::create_dir(site.config.data_dir.join("pg")).unwrap();
-    assert!(matches!(
-        up(&site.config).await,
-        Err(DevDbError::Stranger { .. })
-    ));
+    let error = up(&site.config).await.unwrap_err().to_string();
+    assert!(error.contains("not Postgres"), "{error}");
 }
 
 #[tokio::test]
 async fn nothing_is_started_for_another_machine_nor_where_only_an_existing_server_will_do() {
     let mut site = Site::new();
     site.config.provider = Provider::Existing;
-    assert!(matches!(
-        up(&site.config).await,
-        Err(DevDbError::NotThere { .. })
-    ));
+    let error = up(&site.config).await.unwrap_err().to_string();
+    assert!(error.contains("DB_PROVIDER=existing forbids"), "{error}");
     site.config.provider = Provider::Auto;
     site.config.host = "no-such-host.invalid".to_owned();
     let error = up(&site.config).await.unwrap_err();
-    assert!(matches!(error, DevDbError::NotLoopback { .. }), "{error}");
+    assert!(
+        error.to_string().contains("set DB_HOST=127.0.0.1"),
+        "{error}"
+    );
     assert!(!site.config.data_dir.join("pg").exists());
 }
 
@@ -258,12 +256,10 @@ async fn a_cluster_that_runs_on_another_port_is_not_started_twice() {
     let running = site.config.port;
     site.config.port = free_port();
     let error = up(&site.config).await.unwrap_err();
+    let said = format!("already runs on port {running}: set DB_PORT={running}");
+    assert!(error.to_string().contains(&said), "{error}");
     assert!(
-        matches!(error, DevDbError::OtherPort { running: port, .. } if port == running),
-        "{error}"
-    );
-    assert!(
-        down(&site.config).await.unwrap().stopped,
+        down(&site.config).await.unwrap().0,
         "down stops it, whatever the port"
     );
 }
@@ -296,8 +292,11 @@ async fn a_server_that_does_not_start_shows_the_end_of_its_log() {
     )
     .unwrap();
     let error = up(&site.config).await.unwrap_err();
-    assert!(matches!(error, DevDbError::Start { .. }), "{error}");
-    assert!(error.to_string().contains("no_such_setting"), "{error}");
+    let error = error.to_string();
+    assert!(
+        error.starts_with("Postgres did not start") && error.contains("no_such_setting"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -307,27 +306,22 @@ async fn a_data_folder_that_cannot_be_made_is_named() {
     fs::write(&file, "").unwrap();
     site.config.data_dir = file.join(".data");
     let error = up(&site.config).await.unwrap_err();
-    assert!(matches!(error, DevDbError::DataDir { .. }), "{error}");
     assert!(error.to_string().contains("file/.data"), "{error}");
 }
 
 #[tokio::test]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "asks whoever runs it whether the registries may be used"
-)]
 async fn each_registry_gives_a_server_that_starts() {
-    if std::env::var_os("KODO_DEVDB_NETWORK").is_none() {
+    if environment::variable("KODO_DEVDB_NETWORK").is_none() {
         return;
     }
     for provider in [Provider::Npm, Provider::Pip] {
         let site = Site::bare(provider);
         let start = Instant::now();
         let fetched = up(&site.config).await.unwrap();
-        println!("{provider}: {} in {:?}", fetched.message, start.elapsed());
+        println!("{provider:?}: {} in {:?}", fetched.message, start.elapsed());
         down(&site.config).await.unwrap();
         let start = Instant::now();
         assert!(up(&site.config).await.unwrap().started);
-        println!("{provider}: again in {:?}", start.elapsed());
+        println!("{provider:?}: again in {:?}", start.elapsed());
     }
 }

@@ -1,6 +1,5 @@
-//! Who is behind a TCP port: a Postgres, somebody else, or nobody.
-//!
-//! Asked in the protocol itself, since `psql` and `pg_isready` may not exist.
+//! Finds out who listens on a TCP port: a Postgres, another program, or nobody. It speaks Postgres's protocol itself,
+//! because `psql` and `pg_isready` may not be installed.
 
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ const CANNOT_CONNECT_NOW: &[u8] = b"57P03";
 
 /// Who answers at an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Probe {
+pub(crate) enum Probe {
     /// A Postgres server. It may still be starting up.
     Postgres,
     /// Something accepts connections and is no Postgres.
@@ -29,11 +28,11 @@ pub enum Probe {
 }
 
 /// Asks who listens at `host:port`. Takes a few seconds at most.
-pub async fn probe(host: &str, port: u16) -> Probe {
+pub(super) async fn probe(host: &str, port: u16) -> Probe {
     ask(host, port, ANSWER).await.0
 }
 
-/// The answer, and the connection where Postgres wants to go on without TLS.
+/// The answer, and the connection if Postgres wants to go on without TLS.
 async fn ask(host: &str, port: u16, patience: Duration) -> (Probe, Option<TcpStream>) {
     let Ok(Ok(mut stream)) = timeout(CONNECT, TcpStream::connect((host, port))).await else {
         return (Probe::Nothing, None);
@@ -56,10 +55,10 @@ async fn ask(host: &str, port: u16, patience: Duration) -> (Probe, Option<TcpStr
     }
 }
 
-/// Does a Postgres take connections?
+/// Whether a Postgres takes connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Readiness {
-    /// It does.
+pub(super) enum Readiness {
+    /// Yes.
     Ready,
     /// It is starting up, recovering or shutting down.
     NotYet,
@@ -68,7 +67,7 @@ pub(crate) enum Readiness {
 }
 
 /// Asks again until the Postgres at `host:port` is ready, has gone, or the deadline has passed.
-pub(crate) async fn wait_until_ready(
+pub(super) async fn wait_until_ready(
     host: &str,
     port: u16,
     user: &str,
