@@ -1,6 +1,6 @@
 //! Why a run failed, as the engine records it and the API shows it.
 
-use kodo_contract::{RunError, StepId};
+use kodo_contract::{ErrorCode, RunError, StepId};
 use kodo_planner::PlanError;
 use kodo_sandbox::SandboxError;
 use serde::{Deserialize, Serialize};
@@ -20,14 +20,15 @@ pub struct RunFailure {
     pub message: String,
     /// The step that it happened in, if in one.
     pub step_id: Option<String>,
-    /// Whether the same step can succeed if it is tried again. Not recorded: by then it has been decided.
+    /// Whether the step is tried again: its failure is transient, and nobody has tried again already. Not recorded:
+    /// by then it has been decided.
     #[serde(skip)]
     pub retryable: bool,
 }
 
 impl RunFailure {
     /// A failure that trying again cannot help.
-    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
             code: code.into(),
             message: message.into(),
@@ -46,7 +47,7 @@ impl RunFailure {
 
 impl From<PlanError> for RunFailure {
     fn from(error: PlanError) -> Self {
-        // A planner has done what trying again can do before it gives up.
+        // Not retried although it may be transient: a planner has asked again itself before it gives up.
         Self::new(error.code(), error.to_string())
     }
 }
@@ -54,8 +55,10 @@ impl From<PlanError> for RunFailure {
 impl From<SandboxError> for RunFailure {
     fn from(error: SandboxError) -> Self {
         Self {
-            retryable: error.is_retryable(),
-            ..Self::new(error.code(), error.to_string())
+            retryable: error.is_transient(),
+            code: error.code().to_owned(),
+            message: error.to_string(),
+            step_id: None,
         }
     }
 }
@@ -90,7 +93,7 @@ fn read_failure(error: Option<&str>) -> RunError {
         };
     }
     RunError {
-        code: "engine_error".to_owned(),
+        code: ErrorCode::EngineError.into(),
         message: match error {
             Some(text) => format!("the workflow engine ended the run: {text}"),
             None => "the workflow engine ended the run without a reason".to_owned(),
@@ -105,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_failure_survives_the_engine_as_it_was() {
-        let failure = RunFailure::new("tool_failed", "exit code 3").in_step("tool-002");
+        let failure = RunFailure::new(ErrorCode::ToolFailed, "exit code 3").in_step("tool-002");
         let recorded = serde_json::to_string(&dbos::Error::from(failure)).unwrap();
         let error = recorded_failure(Some(&recorded));
         assert_eq!(error.code, "tool_failed");

@@ -1,10 +1,10 @@
 //! A chat completion, read from one JSON document or from the chunks of a stream.
 
-use kodo_contract::parse_json;
+use kodo_contract::{ErrorCode, parse_json};
 use serde_json::Value;
 
 use crate::Secret;
-use crate::failure::{Failure, FailureCode};
+use crate::failure::Failure;
 use crate::sanitize::sanitized;
 
 /// The first choice of a chat completion.
@@ -45,7 +45,7 @@ impl Completion {
         }
         if !self.refusal.trim().is_empty() {
             return Err(Failure::new(
-                FailureCode::PlannerDeclined,
+                ErrorCode::PlannerDeclined,
                 format!("the model declined: {}", sanitized(&self.refusal, secret)),
             ));
         }
@@ -134,7 +134,7 @@ fn push_content(text: &mut String, content: &Value) {
 /// The failure of an answer that the provider's content filter removed.
 pub(crate) fn filtered() -> Failure {
     Failure::new(
-        FailureCode::PlannerFiltered,
+        ErrorCode::PlannerFiltered,
         "the provider's content filter removed the answer",
     )
 }
@@ -142,7 +142,7 @@ pub(crate) fn filtered() -> Failure {
 /// The failure of an answer that a token limit cut off.
 pub(crate) fn truncated(max_tokens: u32) -> Failure {
     Failure::new(
-        FailureCode::PlannerTruncated,
+        ErrorCode::PlannerTruncated,
         format!(
             "the answer was cut off at the limit of {max_tokens} tokens, or at the end of the model's context; \
              OC_MAX_TOKENS sets the limit"
@@ -151,7 +151,7 @@ pub(crate) fn truncated(max_tokens: u32) -> Failure {
 }
 
 fn invalid(message: impl Into<String>) -> Failure {
-    Failure::new(FailureCode::PlannerAnswerInvalid, message)
+    Failure::new(ErrorCode::PlannerAnswerInvalid, message)
 }
 
 #[cfg(test)]
@@ -207,7 +207,7 @@ mod tests {
         assert!(refused(json!({"models": []})).contains("no choices"));
         assert!(refused(json!({"error": {"message": "out of memory"}})).contains("out of memory"));
         let broken = Completion::read(b"<html>", None).unwrap_err();
-        assert_eq!(broken.code, FailureCode::PlannerAnswerInvalid);
+        assert_eq!(broken.code, ErrorCode::PlannerAnswerInvalid);
         assert!(
             Completion::read(b"\"\xff\"", None)
                 .unwrap_err()

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kodo_contract::{Intent, Plan, decode};
+use kodo_contract::{ErrorCode, Intent, Plan, decode};
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
 use crate::extract::object_in;
-use crate::failure::{Failure, FailureCode};
+use crate::failure::Failure;
 use crate::sanitize::sanitized;
 use crate::{PlanRequest, Policy, Secret, prompt};
 
@@ -76,7 +76,7 @@ impl Conversation<'_> {
                 let reason = violations.join("; ");
                 let reason: String = reason.chars().take(SHOWN_REASON).collect();
                 return Err(Failure::new(
-                    FailureCode::PlanInvalid,
+                    ErrorCode::PlanInvalid,
                     format!(
                         "the model's answer is no valid plan, even after it was shown {MAX_REPAIRS} times what is \
                          wrong: {reason}"
@@ -119,7 +119,7 @@ impl Conversation<'_> {
             return Ok(());
         }
         Err(Failure::new(
-            FailureCode::PlanRefused,
+            ErrorCode::PlanRefused,
             "the plan contains the provider's key (OC_API_KEY); nothing of it was run or stored; give the provider another key",
         ))
     }
@@ -133,7 +133,7 @@ pub(crate) async fn until<T>(
 ) -> Result<T, Failure> {
     timeout_at(deadline, work).await.unwrap_or_else(|_| {
         Err(Failure::new(
-            FailureCode::PlannerDeadline,
+            ErrorCode::PlannerDeadline,
             format!(
                 "no plan came within {} ms; OC_DEADLINE_MS says how long it may take",
                 allowed.as_millis()

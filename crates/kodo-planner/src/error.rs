@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use kodo_contract::ErrorCode;
 use thiserror::Error;
 
 use crate::Failure;
@@ -59,13 +60,13 @@ pub enum PlanError {
 impl PlanError {
     /// A stable code, for programs.
     #[must_use]
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> ErrorCode {
         match self {
-            Self::FixtureMissing { .. } => "planner_fixture_missing",
-            Self::FixtureInvalid { .. } => "planner_fixture_invalid",
-            Self::FixtureUnreadable { .. } => "planner_fixture_unreadable",
-            Self::FixtureUnwritable { .. } => "planner_fixture_unwritable",
-            Self::Failed(failure) => failure.code.as_str(),
+            Self::FixtureMissing { .. } => ErrorCode::PlannerFixtureMissing,
+            Self::FixtureInvalid { .. } => ErrorCode::PlannerFixtureInvalid,
+            Self::FixtureUnreadable { .. } => ErrorCode::PlannerFixtureUnreadable,
+            Self::FixtureUnwritable { .. } => ErrorCode::PlannerFixtureUnwritable,
+            Self::Failed(failure) => failure.code,
         }
     }
 }

@@ -2,98 +2,56 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use kodo_contract::ErrorCode;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
-/// What kind of failure it was: the code that programs see.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum FailureCode {
-    /// No connection to the provider, or it broke before the answer began.
-    PlannerUnreachable,
-    /// The provider failed (5xx), each time that it was asked.
-    PlannerUnavailable,
-    /// The provider wants fewer requests (429), or has no credit left.
-    PlannerRateLimited,
-    /// No plan came within the deadline.
-    PlannerDeadline,
-    /// The provider does not take the key.
-    PlannerUnauthorized,
-    /// The provider does not take the request.
-    PlannerRejected,
-    /// The answer is longer than is read.
-    PlannerAnswerTooLarge,
-    /// The answer ended in its middle.
-    PlannerAnswerIncomplete,
-    /// The answer is no chat completion.
-    PlannerAnswerInvalid,
-    /// The model declined.
-    PlannerDeclined,
-    /// The provider's content filter took the answer.
-    PlannerFiltered,
-    /// The token limit cut the answer off.
-    PlannerTruncated,
-    /// What the model answered is no valid plan, after all repairs.
-    PlanInvalid,
-    /// The plan, or the intent, wants what the policy does not allow.
-    PlanRefused,
-}
-
-impl FailureCode {
-    /// The code as it is written.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::PlannerUnreachable => "planner_unreachable",
-            Self::PlannerUnavailable => "planner_unavailable",
-            Self::PlannerRateLimited => "planner_rate_limited",
-            Self::PlannerDeadline => "planner_deadline",
-            Self::PlannerUnauthorized => "planner_unauthorized",
-            Self::PlannerRejected => "planner_rejected",
-            Self::PlannerAnswerTooLarge => "planner_answer_too_large",
-            Self::PlannerAnswerIncomplete => "planner_answer_incomplete",
-            Self::PlannerAnswerInvalid => "planner_answer_invalid",
-            Self::PlannerDeclined => "planner_declined",
-            Self::PlannerFiltered => "planner_filtered",
-            Self::PlannerTruncated => "planner_truncated",
-            Self::PlanInvalid => "plan_invalid",
-            Self::PlanRefused => "plan_refused",
-        }
-    }
-
-    /// Whether the failure is of the connection or the provider, and not an answer to the question: such a
-    /// recording never takes the place of a plan.
-    pub(crate) fn is_weather(self) -> bool {
-        matches!(
-            self,
-            Self::PlannerUnreachable
-                | Self::PlannerUnavailable
-                | Self::PlannerRateLimited
-                | Self::PlannerDeadline
-                | Self::PlannerUnauthorized
-                | Self::PlannerAnswerIncomplete
-        )
-    }
-}
+/// The codes that a recorded failure can have: what asking a model can end with.
+const CODES: [ErrorCode; 14] = [
+    ErrorCode::PlannerUnreachable,
+    ErrorCode::PlannerUnavailable,
+    ErrorCode::PlannerRateLimited,
+    ErrorCode::PlannerDeadline,
+    ErrorCode::PlannerUnauthorized,
+    ErrorCode::PlannerRejected,
+    ErrorCode::PlannerAnswerTooLarge,
+    ErrorCode::PlannerAnswerIncomplete,
+    ErrorCode::PlannerAnswerInvalid,
+    ErrorCode::PlannerDeclined,
+    ErrorCode::PlannerFiltered,
+    ErrorCode::PlannerTruncated,
+    ErrorCode::PlanInvalid,
+    ErrorCode::PlanRefused,
+];
 
 /// A failure: its code, and a sentence for people. It names no address, no path and no key, so that it can be
 /// recorded as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Failure {
-    /// What kind of failure it was.
-    pub code: FailureCode,
+    /// What kind of failure it was; one of those that asking a model can end with.
+    #[serde(deserialize_with = "code_of_a_model")]
+    pub code: ErrorCode,
     /// What happened and what to do about it.
     pub message: String,
 }
 
 impl Failure {
-    pub(crate) fn new(code: FailureCode, message: impl Into<String>) -> Self {
+    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
             code,
             message: message.into(),
         }
     }
+}
+
+fn code_of_a_model<'de, D: Deserializer<'de>>(from: D) -> Result<ErrorCode, D::Error> {
+    let code = ErrorCode::deserialize(from)?;
+    if CODES.contains(&code) {
+        return Ok(code);
+    }
+    let text = format!("{code} is no failure of a model");
+    Err(D::Error::custom(text))
 }
 
 impl fmt::Display for Failure {
@@ -103,30 +61,3 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_code_is_written_in_a_fixture_as_it_is_shown() {
-        for code in [
-            FailureCode::PlannerUnreachable,
-            FailureCode::PlannerUnavailable,
-            FailureCode::PlannerRateLimited,
-            FailureCode::PlannerDeadline,
-            FailureCode::PlannerUnauthorized,
-            FailureCode::PlannerRejected,
-            FailureCode::PlannerAnswerTooLarge,
-            FailureCode::PlannerAnswerIncomplete,
-            FailureCode::PlannerAnswerInvalid,
-            FailureCode::PlannerDeclined,
-            FailureCode::PlannerFiltered,
-            FailureCode::PlannerTruncated,
-            FailureCode::PlanInvalid,
-            FailureCode::PlanRefused,
-        ] {
-            assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
-        }
-    }
-}

@@ -299,7 +299,7 @@ mod tests {
         let intent = intent(r#"{"goal":"g","inputs":{"n":12345678901234567890},"constraints":{}}"#);
         let plan = fixture(|_| {}).unwrap();
         let failure = Failure {
-            code: crate::FailureCode::PlanRefused,
+            code: kodo_contract::ErrorCode::PlanRefused,
             message: "no".into(),
         };
         for answer in [Ok(plan), Err(failure)] {
@@ -313,11 +313,13 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_with_a_code_that_nobody_knows_is_no_fixture() {
-        let refused = whole(|it| {
-            it.as_object_mut().unwrap().remove("response");
-            it["failure"] = json!({"code": "planner_bored", "message": "m"});
-        });
-        assert!(refused.unwrap_err().contains("planner_bored"));
+    fn a_failure_with_a_code_that_is_none_of_a_model_is_no_fixture() {
+        for code in ["planner_bored", "tool_failed", "planner_fixture_missing"] {
+            let refused = whole(|it| {
+                it.as_object_mut().unwrap().remove("response");
+                it["failure"] = json!({"code": code, "message": "m"});
+            });
+            assert!(refused.unwrap_err().contains(code));
+        }
     }
 }

@@ -4,6 +4,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use kodo_contract::RetryClass;
+
 use crate::{Fixture, PlanError};
 
 /// What fixtures are named after.
@@ -95,10 +97,11 @@ impl FixtureFolder {
                 path: path.clone(),
                 reason: invalid.to_string(),
             })?;
-        let weather = matches!(&fixture.answer, Err(failure) if failure.code.is_weather());
-        let has_plan =
-            weather && matches!(self.load(&fixture.key).await, Ok(Some(old)) if old.answer.is_ok());
-        if has_plan {
+        // Only a permanent failure is an answer to the question; any other is one of the connection or the provider.
+        let failure = fixture.answer.as_ref().err();
+        if failure.is_some_and(|failure| failure.code.retry_class() != RetryClass::Permanent)
+            && matches!(self.load(&fixture.key).await, Ok(Some(old)) if old.answer.is_ok())
+        {
             return Ok(Saved::PlanKept);
         }
         let (dir, target) = (self.0.clone(), path.clone());
@@ -134,12 +137,12 @@ fn write(dir: &Path, target: &Path, bytes: &[u8]) -> io::Result<Saved> {
 
 #[cfg(test)]
 mod tests {
-    use kodo_contract::{Intent, decode};
+    use kodo_contract::{ErrorCode, Intent, decode};
     use serde_json::json;
     use tempfile::TempDir;
 
     use super::*;
-    use crate::{Failure, FailureCode, Recorded};
+    use crate::{Failure, Recorded};
 
     fn intent() -> Intent {
         decode(&json!({"goal": "g", "inputs": {}, "constraints": {}})).unwrap()
@@ -159,7 +162,7 @@ mod tests {
         Fixture::new(&intent(), 1, recorded, answer)
     }
 
-    fn failure(code: FailureCode) -> Fixture {
+    fn failure(code: ErrorCode) -> Fixture {
         with(Err(Failure {
             code,
             message: "m".into(),
@@ -183,14 +186,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bad_weather_takes_no_plan_away_and_an_answer_does() {
+    async fn a_failure_of_the_connection_takes_no_plan_away_and_an_answer_does() {
         let dir = TempDir::new().unwrap();
         let folder = FixtureFolder::new(dir.path().to_owned());
-        let weather = failure(FailureCode::PlannerUnreachable);
-        assert_eq!(folder.save(&weather).await.unwrap(), Saved::Added);
+        let unreachable = failure(ErrorCode::PlannerUnreachable);
+        assert_eq!(folder.save(&unreachable).await.unwrap(), Saved::Added);
         assert_eq!(folder.save(&recording("p")).await.unwrap(), Saved::Changed);
-        assert_eq!(folder.save(&weather).await.unwrap(), Saved::PlanKept);
-        let declined = failure(FailureCode::PlannerDeclined);
+        assert_eq!(folder.save(&unreachable).await.unwrap(), Saved::PlanKept);
+        let declined = failure(ErrorCode::PlannerDeclined);
         assert_eq!(folder.save(&declined).await.unwrap(), Saved::Changed);
     }
 

@@ -31,7 +31,7 @@ mod wire;
 
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::PlanError;
-pub use failure::{Failure, FailureCode};
+pub use failure::Failure;
 pub use fixture::{DEFAULT_KEY, Fixture, Recorded, SCHEMA_VERSION, fixture_key};
 pub use folder::{FixtureFolder, Saved};
 pub use live::{LiveConfig, LivePlanner};

@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use kodo_contract::{Intent, Plan};
+use kodo_contract::{ErrorCode, Intent, Plan};
 
 use crate::Tools;
-use crate::failure::{Failure, FailureCode};
+use crate::failure::Failure;
 
 /// What separates a connector from its tool in the name of a tool call: `github:create_issue`.
 const CONNECTOR_SEPARATOR: char = ':';
@@ -45,7 +45,7 @@ impl Policy {
             return Ok(());
         }
         Err(Failure::new(
-            FailureCode::PlanRefused,
+            ErrorCode::PlanRefused,
             format!(
                 "the intent names connectors that are not allowed: {refused}; OC_ALLOWED_CONNECTORS says which are"
             ),
@@ -64,7 +64,7 @@ impl Policy {
             return Ok(());
         }
         Err(Failure::new(
-            FailureCode::PlanRefused,
+            ErrorCode::PlanRefused,
             format!(
                 "the plan calls tools that are not allowed: {refused}; nothing of it was run; OC_ALLOWED_TOOLS says \
                  which are, OC_ALLOWED_CONNECTORS and the intent's connectors whose connector:tool may be"
@@ -205,7 +205,7 @@ mod tests {
         assert!(allows(&["github"], &["github:"]).is_err());
         assert!(policy().admits(&intent(&["github"])).is_ok());
         let refused = policy().admits(&intent(&["github", "mail"])).unwrap_err();
-        assert_eq!(refused.code, FailureCode::PlanRefused);
+        assert_eq!(refused.code, ErrorCode::PlanRefused);
         assert!(
             refused.message.contains(r#"not allowed: "mail";"#),
             "{refused}"

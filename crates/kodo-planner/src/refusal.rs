@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use kodo_contract::parse_json;
+use kodo_contract::{ErrorCode, parse_json};
 use reqwest::StatusCode;
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use serde_json::Value;
 
 use crate::Secret;
-use crate::failure::{Failure, FailureCode};
+use crate::failure::Failure;
 use crate::retry::retry_after;
 use crate::sanitize::sanitized;
 
@@ -83,27 +83,27 @@ impl Refusal {
         let (code, message) = match self.status {
             // The provider's message may contain a part of the key here.
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => (
-                FailureCode::PlannerUnauthorized,
+                ErrorCode::PlannerUnauthorized,
                 format!(
                     "the provider does not accept the key (HTTP {status}); OC_API_KEY or OC_API_KEY_FILE sets it"
                 ),
             ),
             StatusCode::TOO_MANY_REQUESTS => (
-                FailureCode::PlannerRateLimited,
+                ErrorCode::PlannerRateLimited,
                 format!("the provider wants fewer requests (HTTP 429{tries}){reason}"),
             ),
             it if it.is_server_error() => (
-                FailureCode::PlannerUnavailable,
+                ErrorCode::PlannerUnavailable,
                 format!("the provider failed (HTTP {status}{tries}){reason}"),
             ),
             it if it.is_redirection() => (
-                FailureCode::PlannerRejected,
+                ErrorCode::PlannerRejected,
                 format!(
                     "the provider redirects (HTTP {status}), which is not followed: set OC_BASE_URL to where it leads"
                 ),
             ),
             _ => (
-                FailureCode::PlannerRejected,
+                ErrorCode::PlannerRejected,
                 format!(
                     "the provider does not accept the request (HTTP {status}){reason}; see OC_BASE_URL and OC_MODEL"
                 ),

@@ -8,7 +8,9 @@ use sse_stream::{Error, SseByteStream};
 
 use crate::Secret;
 use crate::completion::Completion;
-use crate::failure::{Failure, FailureCode};
+use kodo_contract::ErrorCode;
+
+use crate::failure::Failure;
 
 /// The event that ends a stream of chunks.
 const DONE: &str = "[DONE]";
@@ -34,7 +36,7 @@ pub(crate) async fn read(
     // Some servers end a stream without the mark. An answer that says why it ended is complete.
     if completion.finish_reason.is_none() {
         return Err(Failure::new(
-            FailureCode::PlannerAnswerIncomplete,
+            ErrorCode::PlannerAnswerIncomplete,
             "the stream ended before the answer did",
         ));
     }
@@ -51,7 +53,7 @@ fn failure(error: Error) -> Failure {
         other => other.to_string(),
     };
     Failure::new(
-        FailureCode::PlannerAnswerInvalid,
+        ErrorCode::PlannerAnswerInvalid,
         format!("the provider's answer is no JSON: {reason}"),
     )
 }

@@ -10,7 +10,9 @@ use reqwest::{Client, Response};
 use serde_json::Value;
 
 use crate::completion::Completion;
-use crate::failure::{Failure, FailureCode};
+use kodo_contract::ErrorCode;
+
+use crate::failure::Failure;
 use crate::http_client::{cause, client};
 use crate::refusal::Refusal;
 use crate::sanitize::sanitized;
@@ -87,7 +89,7 @@ impl Wire {
             let value = HeaderValue::try_from(format!("Bearer {}", secret.expose()));
             let mut value = value.map_err(|_| {
                 Failure::new(
-                    FailureCode::PlannerUnauthorized,
+                    ErrorCode::PlannerUnauthorized,
                     "the key in OC_API_KEY or OC_API_KEY_FILE has characters that a header cannot carry",
                 )
             })?;
@@ -97,7 +99,7 @@ impl Wire {
         let response = request.send().await.map_err(|error| {
             let cause = cause(&error);
             Failure::new(
-                FailureCode::PlannerUnreachable,
+                ErrorCode::PlannerUnreachable,
                 format!("the provider cannot be reached: {cause}; OC_BASE_URL says where it is"),
             )
         })?;
@@ -114,7 +116,7 @@ impl Wire {
 /// The failure of an answer with another media type than one that is `wanted`.
 pub(crate) fn wrong_type(found: &str, wanted: &str, secret: Option<&Secret>) -> Failure {
     Failure::new(
-        FailureCode::PlannerAnswerInvalid,
+        ErrorCode::PlannerAnswerInvalid,
         format!(
             "the provider answered with content type {}, not with {wanted}: see whether OC_BASE_URL is the address of \
              its OpenAI-compatible API",
@@ -159,7 +161,7 @@ fn limited(response: Response, limit: usize) -> impl Stream<Item = Result<Bytes,
         match left.checked_sub(piece.len()) {
             Some(left) => Ok(Some((piece, (response, left)))),
             None => Err(Failure::new(
-                FailureCode::PlannerAnswerTooLarge,
+                ErrorCode::PlannerAnswerTooLarge,
                 format!(
                     "the provider's answer is longer than {MAX_ANSWER_BYTES} bytes, and was read no further"
                 ),
@@ -169,5 +171,5 @@ fn limited(response: Response, limit: usize) -> impl Stream<Item = Result<Bytes,
 }
 
 pub(crate) fn incomplete(what: &str) -> Failure {
-    Failure::new(FailureCode::PlannerAnswerIncomplete, what)
+    Failure::new(ErrorCode::PlannerAnswerIncomplete, what)
 }

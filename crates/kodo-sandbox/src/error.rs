@@ -1,5 +1,6 @@
 //! Why a tool call was not carried out.
 
+use kodo_contract::ErrorCode;
 use thiserror::Error;
 
 /// Why a sandbox gave no result. A tool that ran and failed is no such case: that is a result with
@@ -70,41 +71,44 @@ pub enum SandboxError {
         tool: String,
         /// The code that the call asked for.
         code: String,
-        /// Whether the call asked for an error that retrying can help.
-        retryable: bool,
+        /// Whether the call asked for an error that goes away by itself (`retryable`).
+        transient: bool,
     },
 }
 
 impl SandboxError {
+    /// The code in the table of error codes. A scripted error has none: it says itself what it is.
+    fn known(&self) -> Result<ErrorCode, (&str, bool)> {
+        Ok(match self {
+            Self::InvalidCall { .. } => ErrorCode::SandboxInvalidCall,
+            Self::Unavailable { .. } => ErrorCode::SandboxUnavailable,
+            Self::ToolNotSupported { .. } => ErrorCode::ToolNotSupported,
+            Self::ToolArgsInvalid { .. } => ErrorCode::ToolArgsInvalid,
+            Self::JobInvalid { .. } => ErrorCode::SandboxJobInvalid,
+            Self::Refused { .. } => ErrorCode::SandboxRefused,
+            Self::SecretRefused { .. } => ErrorCode::SecretRefused,
+            Self::InputFilesInvalid { .. } => ErrorCode::InputFilesInvalid,
+            Self::Scripted {
+                code, transient, ..
+            } => return Err((code, *transient)),
+        })
+    }
+
     /// A stable code, for programs.
     #[must_use]
     pub fn code(&self) -> &str {
-        match self {
-            Self::InvalidCall { .. } => "sandbox_invalid_call",
-            Self::Unavailable { .. } => "sandbox_unavailable",
-            Self::ToolNotSupported { .. } => "tool_not_supported",
-            Self::ToolArgsInvalid { .. } => "tool_args_invalid",
-            Self::JobInvalid { .. } => "sandbox_job_invalid",
-            Self::Refused { .. } => "sandbox_refused",
-            Self::SecretRefused { .. } => "secret_refused",
-            Self::InputFilesInvalid { .. } => "input_files_invalid",
-            Self::Scripted { code, .. } => code,
+        match self.known() {
+            Ok(code) => code.as_str(),
+            Err((code, _)) => code,
         }
     }
 
-    /// Whether the same job may succeed later without anybody's doing.
+    /// Whether the same job can succeed later although nobody changes anything.
     #[must_use]
-    pub fn is_retryable(&self) -> bool {
-        match self {
-            Self::InvalidCall { .. }
-            | Self::ToolNotSupported { .. }
-            | Self::ToolArgsInvalid { .. }
-            | Self::JobInvalid { .. }
-            | Self::SecretRefused { .. }
-            | Self::InputFilesInvalid { .. }
-            | Self::Refused { .. } => false,
-            Self::Unavailable { .. } => true,
-            Self::Scripted { retryable, .. } => *retryable,
+    pub fn is_transient(&self) -> bool {
+        match self.known() {
+            Ok(code) => code.is_transient(),
+            Err((_, transient)) => transient,
         }
     }
 }

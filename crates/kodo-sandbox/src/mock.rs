@@ -107,7 +107,7 @@ impl Sandbox for MockSandbox {
             return Err(SandboxError::Scripted {
                 tool,
                 code,
-                retryable,
+                transient: retryable,
             });
         }
         let canonical = canonical_json(&json!({"name": name, "args": args, "seed": job.seed}));
@@ -266,7 +266,7 @@ mod tests {
             let script = json!({"error": {"code": "sandbox_timeout", "retryable": retryable}});
             let error = scripted(script).await.unwrap_err();
             assert_eq!(error.code(), "sandbox_timeout");
-            assert_eq!(error.is_retryable(), retryable);
+            assert_eq!(error.is_transient(), retryable);
         }
     }
 
@@ -290,7 +290,7 @@ mod tests {
         ] {
             let error = scripted(script.clone()).await.unwrap_err();
             assert_eq!(error.code(), "sandbox_invalid_call", "{script}");
-            assert!(!error.is_retryable());
+            assert!(!error.is_transient());
             assert!(
                 error
                     .to_string()

@@ -352,7 +352,7 @@ mod tests {
         let refused = |secrets: &SecretFolder, allowed: &[&str], wanted: SecretUse| {
             let error = give(secrets, allowed, &[wanted]).unwrap_err();
             assert_eq!(error.code(), "secret_refused");
-            assert!(!error.is_retryable());
+            assert!(!error.is_transient());
             let text = error.to_string();
             assert!(!text.contains(KEY) && !text.contains('/'), "{text}");
             text

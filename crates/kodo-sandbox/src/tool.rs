@@ -335,7 +335,7 @@ mod tests {
         ] {
             let error = input_files(&files).unwrap_err();
             assert_eq!(error.code(), "input_files_invalid", "{files}");
-            assert!(!error.is_retryable());
+            assert!(!error.is_transient());
         }
         assert!(input_files(&json!({})).unwrap().is_empty());
     }
@@ -378,7 +378,7 @@ mod tests {
     fn another_tool_is_refused_by_name() {
         let error = call("repo.inspect", json!({})).unwrap_err();
         assert_eq!(error.code(), "tool_not_supported");
-        assert!(!error.is_retryable());
+        assert!(!error.is_transient());
     }
 
     #[test]
@@ -406,7 +406,7 @@ mod tests {
         ] {
             let error = call("exec", args.clone()).unwrap_err();
             assert_eq!(error.code(), "tool_args_invalid", "{args}");
-            assert!(!error.is_retryable());
+            assert!(!error.is_transient());
         }
     }
 }

@@ -69,7 +69,7 @@ async fn ask(planner: &OpenCodePlanner) -> Result<Planned, PlanError> {
 
 fn failed(answer: Result<Planned, PlanError>) -> (&'static str, String) {
     let error = answer.expect_err("there should be no plan");
-    (error.code(), error.to_string())
+    (error.code().as_str(), error.to_string())
 }
 
 async fn until(what: &str, look: impl Fn() -> bool) {

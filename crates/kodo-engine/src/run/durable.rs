@@ -1,5 +1,6 @@
 //! One durable step, as every workflow here takes it.
 
+use kodo_contract::ErrorCode;
 use std::future::Future;
 use std::time::Duration;
 
@@ -102,7 +103,7 @@ where
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(MOST);
             }
-            Err(error) => return Err(RunFailure::new("store_refused", error.to_string())),
+            Err(error) => return Err(RunFailure::new(ErrorCode::StoreRefused, error.to_string())),
         }
     }
 }

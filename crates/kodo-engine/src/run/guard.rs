@@ -1,5 +1,6 @@
 //! Endings that the engine would leave pending for ever become recorded errors.
 
+use kodo_contract::ErrorCode;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 
@@ -30,7 +31,7 @@ pub(crate) async fn guard<T>(
             recorded,
             ..
         }))) => Err(RunFailure::new(
-            "workflow_diverged",
+            ErrorCode::WorkflowDiverged,
             format!(
                 "the run's history has {recorded:?} as its step {step_id} where this version has \
                  {expected:?}; run it with the version that started it, or start a new run"
@@ -39,7 +40,7 @@ pub(crate) async fn guard<T>(
         .into()),
         Ok(outcome) => outcome,
         Err(panic) => Err(RunFailure::new(
-            "panic",
+            ErrorCode::Panic,
             format!("the workflow panicked: {}", panic_text(panic.as_ref())),
         )
         .into()),

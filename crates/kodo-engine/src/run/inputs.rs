@@ -1,6 +1,6 @@
 //! What a run gives to its tool calls: the files of its intent, and what earlier calls made of them.
 
-use kodo_contract::{Intent, RunId, StepId, ToolFile, decode};
+use kodo_contract::{ErrorCode, Intent, RunId, StepId, ToolFile, decode};
 use kodo_sandbox::{InputFile, Overlay, granted_secrets, input_files};
 
 use crate::failure::RunFailure;
@@ -35,12 +35,13 @@ impl Material {
             .await?
             .ok_or_else(|| {
                 RunFailure::new(
-                    "run_missing",
+                    ErrorCode::RunMissing,
                     format!("run {run_id} is not in the database"),
                 )
             })?;
-        let intent = decode(&run.intent)
-            .map_err(|invalid| RunFailure::new("stored_intent_invalid", invalid.to_string()))?;
+        let intent = decode(&run.intent).map_err(|invalid| {
+            RunFailure::new(ErrorCode::StoredIntentInvalid, invalid.to_string())
+        })?;
         Self::of(&intent)
     }
 
@@ -64,7 +65,7 @@ impl Material {
         let bytes: u64 = files.iter().map(Origin::size).sum();
         if bytes > MOST_BYTES {
             return Err(RunFailure::new(
-                "workspace_too_large",
+                ErrorCode::WorkspaceTooLarge,
                 format!(
                     "the files that the call finds have {bytes} bytes, of at most {MOST_BYTES}"
                 ),

@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use kodo_contract::{Boundary, Intent, Invalid, Phase, Plan, RunId, StepId, decode, encode};
+use kodo_contract::{
+    Boundary, ErrorCode, Intent, Invalid, Phase, Plan, RunId, StepId, decode, encode,
+};
 use kodo_planner::{PlanRequest, PlanSource};
 use kodo_store::{NewStep, Recorded};
 use serde::{Deserialize, Serialize};
@@ -38,7 +40,7 @@ pub(crate) async fn plan(
         .await?
         .ok_or_else(|| {
             RunFailure::new(
-                "run_missing",
+                ErrorCode::RunMissing,
                 format!("run {run_id} is not in the database"),
             )
         })?;
@@ -54,7 +56,7 @@ pub(crate) async fn plan(
         });
     }
     // Gate 2: what the database holds is checked as if it came from outside.
-    let intent: Intent = decode(&run.intent).map_err(gate("stored_intent_invalid"))?;
+    let intent: Intent = decode(&run.intent).map_err(gate(ErrorCode::StoredIntentInvalid))?;
     // Before a model is asked, which costs.
     let material = match shop.sandbox.runs_programs() {
         true => Some(Material::of(&intent)?),
@@ -69,9 +71,9 @@ pub(crate) async fn plan(
         })
         .await?;
     // Gate 3: what a step produced is checked before it is kept.
-    let plan_json = encode(&planned.plan).map_err(gate("plan_invalid"))?;
+    let plan_json = encode(&planned.plan).map_err(gate(ErrorCode::PlanInvalid))?;
     let order = planned.plan.dependencies();
-    order.map_err(|fault| RunFailure::new("plan_invalid", fault.to_string()))?;
+    order.map_err(|fault| RunFailure::new(ErrorCode::PlanInvalid, fault.to_string()))?;
     let output = json!({ "plan": plan_json, "source": source_json(&planned.source) });
     let recording = Recording::of_plan(&planned.plan, plan_json, output)?;
     let step = NewStep {
@@ -100,7 +102,7 @@ pub(crate) async fn plan(
 
 /// The plan in the output of its step.
 pub(crate) fn recorded_plan(mut output: Value) -> Result<Plan, RunFailure> {
-    decode(&output["plan"].take()).map_err(gate("stored_plan_invalid"))
+    decode(&output["plan"].take()).map_err(gate(ErrorCode::StoredPlanInvalid))
 }
 
 fn source_json(source: &PlanSource) -> Value {
@@ -108,7 +110,7 @@ fn source_json(source: &PlanSource) -> Value {
 }
 
 /// A failure of a gate.
-pub(crate) fn gate(code: &'static str) -> impl Fn(Invalid) -> RunFailure {
+pub(crate) fn gate(code: ErrorCode) -> impl Fn(Invalid) -> RunFailure {
     move |invalid| RunFailure::new(code, invalid.to_string())
 }
 

@@ -9,8 +9,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use kodo_contract::{
-    ContentHash, Invalid, Plan, RunId, StepId, StoredContent, ToolFile, ToolResult, canonical_json,
-    decode, encode,
+    ContentHash, ErrorCode, Invalid, Plan, RunId, StepId, StoredContent, ToolFile, ToolResult,
+    canonical_json, decode, encode,
 };
 use kodo_store::content::{ArtifactError, STORED_FROM, media_type_of, read, shortened};
 use kodo_store::{NewArtifact, NewStep, Recorded};
@@ -55,7 +55,7 @@ impl Recording {
     /// into the store is not in the output as well.
     pub(crate) fn of_tool(mut result: ToolResult) -> Result<Self, RunFailure> {
         // Gate 3: what a step produced is checked before it is kept, as the sandbox gave it.
-        let whole = encode(&result).map_err(gate("tool_result_invalid"))?;
+        let whole = encode(&result).map_err(gate(ErrorCode::ToolResultInvalid))?;
         let mut recording = Self::empty();
         recording.keep_text("stdout", &mut result.stdout)?;
         if !result.stderr.is_empty() {
@@ -66,7 +66,7 @@ impl Recording {
         }
         recording.output = match recording.large.is_empty() {
             true => whole,
-            false => encode(&result).map_err(gate("tool_result_invalid"))?,
+            false => encode(&result).map_err(gate(ErrorCode::ToolResultInvalid))?,
         };
         Ok(recording)
     }
@@ -157,7 +157,7 @@ impl Recording {
             sha256: hash.clone(),
             executable: file.and_then(|file| file.executable),
         };
-        let reference = encode(&stored).map_err(gate("artifact_invalid"))?;
+        let reference = encode(&stored).map_err(gate(ErrorCode::ArtifactInvalid))?;
         self.artifacts
             .push(NewArtifact::stored(kind, stored, reference));
         self.large.push((hash.clone(), bytes));
@@ -262,9 +262,9 @@ pub(crate) async fn files_of_step(
         .await?
         .ok_or_else(|| {
             let text = format!("step {step_id} of run {run_id} has no row");
-            RunFailure::new("step_row_missing", text)
+            RunFailure::new(ErrorCode::StepRowMissing, text)
         })?;
-    let result: ToolResult = decode(&output).map_err(gate("stored_result_invalid"))?;
+    let result: ToolResult = decode(&output).map_err(gate(ErrorCode::StoredResultInvalid))?;
     Ok(result.files)
 }
 
@@ -282,7 +282,7 @@ async fn stored_bytes(shop: &Workshop, file: &ToolFile) -> Result<Bytes, RunFail
             "the step's row does not say where its file {:?} is",
             file.name
         );
-        RunFailure::new("stored_result_invalid", text)
+        RunFailure::new(ErrorCode::StoredResultInvalid, text)
     };
     let hash = ContentHash::parse(&file.sha256).ok_or_else(unreadable)?;
     let size = file.size.ok_or_else(unreadable)?;
@@ -301,7 +301,7 @@ async fn stored_bytes(shop: &Workshop, file: &ToolFile) -> Result<Bytes, RunFail
 fn bytes_of(file: &ToolFile) -> Result<Bytes, RunFailure> {
     let invalid = |what: &str| {
         let text = format!("the file {:?} {what}", file.name);
-        RunFailure::new("tool_result_invalid", text)
+        RunFailure::new(ErrorCode::ToolResultInvalid, text)
     };
     let content = file
         .content
@@ -324,7 +324,7 @@ fn store_failure(error: &ArtifactError) -> RunFailure {
     )
 }
 
-fn gate(code: &'static str) -> impl Fn(Invalid) -> RunFailure {
+fn gate(code: ErrorCode) -> impl Fn(Invalid) -> RunFailure {
     move |invalid| RunFailure::new(code, invalid.to_string())
 }
 

@@ -1,6 +1,6 @@
 //! A tool step: one call of the plan in the sandbox, and its row.
 
-use kodo_contract::{Boundary, Phase, RunId, StepId, ToolCall, ToolResult, decode};
+use kodo_contract::{Boundary, ErrorCode, Phase, RunId, StepId, ToolCall, ToolResult, decode};
 use kodo_sandbox::{Grant, Job};
 use kodo_store::{NewStep, Recorded};
 use serde::{Deserialize, Serialize};
@@ -97,7 +97,7 @@ impl ToolStep<'_> {
 }
 
 fn recorded_exit(output: &Value) -> Result<Executed, RunFailure> {
-    let result: ToolResult = decode(output).map_err(gate("stored_result_invalid"))?;
+    let result: ToolResult = decode(output).map_err(gate(ErrorCode::StoredResultInvalid))?;
     Ok(Executed {
         exit_code: result.exit_code,
         reason: result.reason,

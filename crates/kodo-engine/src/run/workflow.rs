@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use kodo_contract::{Plan, RunId, StepId};
+use kodo_contract::{ErrorCode, Plan, RunId, StepId};
 use kodo_planner::Planner;
 use kodo_sandbox::{Limits, Sandbox, SecretFolder};
 use kodo_store::Store;
@@ -81,7 +81,7 @@ pub(crate) async fn run(shop: &Workshop, run_id: &RunId) -> dbos::Result<RunOutp
     };
     let dependencies = plan
         .dependencies()
-        .map_err(|fault| RunFailure::new("stored_plan_invalid", fault.to_string()))?;
+        .map_err(|fault| RunFailure::new(ErrorCode::StoredPlanInvalid, fault.to_string()))?;
     let before = before(&dependencies);
     let material = OnceCell::new_with(planned.material);
     let steps: Vec<ToolStep<'_>> = plan
@@ -145,7 +145,7 @@ fn succeeded(
         executed.exit_code,
         reason.unwrap_or_default()
     );
-    Err(RunFailure::new("tool_failed", message).in_step(step_id.as_str()))
+    Err(RunFailure::new(ErrorCode::ToolFailed, message).in_step(step_id.as_str()))
 }
 
 pub(crate) async fn stored_output(
@@ -157,7 +157,7 @@ pub(crate) async fn stored_output(
         .await?
         .ok_or_else(|| {
             RunFailure::new(
-                "step_row_missing",
+                ErrorCode::StepRowMissing,
                 format!("the row of step {step_id} of run {run_id} was removed while it ran"),
             )
         })

@@ -1,6 +1,6 @@
 //! How the engine's outcome of a workflow ends its run, and the statement that writes it.
 
-use kodo_contract::{RunError, RunId, RunStatus};
+use kodo_contract::{ErrorCode, RunError, RunId, RunStatus};
 use kodo_store::{Settlement, Store, StoreError};
 
 use crate::failpoint;
@@ -59,7 +59,7 @@ pub(crate) fn settlement(row: &WorkflowRow) -> Option<Settlement> {
             run_id,
             status: RunStatus::Failed,
             error: Some(RunError {
-                code: "workflow_id_taken".to_owned(),
+                code: ErrorCode::WorkflowIdTaken.into(),
                 message: "another workflow was started under the run's id; start a new run"
                     .to_owned(),
                 step_id: None,
@@ -76,7 +76,7 @@ pub(crate) fn settlement(row: &WorkflowRow) -> Option<Settlement> {
         "MAX_RECOVERY_ATTEMPTS_EXCEEDED" => (
             RunStatus::Failed,
             Some(RunError {
-                code: "recovery_exhausted".to_owned(),
+                code: ErrorCode::RecoveryExhausted.into(),
                 message: "the run was recovered too many times without coming to an end; \
                           see what ends its process, then resume the workflow"
                     .to_owned(),

@@ -4,6 +4,7 @@
 //! one of its own statements is refused. Without this look such a workflow stays `PENDING` until the next
 //! launch, and then again.
 
+use kodo_contract::ErrorCode;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -80,7 +81,7 @@ fn unreadable(row: &PendingRow) -> Option<RunFailure> {
         _ => None,
     }?;
     Some(RunFailure::new(
-        "input_unreadable",
+        ErrorCode::InputUnreadable,
         format!("the workflow's recorded input cannot be read: {refused}"),
     ))
 }

@@ -5,7 +5,9 @@ use serde_json::Value;
 
 use crate::Secret;
 use crate::completion::{filtered, truncated};
-use crate::failure::{Failure, FailureCode};
+use kodo_contract::ErrorCode;
+
+use crate::failure::Failure;
 use crate::refusal::Refusal;
 use crate::sanitize::sanitized;
 
@@ -40,13 +42,13 @@ fn failure(name: &str, data: &Value, max_tokens: u32, secret: Option<&Secret>) -
     let message = sanitized(data["message"].as_str().unwrap_or("no reason"), secret);
     match name {
         "ProviderAuthError" => Failure::new(
-            FailureCode::PlannerUnauthorized,
+            ErrorCode::PlannerUnauthorized,
             "the provider does not accept the key that OpenCode has",
         ),
         "MessageOutputLengthError" | "ContextOverflowError" => truncated(max_tokens),
         "ContentFilterError" => filtered(),
         "MessageAbortedError" => Failure::new(
-            FailureCode::PlannerUnavailable,
+            ErrorCode::PlannerUnavailable,
             "the answer was aborted in OpenCode",
         ),
         "APIError" => {
@@ -65,13 +67,13 @@ fn failure(name: &str, data: &Value, max_tokens: u32, secret: Option<&Secret>) -
                     refusal.failure(0)
                 }
                 None => Failure::new(
-                    FailureCode::PlannerUnreachable,
+                    ErrorCode::PlannerUnreachable,
                     format!("OpenCode got no answer from the model: {message}"),
                 ),
             }
         }
         _ => Failure::new(
-            FailureCode::PlannerAnswerInvalid,
+            ErrorCode::PlannerAnswerInvalid,
             format!(
                 "OpenCode could not read the model's answer ({}): {message}",
                 sanitized(name, secret)
@@ -86,7 +88,7 @@ mod tests {
 
     use super::*;
 
-    fn read(message: Value) -> Result<String, FailureCode> {
+    fn read(message: Value) -> Result<String, ErrorCode> {
         text_of(&message, 7, None).map_err(|failure| failure.code)
     }
 
@@ -107,21 +109,18 @@ mod tests {
             read(json!({"info": {"error": {"name": name, "data": data}}, "parts": []})).unwrap_err()
         };
         let status = |status: u16| error("APIError", json!({"message": "m", "statusCode": status}));
-        assert_eq!(status(429), FailureCode::PlannerRateLimited);
-        assert_eq!(status(503), FailureCode::PlannerUnavailable);
-        assert_eq!(status(401), FailureCode::PlannerUnauthorized);
-        assert_eq!(status(404), FailureCode::PlannerRejected);
-        assert_eq!(
-            error("APIError", json!({})),
-            FailureCode::PlannerUnreachable
-        );
+        assert_eq!(status(429), ErrorCode::PlannerRateLimited);
+        assert_eq!(status(503), ErrorCode::PlannerUnavailable);
+        assert_eq!(status(401), ErrorCode::PlannerUnauthorized);
+        assert_eq!(status(404), ErrorCode::PlannerRejected);
+        assert_eq!(error("APIError", json!({})), ErrorCode::PlannerUnreachable);
         assert_eq!(
             error("MessageOutputLengthError", json!({})),
-            FailureCode::PlannerTruncated
+            ErrorCode::PlannerTruncated
         );
         assert_eq!(
             error("UnknownError", json!({})),
-            FailureCode::PlannerAnswerInvalid
+            ErrorCode::PlannerAnswerInvalid
         );
     }
 }

@@ -22,13 +22,13 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use kodo_contract::parse_json;
+use kodo_contract::{ErrorCode, parse_json};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::dialect::Dialect;
-use crate::failure::{Failure, FailureCode};
+use crate::failure::Failure;
 use crate::retry::Retries;
 use crate::wire::{self, Wire};
 use crate::{Endpoint, Secret, stream};
@@ -236,7 +236,7 @@ impl ModelProxy {
     ) -> Result<reqwest::Response, Failure> {
         if number > MAX_REQUESTS {
             return Err(Failure::new(
-                FailureCode::PlannerAnswerInvalid,
+                ErrorCode::PlannerAnswerInvalid,
                 format!(
                     "OpenCode had the model asked {MAX_REQUESTS} times, and it did not hand in a plan"
                 ),
@@ -316,7 +316,7 @@ fn set(place: &mut Option<Failure>, failure: Failure) -> bool {
 
 fn closed() -> Failure {
     Failure::new(
-        FailureCode::PlannerUnavailable,
+        ErrorCode::PlannerUnavailable,
         "the plan is no longer waited for",
     )
 }

@@ -9,7 +9,9 @@ use serde_json::json;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use crate::failure::{Failure, FailureCode};
+use kodo_contract::ErrorCode;
+
+use crate::failure::Failure;
 use crate::sanitize::sanitized;
 use crate::{OpenCodeUrl, Secret};
 
@@ -128,17 +130,17 @@ impl Running {
     ) -> Result<Self, Failure> {
         let failed = |error: ApiError| match error {
             ApiError::Unauthorized => Failure::new(
-                FailureCode::PlannerUnauthorized,
+                ErrorCode::PlannerUnauthorized,
                 "OpenCode at OC_OPENCODE_URL does not accept the password (HTTP 401); OC_OPENCODE_PASSWORD or \
                  OC_OPENCODE_PASSWORD_FILE sets it, OC_OPENCODE_USERNAME the user",
             ),
             ApiError::Unreachable(reason) => Failure::new(
-                FailureCode::PlannerUnreachable,
+                ErrorCode::PlannerUnreachable,
                 format!("OpenCode at OC_OPENCODE_URL cannot be reached: {reason}"),
             ),
             other => unavailable(&other.to_string()),
         };
-        let rejected = |reason: String| Failure::new(FailureCode::PlannerRejected, reason);
+        let rejected = |reason: String| Failure::new(ErrorCode::PlannerRejected, reason);
         let api = Api::new(Link::to(url), user, password);
         let version = api.version().await.map_err(failed)?;
         let accepted = config.version.check(&version);
@@ -268,7 +270,7 @@ async fn watch(process: Arc<dyn OpenCodeProcess>, retired: Arc<AtomicBool>) {
 /// The failure of a plan for which there is no OpenCode that works.
 pub(crate) fn unavailable(reason: &str) -> Failure {
     Failure::new(
-        FailureCode::PlannerUnavailable,
+        ErrorCode::PlannerUnavailable,
         format!("OpenCode does not work here: {reason}"),
     )
 }

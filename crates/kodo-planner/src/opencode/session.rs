@@ -10,7 +10,9 @@ use tokio::time::{Instant, timeout};
 use crate::PlanRequest;
 use crate::conversation::Channel;
 use crate::dialect::wire_schema;
-use crate::failure::{Failure, FailureCode};
+use kodo_contract::ErrorCode;
+
+use crate::failure::Failure;
 
 use super::answer::text_of;
 use super::api::{ApiError, Prompt};
@@ -99,21 +101,18 @@ impl Session {
                 self.lost = true;
                 self.running.retire();
                 Failure::new(
-                    FailureCode::PlannerUnavailable,
+                    ErrorCode::PlannerUnavailable,
                     "OpenCode went away in the middle of the plan",
                 )
             }
-            ApiError::TooLarge => {
-                Failure::new(FailureCode::PlannerAnswerTooLarge, error.to_string())
-            }
+            ApiError::TooLarge => Failure::new(ErrorCode::PlannerAnswerTooLarge, error.to_string()),
             ApiError::Unauthorized => {
-                Failure::new(FailureCode::PlannerUnauthorized, error.to_string())
+                Failure::new(ErrorCode::PlannerUnauthorized, error.to_string())
             }
-            ApiError::Status(..) => Failure::new(
-                FailureCode::PlannerRejected,
-                format!("{error}; see OC_MODEL"),
-            ),
-            other => Failure::new(FailureCode::PlannerUnavailable, other.to_string()),
+            ApiError::Status(..) => {
+                Failure::new(ErrorCode::PlannerRejected, format!("{error}; see OC_MODEL"))
+            }
+            other => Failure::new(ErrorCode::PlannerUnavailable, other.to_string()),
         }
     }
 }

@@ -159,7 +159,7 @@ pub async fn ask(planner: &OpenCodePlanner) -> Result<Planned, PlanError> {
 /// The code of a failure and its sentence.
 pub fn failed(answer: Result<Planned, PlanError>) -> (&'static str, String) {
     let error = answer.expect_err("there should be no plan");
-    (error.code(), error.to_string())
+    (error.code().as_str(), error.to_string())
 }
 
 /// Waits for something to be so, bounded.

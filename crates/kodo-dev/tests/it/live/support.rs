@@ -82,5 +82,5 @@ pub fn both_ways(model: &ScriptedModel) -> [LivePlanner; 2] {
 /// The code of a failure and its sentence.
 pub fn failed(answer: Result<Planned, PlanError>) -> (&'static str, String) {
     let error = answer.expect_err("there should be no plan");
-    (error.code(), error.to_string())
+    (error.code().as_str(), error.to_string())
 }
