@@ -1,72 +1,70 @@
-//! The gate in front of every step: closed while the process drains.
+//! Draining: running steps finish, and no further step begins.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
-/// Counts the steps that run and, once closed, lets no other begin.
+/// Counts the running steps and, once draining has begun, lets no other begin.
 ///
-/// A drain lets running steps finish and leaves the rest of each run to whoever is next. A body that comes to
-/// a closed gate waits for ever, and the engine's shutdown ends it there: between two steps, where nothing is
-/// half done.
+/// A workflow body that comes to its next step during a drain waits for ever, and the engine's shutdown ends it
+/// there: between two steps, where no effect is half done. The rest of its run is left to the next worker.
 #[derive(Debug, Default)]
-pub(crate) struct Gate {
-    closed: AtomicBool,
-    inside: AtomicUsize,
-    left: Notify,
+pub(crate) struct Drain {
+    begun: AtomicBool,
+    running: AtomicUsize,
+    finished: Notify,
 }
 
 /// A running step. Dropping it says that the step is over.
 #[derive(Debug)]
-pub(crate) struct Pass<'a>(&'a Gate);
+pub(crate) struct RunningStep<'a>(&'a Drain);
 
-impl Gate {
-    /// Waits until a step may begin: at once, or never.
-    pub(crate) async fn pass(&self) -> Pass<'_> {
-        // Counted before the look at the flag: a drain that closes in between sees this step and waits for
-        // it to find out.
-        self.inside.fetch_add(1, Ordering::SeqCst);
-        let pass = Pass(self);
-        if self.closed.load(Ordering::SeqCst) {
-            drop(pass);
-            std::future::pending::<()>().await;
-            unreachable!("a pending future never resolves")
+impl Drain {
+    /// Waits until a step may begin: returns at once, or never during a drain.
+    pub(crate) async fn begin_step(&self) -> RunningStep<'_> {
+        // Counted before the flag is read: a drain that begins in between sees this step and waits until it has
+        // read the flag.
+        self.running.fetch_add(1, Ordering::SeqCst);
+        let step = RunningStep(self);
+        if self.has_begun() {
+            drop(step);
+            std::future::pending().await
+        } else {
+            step
         }
-        pass
     }
 
     /// Lets no further step begin.
-    pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
+    pub(crate) fn begin(&self) {
+        self.begun.store(true, Ordering::SeqCst);
     }
 
-    /// Whether the gate is closed.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::SeqCst)
+    /// Whether draining has begun.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::SeqCst)
     }
 
-    /// Waits until no step runs, at most for `grace`. Whether none does.
-    pub(crate) async fn quiet(&self, grace: Duration) -> bool {
-        tokio::time::timeout(grace, async {
+    /// Waits until no step runs, at most for `grace`. Returns whether none does.
+    pub(crate) async fn steps_finished(&self, grace: Duration) -> bool {
+        let all = async {
             loop {
-                let left = self.left.notified();
-                if self.inside.load(Ordering::SeqCst) == 0 {
+                let finished = self.finished.notified();
+                if self.running.load(Ordering::SeqCst) == 0 {
                     return;
                 }
-                left.await;
+                finished.await;
             }
-        })
-        .await
-        .is_ok()
+        };
+        tokio::time::timeout(grace, all).await.is_ok()
     }
 }
 
-impl Drop for Pass<'_> {
+impl Drop for RunningStep<'_> {
     fn drop(&mut self) {
-        self.0.inside.fetch_sub(1, Ordering::SeqCst);
-        // `notify_one` keeps a permit for a waiter that is between its look and its wait.
-        self.0.left.notify_one();
+        self.0.running.fetch_sub(1, Ordering::SeqCst);
+        // `notify_one` keeps a permit for a waiter that has read the count and does not wait yet.
+        self.0.finished.notify_one();
     }
 }
 
@@ -75,17 +73,17 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_closed_gate_lets_running_steps_finish_and_none_begin() {
-        let gate = Gate::default();
-        let running = gate.pass().await;
-        gate.close();
-        assert!(!gate.quiet(Duration::from_millis(1)).await);
+    async fn a_drain_lets_running_steps_finish_and_none_begin() {
+        let drain = Drain::default();
+        let running = drain.begin_step().await;
+        drain.begin();
+        assert!(!drain.steps_finished(Duration::from_millis(1)).await);
         assert!(
-            tokio::time::timeout(Duration::from_millis(1), gate.pass())
+            tokio::time::timeout(Duration::from_millis(1), drain.begin_step())
                 .await
                 .is_err()
         );
         drop(running);
-        assert!(gate.quiet(Duration::from_secs(1)).await);
+        assert!(drain.steps_finished(Duration::from_secs(1)).await);
     }
 }

@@ -1,23 +1,27 @@
 //! Durable workflows on DBOS: the intent run, the crash demo, and what a service needs around the engine.
 //!
 //! This is the only crate that names `dbos`. It writes to schema `dbos` through the engine alone, and fills
-//! what the engine leaves open: executor ids that no two live processes share ([`Engine`] holds a slot),
+//! what the engine leaves open: executor ids that no two live processes share (each worker holds a slot),
 //! panics and diverged histories that would leave a row pending for ever, a drain, and runs whose status must
 //! follow their workflow's.
 
+mod config;
 mod dispatch;
 mod drain;
 mod failpoint;
 mod failure;
 mod handle;
+mod launched;
 mod run;
 mod settle;
 mod sysdb;
 mod workers;
 
+pub use config::EngineConfig;
 pub use failpoint::failpoint;
 pub use failure::RunFailure;
-pub use handle::{Engine, EngineConfig, StartError};
+pub use handle::EngineHandle;
+pub use launched::{EngineError, Launched, StartCrashDemo};
 pub use sysdb::evidence::{EngineCopy, EngineRows, EngineTable};
 pub use sysdb::health::{UnfinishedWork, WorkerSlot};
 pub use sysdb::inspect::{InspectError, Inspector, StepSummary, WorkflowSummary};

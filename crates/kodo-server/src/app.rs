@@ -6,9 +6,9 @@ use kodo_store::Store;
 use kodo_store::content::{ArtifactStore, ArtifactStoreCell};
 
 use crate::config::ServerConfig;
-use crate::engine::Runs;
 use crate::error::ApiError;
 use crate::readiness::Readiness;
+use kodo_engine::EngineHandle;
 
 /// The service behind both APIs. Cheap to clone: a handle.
 #[derive(Clone)]
@@ -20,7 +20,7 @@ struct Inner {
     config: ServerConfig,
     store: Store,
     artifacts: ArtifactStoreCell,
-    runs: Arc<dyn Runs>,
+    engine: EngineHandle,
     readiness: Readiness,
 }
 
@@ -31,14 +31,14 @@ impl App {
         config: ServerConfig,
         store: Store,
         artifacts: ArtifactStoreCell,
-        runs: Arc<dyn Runs>,
+        engine: EngineHandle,
         readiness: Readiness,
     ) -> Self {
         let inner = Inner {
             config,
             store,
             artifacts,
-            runs,
+            engine,
             readiness,
         };
         Self {
@@ -60,8 +60,8 @@ impl App {
         store.ok_or_else(|| ApiError::Unavailable("boot has not opened the artifact store".into()))
     }
 
-    pub(crate) fn runs(&self) -> &dyn Runs {
-        &*self.inner.runs
+    pub(crate) fn engine(&self) -> &EngineHandle {
+        &self.inner.engine
     }
 
     pub(crate) fn readiness(&self) -> &Readiness {

@@ -8,11 +8,11 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use kodo_contract::{Invalid, MAX_ID_BYTES, Violation};
+use kodo_engine::EngineError;
 use kodo_store::StoreError;
 use kodo_store::content::ArtifactError;
 use serde::Serialize;
 
-use crate::engine::CrashDemoError;
 use crate::http::answer::{self, Cause};
 
 /// A request that was not carried out. `Display` is the text that the client gets.
@@ -187,12 +187,12 @@ impl From<ArtifactError> for ApiError {
     }
 }
 
-impl From<CrashDemoError> for ApiError {
-    fn from(error: CrashDemoError) -> Self {
-        match error {
-            CrashDemoError::Unavailable => Self::Unavailable(error.to_string()),
-            CrashDemoError::TakenByAnotherWorkflow => Self::WorkflowIdTaken,
-            CrashDemoError::Internal(cause) => Self::Internal(cause),
+impl From<EngineError> for ApiError {
+    fn from(error: EngineError) -> Self {
+        match &error {
+            EngineError::Unavailable => Self::Unavailable(error.to_string()),
+            EngineError::TakenByAnotherWorkflow => Self::WorkflowIdTaken,
+            EngineError::Refused(_) => Self::Internal(error.to_string()),
         }
     }
 }

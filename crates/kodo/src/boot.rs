@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use kodo_engine::{Engine, EngineConfig};
+use kodo_engine::{EngineConfig, EngineHandle};
 use kodo_sandbox::SecretFolder;
 use kodo_server::Readiness;
 use kodo_store::content::{ArtifactStore, ArtifactStoreCell};
 use kodo_store::{DatabaseConfig, MigrationState, Store, StoreError};
 use tokio::time::{Instant, timeout_at};
 
-use crate::runs::EngineRuns;
 use crate::settings::Settings;
 use crate::{planner, sandbox};
 
@@ -31,7 +30,7 @@ pub(crate) async fn boot(
     store: &Store,
     artifact_cell: &ArtifactStoreCell,
     readiness: &Readiness,
-    runs: &EngineRuns,
+    engine: &EngineHandle,
 ) -> anyhow::Result<()> {
     // Before the database: a machine that cannot hold a job is no place for work, nor one that cannot keep what
     // comes of it.
@@ -46,7 +45,7 @@ pub(crate) async fn boot(
     // Set before readiness says that the schema is there: a request that finds the schema finds the store.
     artifact_cell.set(artifacts.clone());
     readiness.set_migrated();
-    let engine = Engine::start(
+    engine.start(
         EngineConfig {
             instance,
             system: settings.system.clone(),
@@ -64,7 +63,6 @@ pub(crate) async fn boot(
         planner,
         sandbox,
     );
-    runs.set(engine);
     Ok(())
 }
 

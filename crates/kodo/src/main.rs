@@ -9,7 +9,6 @@ mod environment;
 mod opencode;
 mod planner;
 mod ports;
-mod runs;
 mod sandbox;
 mod say;
 mod settings;

@@ -27,9 +27,15 @@ pub(crate) async fn run(
     workflow_id: &str,
     input: &DemoInput,
 ) -> dbos::Result<(), RunFailure> {
-    let (store, gate) = (&shop.store, &shop.gate);
-    durable(gate, "s1", || weather(|| store.mark(workflow_id, Mark::S1))).await?;
+    let (store, drain) = (&shop.store, &shop.drain);
+    durable(drain, "s1", || {
+        weather(|| store.mark(workflow_id, Mark::S1))
+    })
+    .await?;
     durable_sleep(Duration::from_millis(input.sleep_ms)).await?;
-    durable(gate, "s2", || weather(|| store.mark(workflow_id, Mark::S2))).await?;
+    durable(drain, "s2", || {
+        weather(|| store.mark(workflow_id, Mark::S2))
+    })
+    .await?;
     Ok(())
 }

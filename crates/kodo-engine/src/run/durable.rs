@@ -9,7 +9,7 @@ use kodo_store::StoreError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::drain::Gate;
+use crate::drain::Drain;
 use crate::failpoint;
 use crate::failure::RunFailure;
 
@@ -23,7 +23,7 @@ const MAX_ATTEMPTS: u32 = 3;
 /// are made one after the other and then driven together are found in the same places by a later execution, in
 /// whatever order they ended.
 pub(crate) fn durable<'a, T, F, Fut>(
-    gate: &'a Gate,
+    drain: &'a Drain,
     name: &'a str,
     mut body: F,
 ) -> impl Future<Output = dbos::Result<T, RunFailure>> + Send + 'a
@@ -49,7 +49,7 @@ where
         }
     });
     async move {
-        let _running = gate.pass().await;
+        let _running = drain.begin_step().await;
         let outcome = step.await;
         failpoint(&format!("{name}:checkpointed"));
         outcome.map_err(last_attempt)

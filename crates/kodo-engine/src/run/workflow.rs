@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{OnceCell, Semaphore};
 
-use crate::drain::Gate;
+use crate::drain::Drain;
 use crate::failure::RunFailure;
 use crate::run::durable::{durable, weather};
 use crate::run::inputs::before;
@@ -58,7 +58,7 @@ pub(crate) struct Workshop {
     /// As many tool calls as this process carries out at once.
     pub(crate) slots: Semaphore,
     pub(crate) seed: u64,
-    pub(crate) gate: Gate,
+    pub(crate) drain: Arc<Drain>,
 }
 
 /// The body.
@@ -67,7 +67,7 @@ pub(crate) async fn run(shop: &Workshop, run_id: &RunId) -> dbos::Result<RunOutp
     // work, and that is one statement less for each.
     let earlier = AtomicBool::new(false);
     let plan_id = StepId::plan();
-    let planned: Planned = durable(&shop.gate, plan_id.as_str(), || {
+    let planned: Planned = durable(&shop.drain, plan_id.as_str(), || {
         plan(shop, run_id, &plan_id, &earlier)
     })
     .await?;
@@ -103,7 +103,7 @@ pub(crate) async fn run(shop: &Workshop, run_id: &RunId) -> dbos::Result<RunOutp
         .iter()
         .map(|step| {
             let mut look = earlier.load(Ordering::Relaxed);
-            durable(&shop.gate, step.step_id.as_str(), move || {
+            durable(&shop.drain, step.step_id.as_str(), move || {
                 // After a first attempt, its write may have been committed though its answer was lost.
                 step.execute(std::mem::replace(&mut look, true))
             })

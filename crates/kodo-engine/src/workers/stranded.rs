@@ -9,10 +9,10 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::failure::RunFailure;
-use crate::handle::Shared;
 use crate::run::crash_demo::{self, DemoInput};
 use crate::run::workflow::{self as intent_run, RunInput};
 use crate::sysdb::system::PendingRow;
+use crate::workers::shared::Shared;
 use crate::workers::sweep::SweepError;
 
 /// A workflow that could run but did not for this long is handed to the engine anew. Claimed work waits its

@@ -8,9 +8,9 @@ use std::time::Duration;
 use kodo_contract::RunId;
 use kodo_store::{Settlement, StoreError};
 
-use crate::handle::Shared;
 use crate::settle::outcome::{settlement, write};
 use crate::sysdb::system::SystemError;
+use crate::workers::shared::Shared;
 
 /// Pause between two sweeps, which bounds how long a crash's traces stay visible.
 pub(crate) const SWEEP_EVERY: Duration = Duration::from_secs(2);

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use crate::failpoint;
-use crate::handle::Shared;
 use crate::workers::holder;
+use crate::workers::shared::Shared;
 use crate::workers::slot::{self, TAKEOVER_AFTER};
 use crate::workers::sweep::SweepError;
 

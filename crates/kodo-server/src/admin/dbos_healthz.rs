@@ -17,7 +17,7 @@ pub(crate) fn operation() -> Operation {
 
 /// The body is that of the admin server of DBOS's own SDKs, whose tools look for it.
 async fn handler(State(app): State<App>) -> Result<Response, ApiError> {
-    if app.runs().is_launched() {
+    if app.engine().is_launched() {
         Ok(answer::json(StatusCode::OK, r#"{"status":"healthy"}"#))
     } else {
         Err(ApiError::Unavailable("the engine is not launched".into()))

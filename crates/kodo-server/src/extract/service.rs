@@ -49,7 +49,7 @@ fn not_migrated(app: &App) -> Option<&'static str> {
 }
 
 fn not_accepting(app: &App) -> Option<&'static str> {
-    if app.runs().is_draining() {
+    if app.engine().is_draining() {
         return Some("draining");
     }
     not_migrated(app)
@@ -57,5 +57,5 @@ fn not_accepting(app: &App) -> Option<&'static str> {
 
 fn not_launched(app: &App) -> Option<&'static str> {
     not_accepting(app)
-        .or_else(|| (!app.runs().is_launched()).then_some("the engine is not launched"))
+        .or_else(|| (!app.engine().is_launched()).then_some("the engine is not launched"))
 }

@@ -1,7 +1,5 @@
 //! What is answered while something is missing: the schema, the engine, the database, or time to live.
 
-use std::sync::atomic::Ordering;
-
 use kodo_server::{Readiness, admin_router, product_router};
 
 use crate::support::{ask, booted, config, fixture};
@@ -21,14 +19,14 @@ async fn healthz_answers_without_a_database_and_before_boot() {
 #[tokio::test]
 async fn readyz_names_what_fails() {
     let fixture = fixture(config(), Readiness::new());
-    fixture.runs.launched.store(false, Ordering::SeqCst);
-    fixture.runs.draining.store(true, Ordering::SeqCst);
+    fixture.engine.set_launched(None);
+    fixture.engine.begin_drain();
     for router in [product_router(&fixture.app), admin_router(&fixture.app)] {
         let answer = ask(&router, "GET /readyz", &[], "").await;
         assert_eq!(answer.status, 503);
         assert_eq!(
             answer.body,
-            r#"{"ready":false,"checks":{"appDatabase":"unreachable","systemDatabase":"ok","migrations":"unknown","engine":"starting","draining":"yes"}}"#
+            r#"{"ready":false,"checks":{"appDatabase":"unreachable","systemDatabase":"unreachable","migrations":"unknown","engine":"starting","draining":"yes"}}"#
         );
     }
 }
@@ -42,7 +40,7 @@ async fn dbos_healthz_follows_the_engine() {
         (answer.status, answer.body.as_str()),
         (200, r#"{"status":"healthy"}"#)
     );
-    fixture.runs.launched.store(false, Ordering::SeqCst);
+    fixture.engine.set_launched(None);
     assert_eq!(ask(&router, "GET /dbos-healthz", &[], "").await.status, 503);
 }
 
@@ -69,7 +67,7 @@ async fn before_the_schema_is_there_whatever_needs_it_is_unavailable() {
 #[tokio::test]
 async fn a_draining_process_takes_no_work_and_still_answers_reads() {
     let fixture = booted(config());
-    fixture.runs.draining.store(true, Ordering::SeqCst);
+    fixture.engine.begin_drain();
     let router = product_router(&fixture.app);
     for request in [
         "POST /intents",

@@ -1,7 +1,6 @@
 //! How the server ends: politely, and in time.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -59,7 +58,7 @@ async fn a_request_that_is_being_served_is_finished() {
         .write_all(b"POST /crashdemo?wf=slow HTTP/1.1\r\nhost: x\r\n\r\n")
         .await
         .unwrap();
-    fixture.runs.reached.notified().await;
+    fixture.demos.reached.notified().await;
     assert!(drain(server).await < SOON);
     let answer = read_to_close(&mut socket).await;
     assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
@@ -99,7 +98,7 @@ async fn while_it_drains_every_new_connection_gets_one_answer_and_then_the_port_
         .await
         .unwrap();
     read_one(&mut kept).await;
-    fixture.runs.draining.store(true, Ordering::SeqCst);
+    fixture.engine.begin_drain();
     server.shutdown.begin();
     assert_eq!(read_to_close(&mut kept).await, "", "idle");
 
@@ -126,7 +125,7 @@ async fn while_it_drains_every_new_connection_gets_one_answer_and_then_the_port_
         assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
         assert!(answer.contains(said), "{answer}");
     }
-    assert!(fixture.runs.demos.lock().unwrap().is_empty());
+    assert!(fixture.demos.started.lock().unwrap().is_empty());
     // One that says nothing, or half of something, has no say in when the process ends.
     let mut silent = server.connect().await;
     let mut half = server.connect().await;

@@ -1,7 +1,5 @@
 //! Every route's answers that need no row.
 
-use std::sync::atomic::Ordering;
-
 use axum::Router;
 use kodo_server::{ApiToken, admin_router, product_router};
 
@@ -163,7 +161,7 @@ async fn the_crash_demo_is_accepted_under_the_id_that_was_asked_for() {
         assert_eq!(answer.status, 202);
         assert_eq!(answer.body, r#"{"accepted":true,"workflowId":"a\"b"}"#);
     }
-    assert_eq!(*fixture.runs.demos.lock().unwrap(), ["a\"b", "a\"b"]);
+    assert_eq!(*fixture.demos.started.lock().unwrap(), ["a\"b", "a\"b"]);
     for request in [
         "POST /crashdemo",
         "POST /crashdemo?wf=%20",
@@ -177,7 +175,7 @@ async fn the_crash_demo_is_accepted_under_the_id_that_was_asked_for() {
             "{request}"
         );
     }
-    fixture.runs.launched.store(false, Ordering::SeqCst);
+    fixture.engine.set_launched(None);
     assert_eq!(
         ask(&router, "POST /crashdemo?wf=x", &[], "").await.status,
         503
@@ -193,7 +191,7 @@ async fn a_failure_of_the_engine_is_told_without_its_reason() {
             409,
             r#"{"error":"workflow id belongs to another workflow"}"#,
         ),
-        ("internal", 500, r#"{"error":"internal error"}"#),
+        ("refused", 500, r#"{"error":"internal error"}"#),
         ("panic", 500, r#"{"error":"internal error"}"#),
         ("hang", 503, r#"{"error":"unavailable"}"#),
     ] {

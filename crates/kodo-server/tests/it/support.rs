@@ -1,18 +1,17 @@
-//! An engine that does as it is told, a store that leads nowhere, and ways to ask.
+//! An engine handle with a launch of its own, a store that leads nowhere, and ways to ask.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request};
 use http_body_util::BodyExt;
-use kodo_contract::{RunId, WorkflowId};
+use kodo_contract::WorkflowId;
+use kodo_engine::{EngineError, EngineHandle, Launched};
 use kodo_server::{
-    App, CrashDemoError, Readiness, Route, Runs, ServerConfig, Shutdown, admin_routes, origins_of,
-    product_router, product_routes,
+    App, Readiness, Route, ServerConfig, Shutdown, admin_routes, origins_of, product_router,
+    product_routes,
 };
 use kodo_store::content::ArtifactStoreCell;
 use kodo_store::{DatabaseConfig, Store};
@@ -22,53 +21,37 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
-/// An engine of flags.
+/// What the crash demos of a fixture were asked for.
 #[derive(Default)]
-pub(crate) struct FakeRuns {
-    pub(crate) launched: AtomicBool,
-    pub(crate) draining: AtomicBool,
-    pub(crate) demos: Mutex<Vec<String>>,
-    /// Told when a request has reached a handler here.
+pub(crate) struct Demos {
+    pub(crate) started: Mutex<Vec<String>>,
+    /// Notified when a request has reached its handler.
     pub(crate) reached: Notify,
 }
 
-#[async_trait]
-impl Runs for FakeRuns {
-    fn is_launched(&self) -> bool {
-        self.launched.load(Ordering::SeqCst)
-    }
-
-    fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::SeqCst)
-    }
-
-    fn accepted(&self, _: &RunId) {}
-
-    /// Ids that name a failure fail so.
-    async fn start_crash_demo(&self, id: &WorkflowId) -> Result<(), CrashDemoError> {
+impl Demos {
+    /// Starts a demo. Ids that name a failure fail so.
+    async fn start(&self, id: &WorkflowId) -> Result<(), EngineError> {
         self.reached.notify_one();
         match id.as_str() {
-            "unavailable" => return Err(CrashDemoError::Unavailable),
-            "taken" => return Err(CrashDemoError::TakenByAnotherWorkflow),
-            "internal" => return Err(CrashDemoError::Internal("secret".into())),
+            "unavailable" => return Err(EngineError::Unavailable),
+            "taken" => return Err(EngineError::TakenByAnotherWorkflow),
+            "refused" => return Err(EngineError::Refused("secret".into())),
             "hang" => std::future::pending().await,
             "slow" => tokio::time::sleep(Duration::from_millis(250)).await,
             "panic" => panic!("secret"),
             _ => {}
         }
-        self.demos.lock().unwrap().push(id.as_str().to_owned());
+        self.started.lock().unwrap().push(id.as_str().to_owned());
         Ok(())
-    }
-
-    async fn system_database(&self) -> bool {
-        true
     }
 }
 
-/// A booted app on a database that is not there.
+/// A booted app on a database that is not there, with an engine that is launched as far as requests see.
 pub(crate) struct Fixture {
     pub(crate) app: App,
-    pub(crate) runs: Arc<FakeRuns>,
+    pub(crate) engine: EngineHandle,
+    pub(crate) demos: Arc<Demos>,
 }
 
 pub(crate) fn config() -> ServerConfig {
@@ -105,17 +88,20 @@ fn fixture_on(config: ServerConfig, readiness: Readiness, database_port: u16) ->
         password: String::new(),
         database: "nothing".into(),
     };
-    let runs = Arc::new(FakeRuns::default());
-    runs.launched.store(true, Ordering::SeqCst);
+    let engine = EngineHandle::default();
+    let demos = Arc::new(Demos::default());
+    let starting = Arc::clone(&demos);
+    engine.set_launched(Some(Launched {
+        executor_id: "kodo-0".into(),
+        start_crash_demo: Arc::new(move |id| {
+            let demos = Arc::clone(&starting);
+            Box::pin(async move { demos.start(&id).await })
+        }),
+    }));
     let store = Store::new(&database, 2);
-    let app = App::new(
-        config,
-        store,
-        ArtifactStoreCell::default(),
-        runs.clone(),
-        readiness,
-    );
-    Fixture { app, runs }
+    let artifacts = ArtifactStoreCell::default();
+    let app = App::new(config, store, artifacts, engine.clone(), readiness);
+    Fixture { app, engine, demos }
 }
 
 /// An answer, read to its end.

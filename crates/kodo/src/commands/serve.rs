@@ -1,10 +1,10 @@
 //! `kodo serve`: ports first, then the database, then work; and the way back.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use kodo_engine::EngineHandle;
 use kodo_server::{
     ApiToken, App, Readiness, ServerConfig, Shutdown, admin_router, origins_of, product_router,
     serve,
@@ -16,7 +16,6 @@ use tokio::time::Instant;
 
 use crate::boot::boot;
 use crate::ports::Ports;
-use crate::runs::EngineRuns;
 use crate::settings::Settings;
 use crate::telemetry;
 
@@ -37,7 +36,7 @@ pub(crate) async fn run_on(settings: Settings, ports: Ports) -> anyhow::Result<E
     let store = Store::new(&settings.app, settings.database.db_pool_size);
     let readiness = Readiness::new();
     let artifacts = ArtifactStoreCell::default();
-    let runs = EngineRuns::default();
+    let engine = EngineHandle::default();
     let address = ports.product.local_addr()?;
     let app = App::new(
         ServerConfig {
@@ -50,7 +49,7 @@ pub(crate) async fn run_on(settings: Settings, ports: Ports) -> anyhow::Result<E
         },
         store.clone(),
         artifacts.clone(),
-        Arc::new(runs.clone()),
+        engine.clone(),
         readiness.clone(),
     );
     tracing::info!(product = %address, admin = %ports.admin.local_addr()?, "listening");
@@ -69,15 +68,10 @@ pub(crate) async fn run_on(settings: Settings, ports: Ports) -> anyhow::Result<E
     ));
 
     let working = async {
-        boot(&settings, &store, &artifacts, &readiness, &runs).await?;
-        if let Some(engine) = runs.engine() {
-            engine.launched().await;
-            tracing::info!(
-                executor = engine.executor_id(),
-                "ready: POST http://{address}/intents"
-            );
-            engine.ended().await;
-        }
+        boot(&settings, &store, &artifacts, &readiness, &engine).await?;
+        let executor = engine.launched().await;
+        tracing::info!(executor, "ready: POST http://{address}/intents");
+        engine.ended().await;
         // Not by a signal, so by a bug. Whoever restarts this process does more good than its going on.
         anyhow::bail!("the workflow engine's supervisor ended")
     };
@@ -92,21 +86,16 @@ pub(crate) async fn run_on(settings: Settings, ports: Ports) -> anyhow::Result<E
 
     let drain = async {
         // The engine first: it is what /readyz and the routes ask whether this process still takes work.
-        let engine = async {
-            match runs.engine() {
-                Some(engine) => engine.drain(settings.api.drain_grace).await,
-                None => true,
-            }
-        };
+        engine.begin_drain();
         shutdown.begin();
         // Both ports answer for as long as a step is at work, or a request.
         let engine = async {
-            let quiet = engine.await;
+            let finished = engine.drain(settings.api.drain_grace).await;
             shutdown.finish();
-            quiet
+            finished
         };
-        let (quiet, product, admin) = tokio::join!(engine, product, admin);
-        if !quiet {
+        let (finished, product, admin) = tokio::join!(engine, product, admin);
+        if !finished {
             tracing::warn!(
                 "a step did not finish in time; its run goes on elsewhere or at the next start"
             );

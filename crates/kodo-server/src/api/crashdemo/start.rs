@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 use axum::response::Response;
 use kodo_contract::WorkflowId;
+use kodo_engine::failpoint;
 use serde::Serialize;
 
 use crate::error::ApiError;
@@ -33,9 +34,9 @@ async fn handler(
     WorkflowQuery(id): WorkflowQuery,
     _: AnyBody,
 ) -> Result<Response, ApiError> {
-    app.runs().failpoint("demo:before");
-    app.in_time(app.runs().start_crash_demo(&id)).await?;
-    app.runs().failpoint("demo:answer");
+    failpoint("demo:before");
+    app.in_time(app.engine().start_crash_demo(&id)).await?;
+    failpoint("demo:answer");
     let started = Started {
         accepted: true,
         workflow_id: &id,

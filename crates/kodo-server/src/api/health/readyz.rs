@@ -10,11 +10,11 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use crate::app::App;
-use crate::engine::Runs;
 use crate::error::ApiError;
 use crate::http::answer;
 use crate::readiness::Readiness;
 use crate::route::{Access, Operation};
+use kodo_engine::EngineHandle;
 
 /// How long a probe waits for a database. Whoever asks for readiness is a machine with a timeout of its own, often
 /// one or two seconds.
@@ -34,7 +34,7 @@ struct Ready {
 
 /// Answers 200 if every check passes, otherwise 503.
 async fn handler(State(app): State<App>) -> Result<Response, ApiError> {
-    let checks = Checks::run(app.store(), app.runs(), app.readiness()).await;
+    let checks = Checks::run(app.store(), app.engine(), app.readiness()).await;
     let ready = checks.pass();
     let status = if ready {
         StatusCode::OK
@@ -66,10 +66,10 @@ struct Checks {
 
 impl Checks {
     /// Asks everyone at once.
-    async fn run(store: &Store, runs: &dyn Runs, readiness: &Readiness) -> Self {
+    async fn run(store: &Store, engine: &EngineHandle, readiness: &Readiness) -> Self {
         let (migrations, system_database) = tokio::join!(
             timeout(PROBE_TIMEOUT, store.migration_state()),
-            timeout(PROBE_TIMEOUT, runs.system_database()),
+            timeout(PROBE_TIMEOUT, engine.system_database_answers()),
         );
         let (app_database, migrations) = verdict(migrations.ok(), readiness.is_migrated());
         Self {
@@ -80,8 +80,12 @@ impl Checks {
                 "unreachable"
             },
             migrations,
-            engine: if runs.is_launched() { "ok" } else { "starting" },
-            draining: if runs.is_draining() { "yes" } else { "no" },
+            engine: if engine.is_launched() {
+                "ok"
+            } else {
+                "starting"
+            },
+            draining: if engine.is_draining() { "yes" } else { "no" },
         }
     }
 

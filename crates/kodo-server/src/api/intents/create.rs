@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 use axum::response::Response;
 use kodo_contract::{Intent, IntentId};
+use kodo_engine::failpoint;
 use serde::Serialize;
 
 use crate::error::ApiError;
@@ -32,10 +33,10 @@ async fn handler(
     let id = IntentId::generate();
     let created = Created { intent_id: &id };
     let answer = key.prepare("POST /intents", &intent, StatusCode::CREATED, &created)?;
-    app.runs().failpoint("intent:before");
+    failpoint("intent:before");
     let stored = answer.stored();
     let insert = app.store().insert_intent(&id, &intent, stored.as_ref());
     let write = app.in_time(insert).await?;
-    app.runs().failpoint("intent:answer");
+    failpoint("intent:answer");
     answer.answer(write, id)
 }

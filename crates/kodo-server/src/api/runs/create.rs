@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 use axum::response::Response;
 use kodo_contract::{IntentId, RunId, RunRequest, WorkflowId};
+use kodo_engine::failpoint;
 use kodo_store::Write;
 use serde::Serialize;
 
@@ -71,7 +72,7 @@ async fn accept(
             workflow_id: &run_id.workflow_id(),
         },
     )?;
-    app.runs().failpoint("accept:before");
+    failpoint("accept:before");
     let write = app
         .store()
         .insert_run(
@@ -83,11 +84,11 @@ async fn accept(
         .await?;
     let mut subject = Subject::from(intent_id);
     if write == Write::Created {
-        app.runs().failpoint("accept:committed");
-        app.runs().accepted(&run_id);
+        failpoint("accept:committed");
+        app.engine().accepted(&run_id);
         subject.run = Some(run_id);
     }
-    app.runs().failpoint("accept:answer");
+    failpoint("accept:answer");
     answer.answer(write, subject)
 }
 

@@ -1,0 +1,31 @@
+//! The engine's settings.
+
+use std::time::Duration;
+
+use kodo_sandbox::{Limits, SecretFolder};
+use kodo_store::DatabaseConfig;
+
+/// What the engine needs to know.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Id of the product database, see [`kodo_store::Store::instance`].
+    pub instance: String,
+    /// The system database.
+    pub system: DatabaseConfig,
+    /// Most connections of the engine's own pool.
+    pub engine_connections: u32,
+    /// Most runs that this process works on at once. Further ones wait as rows.
+    pub max_concurrent_runs: usize,
+    /// Most tool calls that this process executes at once. Further ones wait in order of arrival.
+    pub max_concurrent_tool_calls: usize,
+    /// The folder from which jobs get their secrets.
+    pub secrets: SecretFolder,
+    /// Upper bounds for the limits that a call of a plan may ask for.
+    pub most: Limits,
+    /// Length of the crash demo's durable sleep (`WF_SLEEP_MS`).
+    pub crash_demo_sleep: Duration,
+    /// How long a step retries the artifact store before its run fails (`ARTIFACT_STORE_PATIENCE_MS`).
+    pub artifact_patience: Duration,
+    /// Part of the planner's fixture key and of every deterministic choice (`TEST_SEED`).
+    pub seed: u64,
+}

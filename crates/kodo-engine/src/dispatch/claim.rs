@@ -1,0 +1,100 @@
+//! Hands the runs of the dispatcher to the engine and reports their end, for one launch of the engine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dbos::{StartOptions, WorkflowRef};
+use kodo_contract::RunId;
+use tokio_util::sync::CancellationToken;
+
+use crate::dispatch::dispatcher::Starter;
+use crate::drain::Drain;
+use crate::failpoint;
+use crate::failure::RunFailure;
+use crate::run::workflow::{RunInput, RunOutput};
+use crate::settle::settler::Settler;
+use crate::sysdb::system::System;
+
+/// A run whose body did not begin here in this time was probably started by another worker, and releases its place in
+/// this process.
+const BEGIN_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// Starts runs under one launch of the engine.
+pub(crate) struct Claims {
+    pub(crate) starter: Arc<Starter>,
+    pub(crate) system: Arc<System>,
+    pub(crate) settler: Settler,
+    pub(crate) drain: Arc<Drain>,
+    pub(crate) intent_run: WorkflowRef<RunInput, RunOutput, RunFailure>,
+    /// Cancelled when the launch ends.
+    pub(crate) over: CancellationToken,
+}
+
+impl Claims {
+    /// Starts each run that the dispatcher has room for, until the process drains.
+    pub(crate) async fn work(self) {
+        let claims = Arc::new(self);
+        loop {
+            let (run_id, swept) = claims.starter.next().await;
+            if claims.drain.has_begun() {
+                // It stays a row, which the next worker finds.
+                claims.starter.forget(&run_id);
+                return;
+            }
+            let claims = Arc::clone(&claims);
+            tokio::spawn(async move { claims.start(run_id, swept).await });
+        }
+    }
+
+    /// Starts a run and reports its end. Idempotent, because the workflow has the run's id: a run that another worker
+    /// has started is left to that worker.
+    async fn start(&self, run_id: RunId, swept: bool) {
+        if swept
+            && matches!(self.system.workflows(&[run_id.as_str()]).await, Ok(rows) if !rows.is_empty())
+        {
+            self.starter.forget(&run_id);
+            return;
+        }
+        let input = RunInput {
+            run_id: run_id.clone(),
+        };
+        let options = StartOptions {
+            workflow_id: Some(run_id.as_str()),
+            ..StartOptions::default()
+        };
+        // A start waits for the server without bound. If it outlived its launch, it would write a row that says
+        // that the run executes here, after the next launch has looked for such rows.
+        failpoint("start:before");
+        let started = self
+            .over
+            .run_until_cancelled(self.intent_run.start_with(input, options))
+            .await;
+        let handle = match started {
+            Some(Ok(handle)) => handle,
+            None => {
+                self.starter.forget(&run_id);
+                return;
+            }
+            Some(Err(error)) => {
+                self.starter.forget(&run_id);
+                tracing::warn!(run.id = %run_id, %error, "could not start the run; left to the sweep");
+                return;
+            }
+        };
+        let mut result = Box::pin(handle.result());
+        if tokio::time::timeout(BEGIN_TIMEOUT, &mut result)
+            .await
+            .is_err()
+        {
+            if self.starter.forget(&run_id) {
+                // Another worker started it. Or its body is about to begin here: then it takes a place and reports
+                // its end as a recovered body does.
+                return;
+            }
+            // The outcome itself is read from the row; here it matters only that it is recorded.
+            let _ = result.await;
+        }
+        self.starter.forget(&run_id);
+        self.settler.ended(run_id);
+    }
+}

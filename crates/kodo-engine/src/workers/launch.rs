@@ -1,0 +1,218 @@
+//! Launching the engine under a slot: registers the workflows, with what surrounds the body of each.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dbos::{Config, DBOS, StartOptions, WorkflowRef};
+use kodo_contract::{RunId, WorkflowId};
+use kodo_store::StoreError;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::EngineConfig;
+use crate::failpoint;
+use crate::failure::RunFailure;
+use crate::launched::{EngineError, Launched};
+use crate::run::crash_demo::{self, DemoInput};
+use crate::run::durable::weather;
+use crate::run::guard::guard;
+use crate::run::workflow::{self as intent_run, RunInput, RunOutput};
+use crate::sysdb::system::{app_name, app_version};
+use crate::workers::shared::Shared;
+use crate::workers::slot;
+
+/// Pause between two attempts to launch.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
+
+/// Bound on one attempt to launch.
+const LAUNCH_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a request waits until the engine has committed a crash demo, below the contract's five seconds.
+const START_TIMEOUT: Duration = Duration::from_millis(3500);
+
+/// Second key of the advisory lock under which an engine is launched; slots have the numbers from 0.
+const LAUNCH_LOCK: i32 = -2;
+
+/// One launch of the engine under one slot.
+pub(crate) struct Launch {
+    pub(crate) dbos: DBOS,
+    pub(crate) executor_id: String,
+    crash_demo: WorkflowRef<DemoInput, (), RunFailure>,
+    pub(crate) intent_run: WorkflowRef<RunInput, RunOutput, RunFailure>,
+    /// Cancelled when this launch ends.
+    pub(crate) over: CancellationToken,
+}
+
+impl Launch {
+    /// What requests reach of this launch.
+    pub(crate) fn for_requests(&self, config: &EngineConfig) -> Launched {
+        let crash_demo = self.crash_demo.clone();
+        let sleep_ms = u64::try_from(config.crash_demo_sleep.as_millis()).unwrap_or(u64::MAX);
+        Launched {
+            executor_id: self.executor_id.clone(),
+            start_crash_demo: Arc::new(move |id| {
+                let crash_demo = crash_demo.clone();
+                Box::pin(async move { start_crash_demo(&crash_demo, &id, sleep_ms).await })
+            }),
+        }
+    }
+}
+
+async fn start_crash_demo(
+    crash_demo: &WorkflowRef<DemoInput, (), RunFailure>,
+    id: &WorkflowId,
+    sleep_ms: u64,
+) -> Result<(), EngineError> {
+    let options = StartOptions {
+        workflow_id: Some(id.as_str()),
+        ..StartOptions::default()
+    };
+    let starting = crash_demo.start_with(DemoInput { sleep_ms }, options);
+    match tokio::time::timeout(START_TIMEOUT, starting).await {
+        Ok(Ok(_detached)) => Ok(()),
+        // The engine goes on trying; if it succeeds, the client's next try finds the workflow started.
+        Err(_) => Err(EngineError::Unavailable),
+        Ok(Err(dbos::Error::SystemDatabase(dbos::sysdb::Error::ConflictingWorkflow {
+            ..
+        }))) => Err(EngineError::TakenByAnotherWorkflow),
+        Ok(Err(
+            dbos::Error::Interrupted { .. }
+            | dbos::Error::NotLaunched { .. }
+            | dbos::Error::SystemDatabase(dbos::sysdb::Error::Backend(_)),
+        )) => Err(EngineError::Unavailable),
+        Ok(Err(other)) => Err(EngineError::Refused(other.to_string())),
+    }
+}
+
+/// Launches until it works.
+pub(crate) async fn launch_patiently(
+    shared: &Arc<Shared>,
+    config: &EngineConfig,
+    slot: i32,
+) -> Launch {
+    loop {
+        let failed = match tokio::time::timeout(LAUNCH_TIMEOUT, launch(shared, config, slot)).await
+        {
+            Ok(Ok(engine)) => return engine,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("not done within {LAUNCH_TIMEOUT:?}"),
+        };
+        tracing::warn!(
+            error = failed,
+            "could not launch the workflow engine; trying again"
+        );
+        tokio::time::sleep(TRY_AGAIN).await;
+    }
+}
+
+/// Why a launch failed.
+#[derive(Debug, thiserror::Error)]
+enum LaunchError {
+    #[error(transparent)]
+    Engine(#[from] dbos::Error),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<sqlx::Error> for LaunchError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// Registers the workflows and launches. The engine returns this slot's unfinished work to its queue.
+async fn launch(
+    shared: &Arc<Shared>,
+    config: &EngineConfig,
+    slot: i32,
+) -> Result<Launch, LaunchError> {
+    let executor_id = slot::executor_id(slot);
+    let dbos = DBOS::new(Config {
+        app_version: Some(app_version(&config.instance)),
+        executor_id: Some(executor_id.clone()),
+        max_connections: config.engine_connections,
+        ..Config::new(app_name(&config.instance), config.system.url())
+    });
+    // The list of workflows. They share what this process works with, and never the engine itself: that
+    // would keep it alive for ever.
+    let with = Arc::clone(shared);
+    let intent_run = register(&dbos, intent_run::WORKFLOW, move |input: RunInput| {
+        let shared = Arc::clone(&with);
+        async move { run_intent(&shared, &input.run_id).await }
+    })?;
+    let with = Arc::clone(shared);
+    let crash_demo = register(&dbos, crash_demo::WORKFLOW, move |input: DemoInput| {
+        let shared = Arc::clone(&with);
+        async move { run_crash_demo(&shared, &input).await }
+    })?;
+    // One at a time: the engine's migrations take no lock of their own, and two of them on an empty database
+    // drop each other's half-made indexes. The lock goes with its connection.
+    let mut alone = config.system.connect("kodo-launch").await?;
+    sqlx::query("SELECT pg_advisory_lock($1, $2)")
+        .bind(shared.lock_class)
+        .bind(LAUNCH_LOCK)
+        .execute(&mut alone)
+        .await?;
+    failpoint("launch:before");
+    dbos.launch().await?;
+    failpoint("launch:committed");
+    sqlx::Connection::close(alone).await?;
+    Ok(Launch {
+        dbos,
+        executor_id,
+        crash_demo,
+        intent_run,
+        over: CancellationToken::new(),
+    })
+}
+
+/// Registers a workflow with the engine, and its name with the tests: one that they do not know fails them.
+fn register<P, R, F, Fut>(
+    dbos: &DBOS,
+    name: &str,
+    body: F,
+) -> dbos::Result<WorkflowRef<P, R, RunFailure>>
+where
+    F: Fn(P) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = dbos::Result<R, RunFailure>> + Send + 'static,
+    P: Serialize + DeserializeOwned + Send + 'static,
+    R: Serialize + DeserializeOwned + Send + 'static,
+{
+    failpoint(&format!("register:{name}"));
+    dbos.register_workflow(name, body)
+}
+
+async fn run_intent(shared: &Shared, run_id: &RunId) -> dbos::Result<RunOutput, RunFailure> {
+    let mut execution = shared.starter.enter(run_id.as_str());
+    let recovered = !execution.is_started_here();
+    if recovered {
+        execution.take_room().await;
+        // A recovered run is usually one that was interrupted, and sometimes one that was over and was resumed
+        // through the engine. A refusal is no reason to end it: its status is settled at its end.
+        failpoint("recover:before");
+        match weather(|| shared.shop.store.reopen(run_id)).await {
+            Ok(true) => tracing::info!(run.id = %run_id, "the run is open again"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(run.id = %run_id, %error, "could not open the run again"),
+        }
+        failpoint("recover:committed");
+    }
+    tracing::info!(run.id = %run_id, recovered, "run started");
+    let outcome = guard(intent_run::run(&shared.shop, run_id)).await;
+    drop(execution);
+    if recovered {
+        // Nobody holds a handle to a recovered run, so its end is announced from here.
+        shared.settler.ended(run_id.clone());
+    }
+    outcome
+}
+
+async fn run_crash_demo(shared: &Shared, input: &DemoInput) -> dbos::Result<(), RunFailure> {
+    let workflow_id = dbos::workflow_id().unwrap_or_default();
+    let _execution = shared.starter.enter(&workflow_id);
+    tracing::info!(workflow.id = workflow_id, "crash demo started");
+    let outcome = guard(crash_demo::run(&shared.shop, &workflow_id, input)).await;
+    tracing::info!(workflow.id = workflow_id, "crash demo ended");
+    outcome
+}
