@@ -110,6 +110,7 @@ impl Dialect {
     }
 
     /// Rewrites the parameters of a body that somebody else wrote. How it requests the answer's shape stays.
+    #[cfg(feature = "opencode")]
     pub(crate) fn adapt(self, body: &mut Value, seed: u64) {
         let Some(members) = body.as_object_mut() else {
             return;

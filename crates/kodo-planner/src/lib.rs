@@ -15,7 +15,9 @@ mod fixture;
 mod folder;
 mod http_client;
 mod live;
+#[cfg(feature = "opencode")]
 mod opencode;
+mod opencode_target;
 mod policy;
 mod port;
 mod prompt;
@@ -35,10 +37,12 @@ pub use failure::Failure;
 pub use fixture::{DEFAULT_KEY, Fixture, Recorded, SCHEMA_VERSION, fixture_key};
 pub use folder::{FixtureFolder, Saved};
 pub use live::{LiveConfig, LivePlanner};
+#[cfg(feature = "opencode")]
 pub use opencode::{
-    GATE_PORT, OpenCodeConfig, OpenCodeLauncher, OpenCodePlace, OpenCodePlanner, OpenCodeProcess,
-    OpenCodeUrl, Start, Stream, TESTED_VERSION, VersionRule,
+    MODEL_PROXY_PORT, OpenCodeConfig, OpenCodeLauncher, OpenCodeMissing, OpenCodePlace,
+    OpenCodePlanner, OpenCodeProcess, Start, Stream, UnjailedOpenCode, find_opencode,
 };
+pub use opencode_target::{OpenCodeUrl, TESTED_VERSION, VersionRule};
 pub use policy::Policy;
 pub use port::{LiveModel, PlanRequest, PlanSource, Planned, Planner};
 pub use prompt::PROMPT_VERSION;

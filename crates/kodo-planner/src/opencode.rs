@@ -13,19 +13,20 @@
 
 mod answer;
 mod api;
+mod child;
 mod config;
 mod launch;
 mod link;
 mod model_proxy;
 mod planner;
+mod program;
 mod running;
 mod server;
 mod session;
-mod url;
-mod version;
+mod unjailed;
 
 pub use config::{OpenCodeConfig, OpenCodePlace};
-pub use launch::{GATE_PORT, OpenCodeLauncher, OpenCodeProcess, Start, Stream};
+pub use launch::{MODEL_PROXY_PORT, OpenCodeLauncher, OpenCodeProcess, Start, Stream};
 pub use planner::OpenCodePlanner;
-pub use url::OpenCodeUrl;
-pub use version::{TESTED_VERSION, VersionRule};
+pub use program::{OpenCodeMissing, find_opencode};
+pub use unjailed::UnjailedOpenCode;

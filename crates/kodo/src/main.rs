@@ -6,6 +6,7 @@ mod commands;
 mod devdb;
 mod doctor;
 mod environment;
+#[cfg_attr(not(feature = "opencode"), path = "opencode_absent.rs")]
 mod opencode;
 mod planner;
 mod ports;

@@ -31,9 +31,9 @@ use database::DatabaseSettings;
 pub(crate) use given::{Given, Refusal, with_settings};
 pub(crate) use log::LogSettings;
 pub(crate) use parsers::SecretText;
-pub(crate) use planner::{
-    LiveSettings, OpenCodeSettings, OpenCodeSetup, PlannerMode, PlannerSettings,
-};
+#[cfg(feature = "opencode")]
+pub(crate) use planner::OpenCodeSetup;
+pub(crate) use planner::{LiveSettings, OpenCodeSettings, PlannerMode, PlannerSettings};
 pub(crate) use sandbox::{Isolation, SandboxMode, SandboxSettings};
 use work::WorkSettings;
 

@@ -1,11 +1,11 @@
-//! What the planner is told of the sandbox, neither of which knows the other.
+//! Tells the planner which tool calls the sandbox can carry out: neither knows the other.
 
 use kodo_contract::{Intent, ToolCall};
 use kodo_planner::Tools;
 use kodo_sandbox::{Limits, call_fault, granted_secrets};
 
-/// The tools of a sandbox that executes, within what an operator lets a call ask for. So also where the mock sandbox
-/// would take anything: that is what the model was told, and what a recorded plan is replayed for.
+/// The tools of a live sandbox, within the operator's limits. Also used with the mock sandbox, which accepts any call:
+/// the model was told these rules, and a recorded plan has to work with a live sandbox.
 #[derive(Debug)]
 pub(crate) struct SandboxTools {
     /// The most that a call may ask for.

@@ -111,7 +111,7 @@ async fn a_plan_takes_one_session_that_is_deleted_and_the_key_never_gets_there()
 }
 
 #[tokio::test]
-async fn nothing_passes_the_gate_but_a_plan_that_is_being_made() {
+async fn nothing_passes_the_model_proxy_but_a_plan_that_is_being_made() {
     let (fake, model) = (Fake::new(), model().await);
     let planner = OpenCodePlanner::new(config(&fake, &model, PATIENT));
     ask(&planner).await.unwrap();
@@ -129,7 +129,7 @@ async fn nothing_passes_the_gate_but_a_plan_that_is_being_made() {
         (path, &token, Some("ses_unknown"), 403),
         (path, &token, over.as_deref(), 403),
     ] {
-        let (status, text) = fake.to_gate(path, token, session).await;
+        let (status, text) = fake.to_model_proxy(path, token, session).await;
         assert_eq!(status, expected, "{text}");
     }
     assert_eq!(model.seen().len(), seen, "the model heard nothing of it");
@@ -189,7 +189,7 @@ async fn dropping_the_question_aborts_it_too() {
 }
 
 #[tokio::test]
-async fn what_the_gate_knows_is_why_there_is_no_plan() {
+async fn what_the_model_proxy_knows_is_why_there_is_no_plan() {
     let (fake, model) = (Fake::new(), model().await);
     let planner = OpenCodePlanner::new(config(&fake, &model, PATIENT));
     for (replies, expected) in [

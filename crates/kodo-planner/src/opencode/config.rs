@@ -3,11 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Endpoint, Policy, Secret};
+use crate::{Endpoint, OpenCodeUrl, Policy, Secret, VersionRule};
 
 use super::launch::OpenCodeLauncher;
-use super::url::OpenCodeUrl;
-use super::version::VersionRule;
 
 /// The configuration of an [`OpenCodePlanner`](super::OpenCodePlanner).
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::Secret;
 
 /// The model proxy's port in a network that OpenCode has for itself, where nothing else can have taken it.
-pub const GATE_PORT: u16 = 4097;
+pub const MODEL_PROXY_PORT: u16 = 4097;
 
 /// The agent that makes plans. It may submit its answer, and nothing else.
 pub(crate) const AGENT: &str = "kodo-planner";
@@ -20,7 +20,7 @@ pub(crate) const AGENT: &str = "kodo-planner";
 pub(crate) const ANSWER_TOOL: &str = "StructuredOutput";
 
 /// The name of the model's provider in OpenCode's configuration.
-pub(crate) const PROVIDER: &str = "gate";
+pub(crate) const PROVIDER: &str = "model-proxy";
 
 /// The user name of OpenCode's API.
 pub(crate) const USER: &str = "kodo";
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn the_home_says_where_the_model_proxy_is_and_what_may_be_used() {
-        let files = start().files(GATE_PORT);
+        let files = start().files(MODEL_PROXY_PORT);
         let configuration: serde_json::Value = serde_json::from_str(&files[0].1).unwrap();
         let provider = &configuration["provider"][PROVIDER];
         assert_eq!(provider["options"]["baseURL"], "http://127.0.0.1:4097/v1");

@@ -7,10 +7,10 @@ use hyper::header::{HOST, HeaderValue};
 use hyper_util::rt::TokioIo;
 use reqwest::{Body, Client, Method, Request, Response};
 
+use crate::OpenCodeUrl;
 use crate::http_client::{cause, client};
 
 use super::launch::OpenCodeProcess;
-use super::url::OpenCodeUrl;
 
 /// How OpenCode is reached.
 #[derive(Clone, Debug)]

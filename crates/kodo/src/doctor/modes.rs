@@ -2,8 +2,7 @@
 
 use super::Patient;
 use super::finding::Finding;
-use crate::opencode::find;
-use crate::settings::{DataFolder, LiveSettings, OpenCodeSetup, PlannerMode, PlannerSettings};
+use crate::settings::{DataFolder, LiveSettings, PlannerMode, PlannerSettings};
 
 /// The fixture that is used where an intent has none of its own.
 const DEFAULT_FIXTURE: &str = "default.json";
@@ -25,11 +24,10 @@ fn planner(settings: &PlannerSettings, data_dir: &DataFolder) -> Finding {
         return Finding::skipped("planner", format!("{mode}: no model is configured"));
     };
     if let LiveSettings::OpenCode(opencode) = live
-        && let OpenCodeSetup::Start { program, .. } = &opencode.setup
-        && let Err(error) = find(program.as_deref(), data_dir)
+        && let Some(missing) = crate::opencode::missing(opencode, data_dir)
     {
         let next = "bin/mise run oc:opencode:install".to_owned();
-        return Finding::problem("planner", format!("{mode}: {error:#}"), next);
+        return Finding::problem("planner", format!("{mode}: {missing}"), next);
     }
     // Whether the model answers is another question, and costs money to ask: the next command asks it.
     Finding::ok("planner", format!("{mode}, by {}", live.describe()))

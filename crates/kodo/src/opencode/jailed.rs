@@ -1,4 +1,4 @@
-//! In the jail: the same that holds a job, with a network of its own in which nobody else is.
+//! Starts OpenCode in the jail that holds jobs, with a network that nobody else is in.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kodo_jail::{Jail, JailConfig, Resident, ResidentSpec, hint_for};
-use kodo_planner::{GATE_PORT, OpenCodeLauncher, OpenCodeProcess, Start, Stream};
+use kodo_planner::{MODEL_PROXY_PORT, OpenCodeLauncher, OpenCodeProcess, Start, Stream};
 use kodo_sandbox::{JobSpec, Limits};
 
-/// Where the jail has what a program may write to.
+/// The folder of a jail that a program may write to.
 const HOME: &str = "/job";
 
-/// The port of its API. It has a network of its own, so that nobody can have taken it.
+/// The port of its API, in a network that it has for itself.
 const API_PORT: u16 = 4096;
 
 const MIB: u64 = 1 << 20;
@@ -33,10 +33,10 @@ impl JailedOpenCode {
     }
 }
 
-/// OpenCode takes half a gigabyte, its program among its files a fifth of one, and each session a little.
+/// OpenCode takes half a gigabyte of memory, its program a fifth of one on disk, and each session a little more.
 fn limits() -> Limits {
     Limits {
-        // Not looked at: it stays.
+        // Has no effect on a program that stays.
         wall: Duration::from_secs(1),
         memory_bytes: 2048 * MIB,
         processes: 256,
@@ -51,14 +51,14 @@ impl OpenCodeLauncher for JailedOpenCode {
     async fn launch(&self, start: Start) -> Result<Box<dyn OpenCodeProcess>, String> {
         let mut job = JobSpec::new(start.arguments(API_PORT));
         job.env = start.environment(Path::new(HOME)).into_iter().collect();
-        for (name, content) in start.files(GATE_PORT) {
+        for (name, content) in start.files(MODEL_PROXY_PORT) {
             job = job.file(&name, content);
         }
         job.limits = limits();
         let spec = ResidentSpec {
             job,
             program: self.program.clone(),
-            port: GATE_PORT,
+            port: MODEL_PROXY_PORT,
         };
         let resident = self.jail.keep(spec).await.map_err(|error| {
             let hint = hint_for(&error).map_or_else(String::new, |hint| format!("; {hint}"));

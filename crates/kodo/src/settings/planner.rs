@@ -147,6 +147,13 @@ pub(crate) enum LiveSettings {
 }
 
 /// An OpenCode, and how it is asked.
+#[cfg_attr(
+    not(feature = "opencode"),
+    expect(
+        dead_code,
+        reason = "checked in every build, used in one with OpenCode"
+    )
+)]
 #[derive(Debug, Clone)]
 pub(crate) struct OpenCodeSettings {
     /// Which one.
@@ -161,11 +168,18 @@ pub(crate) struct OpenCodeSettings {
 }
 
 /// Which OpenCode.
+#[cfg_attr(
+    not(feature = "opencode"),
+    expect(
+        dead_code,
+        reason = "checked in every build, used in one with OpenCode"
+    )
+)]
 #[derive(Debug, Clone)]
 pub(crate) enum OpenCodeSetup {
     /// One of our own.
     Start {
-        /// The program, where one is named.
+        /// The program, if one is named.
         program: Option<PathBuf>,
         /// Whether in the jail.
         jail: bool,
@@ -211,6 +225,15 @@ impl LiveSettings {
 impl PlannerSettings {
     /// Every value that is given is checked, in every mode.
     pub(super) fn of(flags: PlannerFlags, most: Limits, given: &Given) -> Result<Self, Refusal> {
+        if flags.oc_provider == Asker::OpenCode && !cfg!(feature = "opencode") {
+            let provider = given.assignment("OC_PROVIDER");
+            return Err(refusal(
+                "OC_PROVIDER",
+                format!(
+                    "{provider} is not valid: this kodo was built without the cargo feature opencode"
+                ),
+            ));
+        }
         let mode = flags.oc_mode;
         let here = PathBuf::from(FIXTURES);
         let fixtures_dir = flags.oc_fixtures_dir.clone();
@@ -463,6 +486,17 @@ mod tests {
         assert_eq!(live.policy.allowed_tools, ["a", "b"]);
     }
 
+    #[cfg(not(feature = "opencode"))]
+    #[test]
+    fn a_build_without_opencode_refuses_it_and_says_so() {
+        let refused = live("--oc-provider=opencode").unwrap_err();
+        assert_eq!(
+            refused,
+            "--oc-provider=opencode is not valid: this kodo was built without the cargo feature opencode"
+        );
+    }
+
+    #[cfg(feature = "opencode")]
     #[test]
     fn opencode_is_started_or_attached_to_and_needs_to_know_the_same() {
         let started = live("--oc-provider=opencode").unwrap();

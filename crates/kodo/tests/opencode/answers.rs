@@ -22,7 +22,7 @@ fn a_plan_comes_back_as_the_model_made_it_and_the_key_reaches_the_model_alone() 
             repairs: 0,
         }
     );
-    // The start asked the gate and no model; the plan asked once.
+    // The start asked the model proxy and no model; the plan asked once.
     let seen = stage.model.seen();
     assert_eq!(seen.len(), before + 1);
     let request = seen.last().unwrap();

@@ -9,10 +9,6 @@
 
 #[path = "../../src/opencode/jailed.rs"]
 mod jailed;
-#[path = "../../src/opencode/kept.rs"]
-mod kept;
-#[path = "../../src/opencode/unjailed.rs"]
-mod unjailed;
 
 #[allow(dead_code, reason = "the integration tests need more of it")]
 #[path = "../it/support.rs"]

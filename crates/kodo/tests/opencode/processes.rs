@@ -1,15 +1,17 @@
 //! The process itself: it dies, stops, is another one than was tested, is not there, or is somebody else's.
 
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use kodo_contract::encode;
 use kodo_dev::scripted_model::{Reply, ScriptedModel};
+use kodo_jail::{lifeline_command, unprivileged_user};
 use kodo_planner::{
-    OpenCodeConfig, OpenCodePlace, OpenCodePlanner, OpenCodeUrl, Secret, VersionRule,
+    OpenCodeConfig, OpenCodePlace, OpenCodePlanner, OpenCodeUrl, Secret, UnjailedOpenCode,
+    VersionRule,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -18,7 +20,6 @@ use tempfile::TempDir;
 use crate::held::{below, called};
 use crate::jailed::JailedOpenCode;
 use crate::stage::{ask, config, failed, jail, launched, model, plan_json, program, stage, until};
-use crate::unjailed::UnjailedOpenCode;
 
 const PATIENT: Duration = Duration::from_secs(90);
 
@@ -319,7 +320,9 @@ fn outside_of_the_jail_it_works_the_same_where_the_operator_wants_that() {
     let stage = stage();
     stage.run(async {
         let model = model().await;
-        let launcher = Arc::new(UnjailedOpenCode::new(program(), env!("CARGO_BIN_EXE_kodo")));
+        let (user, helper) = (unprivileged_user(), Path::new(env!("CARGO_BIN_EXE_kodo")));
+        let command = move || lifeline_command(helper, &program(), user);
+        let launcher = Arc::new(UnjailedOpenCode::new(user, command));
         let planner = OpenCodePlanner::new(launched(launcher, &model.url(), PATIENT));
         planner.start().await.unwrap();
         let planned = ask(&planner).await.unwrap();

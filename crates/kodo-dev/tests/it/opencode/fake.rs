@@ -14,7 +14,9 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use kodo_planner::{GATE_PORT, OpenCodeLauncher, OpenCodeProcess, Start, Stream, TESTED_VERSION};
+use kodo_planner::{
+    MODEL_PROXY_PORT, OpenCodeLauncher, OpenCodeProcess, Start, Stream, TESTED_VERSION,
+};
 use serde_json::{Value, json};
 use tokio::io::{DuplexStream, duplex};
 use tokio::sync::{Notify, mpsc};
@@ -40,8 +42,8 @@ pub struct Fake {
     pub dies: Notify,
     /// Everything that the newest was given: environment and files.
     pub given: Mutex<String>,
-    /// A way to the gate of the newest, and its token.
-    gate: Mutex<Option<(mpsc::Sender<DuplexStream>, String)>>,
+    /// A way to the model proxy of the newest, and its token.
+    model_proxy: Mutex<Option<(mpsc::Sender<DuplexStream>, String)>>,
 }
 
 impl Fake {
@@ -56,7 +58,7 @@ impl Fake {
             deaf: AtomicBool::new(false),
             dies: Notify::new(),
             given: Mutex::default(),
-            gate: Mutex::default(),
+            model_proxy: Mutex::default(),
         })
     }
 
@@ -70,12 +72,17 @@ impl Fake {
     }
 
     pub fn token(&self) -> String {
-        self.gate.lock().unwrap().as_ref().unwrap().1.clone()
+        self.model_proxy.lock().unwrap().as_ref().unwrap().1.clone()
     }
 
-    /// Sends a request to the gate; its status and what it says.
-    pub async fn to_gate(&self, path: &str, token: &str, session: Option<&str>) -> (u16, String) {
-        let way = self.gate.lock().unwrap().as_ref().unwrap().0.clone();
+    /// Sends a request to the model proxy; its status and what it says.
+    pub async fn to_model_proxy(
+        &self,
+        path: &str,
+        token: &str,
+        session: Option<&str>,
+    ) -> (u16, String) {
+        let way = self.model_proxy.lock().unwrap().as_ref().unwrap().0.clone();
         let (ours, theirs) = duplex(1 << 16);
         way.send(theirs).await.unwrap();
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(ours))
@@ -146,7 +153,7 @@ impl Fake {
         let mut last = (0, String::new());
         for _ in 0..self.insists.load(Ordering::SeqCst) {
             last = self
-                .to_gate("/v1/chat/completions", &self.token(), Some(session))
+                .to_model_proxy("/v1/chat/completions", &self.token(), Some(session))
                 .await;
         }
         let (status, text) = last;
@@ -186,7 +193,7 @@ impl OpenCodeLauncher for Launcher {
             return Err("there is no room for it".to_owned());
         }
         let environment = start.environment(Path::new("/home"));
-        let files = start.files(GATE_PORT);
+        let files = start.files(MODEL_PROXY_PORT);
         *fake.given.lock().unwrap() = format!("{environment:?} {files:?}");
         let value = |name: &str| {
             let found = environment.iter().find(|(key, _)| key == name);
@@ -200,13 +207,14 @@ impl OpenCodeLauncher for Launcher {
         use base64::Engine;
         let pair = base64::engine::general_purpose::STANDARD.encode(pair);
         let configuration: Value = serde_json::from_str(&files[0].1).unwrap();
-        let token = &configuration["provider"]["gate"]["options"]["apiKey"];
-        let (to_gate, gate) = mpsc::channel(8);
-        *fake.gate.lock().unwrap() = Some((to_gate, token.as_str().unwrap().to_owned()));
+        let token = &configuration["provider"]["model-proxy"]["options"]["apiKey"];
+        let (to_model_proxy, model_proxy) = mpsc::channel(8);
+        *fake.model_proxy.lock().unwrap() =
+            Some((to_model_proxy, token.as_str().unwrap().to_owned()));
         Ok(Box::new(Process {
             fake,
             password: format!("Basic {pair}"),
-            gate: tokio::sync::Mutex::new(gate),
+            model_proxy: tokio::sync::Mutex::new(model_proxy),
             dead: AtomicBool::new(false),
         }))
     }
@@ -216,7 +224,7 @@ impl OpenCodeLauncher for Launcher {
 struct Process {
     fake: Arc<Fake>,
     password: String,
-    gate: tokio::sync::Mutex<mpsc::Receiver<DuplexStream>>,
+    model_proxy: tokio::sync::Mutex<mpsc::Receiver<DuplexStream>>,
     dead: AtomicBool,
 }
 
@@ -244,7 +252,7 @@ impl OpenCodeProcess for Process {
     }
 
     async fn accept(&self) -> io::Result<Box<dyn Stream>> {
-        match self.gate.lock().await.recv().await {
+        match self.model_proxy.lock().await.recv().await {
             Some(stream) => Ok(Box::new(stream)),
             None => std::future::pending().await,
         }

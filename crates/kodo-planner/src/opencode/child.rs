@@ -1,4 +1,4 @@
-//! A child that lives for as long as somebody holds it, and is listened to all the while.
+//! A child process that ends when its handle is dropped, and whose output is read all the while.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, ExitStatus};
@@ -8,45 +8,45 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
-/// What it prints before the address on which it listens.
+/// What OpenCode prints before the port on which it listens.
 const LISTENS: &str = "listening on http://127.0.0.1:";
-/// The longest line that is kept whole, in bytes; a longer one comes in pieces.
+/// The longest line that is read as one, in bytes.
 const LINE: u64 = 16 * 1024;
-/// How often is looked whether a child that prints no more has ended.
-const LOOK: Duration = Duration::from_millis(50);
+/// The pause between two checks whether a child that has closed its output has ended.
+const PAUSE: Duration = Duration::from_millis(50);
 
-/// The child. Dropping this ends it, whether it has said anything by then or not.
+/// A child process. Dropping this kills it.
 #[derive(Debug)]
-pub(super) struct Kept(Arc<Mutex<State>>);
+pub(super) struct ChildProcess(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 enum State {
     /// Its thread has not started it yet.
-    Awaited,
-    Runs(Child),
-    /// Nobody wants it any more.
-    Unwanted,
+    NotStarted,
+    Running(Child),
+    /// The handle was dropped.
+    Dropped,
 }
 
-/// What a child says.
+/// What happens to a child process.
 #[derive(Debug)]
-pub(super) struct Said {
-    /// On which port it listens, as soon as it does; closed where it ends before that.
+pub(super) struct Events {
+    /// The port on which it listens; closes if it ends before it listens.
     pub(super) port: oneshot::Receiver<u16>,
-    /// How it ended.
+    /// The reason why it ended.
     pub(super) end: watch::Receiver<Option<String>>,
 }
 
 /// Starts a command whose standard output is piped.
 ///
 /// # Errors
-/// Where there is no thread for it. A command that cannot be run is an end.
-pub(super) fn keep(mut command: Command) -> io::Result<(Kept, Said)> {
-    let state = Arc::new(Mutex::new(State::Awaited));
+/// The thread that reads the output cannot be started. A command that cannot be run is an `end`.
+pub(super) fn spawn(mut command: Command) -> io::Result<(ChildProcess, Events)> {
+    let state = Arc::new(Mutex::new(State::NotStarted));
     let (tell_port, port) = oneshot::channel();
     let (tell_end, end) = watch::channel(None);
     let held = Arc::clone(&state);
-    // A thread of its own: the program dies with the thread that started it.
+    // A thread of its own, because the program dies with the thread that started it.
     let thread = thread::Builder::new().name("kodo-opencode".to_owned());
     thread.spawn(move || {
         let how = match start(&mut command, &held) {
@@ -55,7 +55,7 @@ pub(super) fn keep(mut command: Command) -> io::Result<(Kept, Said)> {
         };
         let _ = tell_end.send(Some(how));
     })?;
-    Ok((Kept(state), Said { port, end }))
+    Ok((ChildProcess(state), Events { port, end }))
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -63,18 +63,18 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 fn start(command: &mut Command, held: &Mutex<State>) -> io::Result<Option<ChildStdout>> {
-    // Under the lock: whoever gives it up meanwhile finds it, or it is not started.
+    // Under the lock, so that a handle that is dropped meanwhile finds the child, or it is not started.
     let mut held = lock(held);
-    if matches!(*held, State::Unwanted) {
+    if matches!(*held, State::Dropped) {
         return Err(io::Error::other("it was not waited for"));
     }
     let mut child = command.spawn()?;
     let stdout = child.stdout.take();
-    *held = State::Runs(child);
+    *held = State::Running(child);
     Ok(stdout)
 }
 
-/// Reads what it prints, so that it can always print, and waits for its end.
+/// Reads what the child prints, so that it never blocks on its output, and waits until it ends.
 fn follow(
     stdout: Option<ChildStdout>,
     held: &Mutex<State>,
@@ -102,33 +102,33 @@ fn follow(
     }
     drop(tell_port);
     loop {
-        // Looked at rather than waited for: whoever wants to end it needs the lock.
+        // Polled, because waiting would hold the lock that killing it needs.
         if let Some(end) = ended(&mut lock(held)) {
             return match end {
                 Ok(status) => format!("it ended with {status}; the last that it printed: {last}"),
                 Err(()) => "it was ended".to_owned(),
             };
         }
-        thread::sleep(LOOK);
+        thread::sleep(PAUSE);
     }
 }
 
 fn ended(state: &mut State) -> Option<Result<ExitStatus, ()>> {
     match state {
-        State::Runs(child) => match child.try_wait() {
+        State::Running(child) => match child.try_wait() {
             Ok(status) => status.map(Ok),
             Err(_) => Some(Err(())),
         },
-        State::Awaited | State::Unwanted => Some(Err(())),
+        State::NotStarted | State::Dropped => Some(Err(())),
     }
 }
 
-impl Drop for Kept {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
-        let state = std::mem::replace(&mut *lock(&self.0), State::Unwanted);
-        if let State::Runs(mut child) = state {
+        let state = std::mem::replace(&mut *lock(&self.0), State::Dropped);
+        if let State::Running(mut child) = state {
             let _ = child.kill();
-            // Reaped here, since its home goes next, and it must not write to it any more.
+            // Its home folder is removed next, so it must have ended.
             let _ = child.wait();
         }
     }
@@ -141,16 +141,16 @@ mod tests {
 
     use super::*;
 
-    /// Waits without a child, which for a moment has its parent's arguments.
+    /// Waits without a child of its own, which would for a moment have the same arguments.
     const FOR_EVER: &str = "kill -STOP $$";
 
-    fn shell(script: &str) -> (Kept, Said) {
+    fn shell(script: &str) -> (ChildProcess, Events) {
         let mut command = Command::new("/bin/sh");
         command
             .args(["-c", script])
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        keep(command).unwrap()
+        spawn(command).unwrap()
     }
 
     /// Whether a process has this in its arguments.
@@ -176,34 +176,34 @@ mod tests {
     #[tokio::test]
     async fn a_start_that_nobody_waits_for_any_more_leaves_no_process() {
         let marker = marker("given-up");
-        let (kept, said) = shell(&format!(": {marker}; {FOR_EVER}"));
+        let (child, events) = shell(&format!(": {marker}; {FOR_EVER}"));
         until("it runs", || alive(&marker)).await;
-        drop((kept, said));
+        drop((child, events));
         assert!(!alive(&marker));
     }
 
     #[tokio::test]
     async fn one_that_prints_no_text_or_closes_its_output_can_be_ended() {
         let marker = marker("silent");
-        let (kept, mut said) = shell(&format!(
+        let (child, mut events) = shell(&format!(
             r": {marker}; printf '\377\n'; echo listening on http://127.0.0.1:7; exec >&-; {FOR_EVER}"
         ));
-        assert_eq!((&mut said.port).await, Ok(7));
-        let ending = tokio::task::spawn_blocking(move || drop(kept));
+        assert_eq!((&mut events.port).await, Ok(7));
+        let ending = tokio::task::spawn_blocking(move || drop(child));
         tokio::time::timeout(Duration::from_secs(10), ending)
             .await
             .unwrap()
             .unwrap();
         assert!(!alive(&marker));
-        let end = said.end.wait_for(Option::is_some).await.unwrap().clone();
+        let end = events.end.wait_for(Option::is_some).await.unwrap().clone();
         assert_eq!(end.as_deref(), Some("it was ended"));
     }
 
     #[tokio::test]
     async fn an_end_says_how_and_what_was_printed_last() {
-        let (_kept, mut said) = shell("echo first; echo no license; exit 3");
-        assert!(said.port.await.is_err());
-        let end = said.end.wait_for(Option::is_some).await.unwrap().clone();
+        let (_child, mut events) = shell("echo first; echo no license; exit 3");
+        assert!(events.port.await.is_err());
+        let end = events.end.wait_for(Option::is_some).await.unwrap().clone();
         let end = end.unwrap();
         assert!(
             end.contains("exit status: 3") && end.ends_with("no license"),

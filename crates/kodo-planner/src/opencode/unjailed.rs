@@ -1,34 +1,41 @@
-//! Beside the jail: with this machine's network and files in reach, as another user where this process is user 0.
+//! Starts OpenCode outside of the jail: with this machine's network and files in reach.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, chown};
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use async_trait::async_trait;
-use kodo_jail::{lifeline_command, unprivileged_user};
-use kodo_planner::{OpenCodeLauncher, OpenCodeProcess, Start, Stream};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::kept::{Kept, keep};
+use super::child::{ChildProcess, spawn};
+use super::launch::{OpenCodeLauncher, OpenCodeProcess, Start, Stream};
 
 /// Starts OpenCode without a jail.
-#[derive(Debug)]
-pub(crate) struct UnjailedOpenCode {
-    program: PathBuf,
-    helper: PathBuf,
+pub struct UnjailedOpenCode {
+    command: Box<dyn Fn() -> Command + Send + Sync>,
+    user: Option<u32>,
+}
+
+impl fmt::Debug for UnjailedOpenCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnjailedOpenCode").finish_non_exhaustive()
+    }
 }
 
 impl UnjailedOpenCode {
-    /// `helper` is a program that knows what to do with [`lifeline_command`].
-    pub(crate) fn new(program: PathBuf, helper: &str) -> Self {
+    /// `command` returns the command that runs the program, as `user` if there is one, and ends it with this process.
+    /// Arguments are added to it. That user gets the home folder.
+    #[must_use]
+    pub fn new(user: Option<u32>, command: impl Fn() -> Command + Send + Sync + 'static) -> Self {
         Self {
-            program,
-            helper: helper.into(),
+            command: Box::new(command),
+            user,
         }
     }
 }
@@ -37,12 +44,11 @@ impl UnjailedOpenCode {
 impl OpenCodeLauncher for UnjailedOpenCode {
     async fn launch(&self, start: Start) -> Result<Box<dyn OpenCodeProcess>, String> {
         let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
-        let listener = bound.map_err(|error| format!("no port for the gate: {error}"))?;
+        let listener = bound.map_err(|error| format!("no port for the model proxy: {error}"))?;
         let port = listener.local_addr().map_err(|error| error.to_string())?;
-        let user = unprivileged_user();
-        let home = home(&start, port.port(), user)
-            .map_err(|error| format!("its home cannot be made: {error}"))?;
-        let mut command = lifeline_command(&self.helper, &self.program, user);
+        let home = home(&start, port.port(), self.user)
+            .map_err(|error| format!("its home folder cannot be made: {error}"))?;
+        let mut command = (self.command)();
         command
             .args(start.arguments(0))
             .env_clear()
@@ -51,16 +57,16 @@ impl OpenCodeLauncher for UnjailedOpenCode {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
-        // From here on it ends with what holds it, also where this start is given up.
-        let (kept, said) = keep(command).map_err(|error| format!("no thread: {error}"))?;
+        // From here on the child ends with its handle, also if this future is dropped.
+        let (child, events) = spawn(command).map_err(|error| format!("no thread: {error}"))?;
         let mut process = Unjailed {
             listener,
             api: None,
-            ended: said.end,
-            _kept: kept,
+            ended: events.end,
+            _child: child,
             _home: home,
         };
-        process.api = said.port.await.ok();
+        process.api = events.port.await.ok();
         match process.api {
             Some(_) => Ok(Box::new(process)),
             None => Err(process.ended().await),
@@ -68,12 +74,12 @@ impl OpenCodeLauncher for UnjailedOpenCode {
     }
 }
 
-/// A folder that nobody else can look into, with what OpenCode finds there.
-fn home(start: &Start, gate_port: u16, user: Option<u32>) -> io::Result<TempDir> {
+/// Makes a folder that nobody else can read, with the files that OpenCode needs.
+fn home(start: &Start, proxy_port: u16, user: Option<u32>) -> io::Result<TempDir> {
     let home = tempfile::Builder::new()
         .prefix("kodo-opencode-")
         .tempdir()?;
-    for (name, content) in start.files(gate_port) {
+    for (name, content) in start.files(proxy_port) {
         let place = home.path().join(&name);
         if let Some(folder) = place.parent() {
             fs::DirBuilder::new()
@@ -89,6 +95,7 @@ fn home(start: &Start, gate_port: u16, user: Option<u32>) -> io::Result<TempDir>
     Ok(home)
 }
 
+/// Makes the user the owner of a folder and everything in it.
 fn give(path: &Path, user: u32) -> io::Result<()> {
     if path.is_dir() {
         for entry in fs::read_dir(path)? {
@@ -103,8 +110,8 @@ struct Unjailed {
     listener: TcpListener,
     api: Option<u16>,
     ended: watch::Receiver<Option<String>>,
-    // Before the home, which goes when nobody writes to it any more.
-    _kept: Kept,
+    // Dropped before the home folder, so that nothing writes to it any more.
+    _child: ChildProcess,
     _home: TempDir,
 }
 
