@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
-use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt;
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::error::ApiError;
 
@@ -17,15 +17,17 @@ pub const MAX_BODY_BYTES: usize = 1 << 20;
 /// A length that is announced and too large is refused before the first byte is read, so a client that asked with
 /// `Expect: 100-continue` is never told to go on.
 pub(crate) async fn read(body: Body, patience: Duration) -> Result<Bytes, ApiError> {
-    if body.is_end_stream() {
-        return Ok(Bytes::new());
-    }
     if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
         return Err(ApiError::PayloadTooLarge);
     }
-    tokio::time::timeout(patience, collect(body))
-        .await
-        .unwrap_or(Err(ApiError::SlowBody))
+    let collecting = Limited::new(body, MAX_BODY_BYTES).collect();
+    match tokio::time::timeout(patience, collecting).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::PayloadTooLarge),
+        // The client went away, or its chunks are malformed.
+        Ok(Err(_)) => Err(ApiError::BrokenBody),
+        Err(_) => Err(ApiError::SlowBody),
+    }
 }
 
 /// What [`read`] answers if the body is not within the limits.
@@ -35,36 +37,6 @@ pub(crate) fn errors() -> [ApiError; 3] {
         ApiError::SlowBody,
         ApiError::PayloadTooLarge,
     ]
-}
-
-async fn collect(mut body: Body) -> Result<Bytes, ApiError> {
-    // A small body is one frame, and then nothing is copied.
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        // The client went away, or its chunks are not chunks.
-        let frame = frame.map_err(|_| ApiError::BrokenBody)?;
-        // Trailers mean nothing here.
-        let Ok(data) = frame.into_data() else {
-            continue;
-        };
-        if first.len().max(rest.len()) + data.len() > MAX_BODY_BYTES {
-            return Err(ApiError::PayloadTooLarge);
-        }
-        if first.is_empty() && rest.is_empty() {
-            first = data;
-        } else {
-            if rest.is_empty() {
-                rest.extend_from_slice(&first);
-            }
-            rest.extend_from_slice(&data);
-        }
-    }
-    Ok(if rest.is_empty() {
-        first
-    } else {
-        rest.freeze()
-    })
 }
 
 #[cfg(test)]
