@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use axum::http::{HeaderMap, HeaderName, header};
+use http_range_header::parse_range_header;
 
 use crate::error::ApiError;
 
@@ -16,62 +17,41 @@ pub(crate) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
         .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }
 
-/// The one range that the client wants; `None` where it gets all of it, because it asked for no range, for several,
-/// for one that does not read, or for one of another content (`If-Range`).
+/// The range that the client asks for. Returns `None` if it gets all of the content: it asks for no range, for several,
+/// for a malformed one, or for one of other content (`If-Range`).
 ///
 /// # Errors
-/// [`ApiError::RangeNotSatisfiable`] where the range begins behind the end.
+/// [`ApiError::RangeNotSatisfiable`] if the range has no byte of the content.
 pub(crate) fn wanted(
     headers: &HeaderMap,
     etag: &str,
     size: u64,
 ) -> Result<Option<Range<u64>>, ApiError> {
-    let Some(spec) = single(headers, &header::RANGE).and_then(|text| text.strip_prefix("bytes="))
-    else {
+    let range = single(headers, &header::RANGE)
+        .filter(|text| text.starts_with("bytes=") && !text.contains(','));
+    let Some(Ok(ranges)) = range.map(parse_range_header) else {
         return Ok(None);
     };
-    if headers.contains_key(header::IF_RANGE)
-        && single(headers, &header::IF_RANGE).map(str::trim) != Some(etag)
-    {
+    let other_content = headers.contains_key(header::IF_RANGE)
+        && single(headers, &header::IF_RANGE).map(str::trim) != Some(etag);
+    if other_content {
         return Ok(None);
     }
-    let Some((first, last)) = spec.trim().split_once('-') else {
-        return Ok(None);
-    };
-    let (first, last) = (number(first), number(last));
-    let range = match (first, last) {
-        (Some(Some(first)), Some(Some(last))) if last < first => return Ok(None),
-        (Some(Some(first)), Some(last)) => {
-            first..last.map_or(size, |last| last.saturating_add(1).min(size))
-        }
-        // The last so many bytes.
-        (Some(None), Some(Some(length))) if length > 0 => size.saturating_sub(length)..size,
-        (Some(None), Some(Some(_))) => return Err(ApiError::RangeNotSatisfiable(size)),
-        _ => return Ok(None),
-    };
-    if range.start >= size {
-        return Err(ApiError::RangeNotSatisfiable(size));
-    }
-    Ok(Some(range))
+    let satisfiable = ranges
+        .validate(size)
+        .ok()
+        .and_then(|ranges| ranges.into_iter().next());
+    let range = satisfiable.ok_or(ApiError::RangeNotSatisfiable(size))?;
+    Ok(Some(*range.start()..range.end() + 1))
 }
 
-/// A header that is there once.
+/// The value of a header that occurs exactly once.
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (Some(value), None) => value.to_str().ok(),
         _ => None,
     }
-}
-
-/// `Some(None)` where there is nothing, `None` where there is no number. One of too many digits is a very large one.
-fn number(text: &str) -> Option<Option<u64>> {
-    if text.is_empty() {
-        return Some(None);
-    }
-    text.bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| Some(text.parse().unwrap_or(u64::MAX)))
 }
 
 #[cfg(test)]
@@ -108,6 +88,9 @@ mod tests {
             "lines=0-1",
             "bytes 0-1",
             "bytes=+1-2",
+            "bytes=0-1,200-300",
+            "bytes=0-1,",
+            "Bytes=0-1",
             "0-1",
         ] {
             assert_eq!(asked(&[("range", text)]), Ok(None), "{text}");
@@ -116,6 +99,9 @@ mod tests {
             let refused = asked(&[("range", text)]);
             assert_eq!(refused, Err("range not satisfiable".into()), "{text}");
         }
+        let mut headers = HeaderMap::new();
+        headers.insert("range", "bytes=-5".parse().unwrap());
+        assert!(wanted(&headers, "\"e\"", 0).is_err(), "of no bytes");
         let twice = [("range", "bytes=0-0"), ("range", "bytes=1-1")];
         assert_eq!(asked(&twice), Ok(None));
     }
