@@ -1,4 +1,4 @@
-//! Tests of what is shared here, and of the planner against the scripted model. None needs a database.
+//! Tests of what is shared here, of the planner against the scripted model, and of the pages. None needs a database.
 
 // A test says that something cannot fail by failing.
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
@@ -6,3 +6,4 @@
 mod course;
 mod live;
 mod opencode;
+mod pages;

@@ -139,7 +139,7 @@ pub(super) fn next() {
         "\n{} The demo's services and databases are gone; the Postgres it used still runs (bin/mise run db:down stops it).",
         say.good("Done.")
     ));
-    say.line("Next: bin/mise run start, and README.md shows the same with curl.");
+    say.line("Next: bin/mise run start, and docs/api.md shows the same with curl.");
 }
 
 async fn start_runs(service: &Service, say: Say) -> anyhow::Result<Vec<String>> {
