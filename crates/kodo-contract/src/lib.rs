@@ -37,7 +37,7 @@ pub use invalid::{Invalid, MAX_VIOLATIONS, Violation};
 pub use json::{JsonError, MAX_DEPTH, MAX_STORED_DEPTH, parse_json, parse_stored_json, read_json};
 pub use plan::{Plan, PlanOrderError, ToolCall};
 pub use schema::Schema;
-pub use status::{Phase, RunStatus, UnknownName};
+pub use status::{Phase, RunStatus, Transition, UnknownName};
 pub use storable::{MAX_NUMBER_BYTES, check_storable};
 pub use timestamp::Timestamp;
 pub use tool::{ToolFile, ToolResult};

@@ -1,4 +1,4 @@
-//! The state machine of a run, written down once.
+//! The state machine of a run: its statuses, and which transition leads from which of them to which.
 
 use std::{fmt, str::FromStr};
 
@@ -8,9 +8,10 @@ use thiserror::Error;
 /// Where a run stands.
 ///
 /// ```text
-/// queued        ──► running, succeeded, failed, canceled
-/// running       ──► waiting_input, succeeded, failed, canceled
-/// waiting_input ──► running, failed, canceled
+/// start   queued, waiting_input ──► running
+/// wait    running               ──► waiting_input
+/// settle  any                   ──► succeeded, failed, canceled
+/// reopen  failed, canceled      ──► running
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -53,32 +54,58 @@ impl RunStatus {
         }
     }
 
-    /// Whether the run has ended; an ended run never changes again.
+    /// Whether the run has ended. Only the engine can change that: by another outcome, or because the workflow was
+    /// resumed.
     #[must_use]
     pub const fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Canceled)
     }
 
-    /// Whether a run may go from this status to `next`.
-    ///
-    /// `queued` may become `succeeded` directly: the workflow can be done before anyone has
-    /// observed it running, since the sweep settles a run from the engine's record after a crash
-    /// and does not replay what it missed. Staying the same is no transition: whoever repeats a
+    /// Whether `transition` leads from this status to `next`. Staying the same is no transition: whoever repeats a
     /// write must see that it was already done.
     #[must_use]
-    pub const fn can_become(self, next: Self) -> bool {
-        match self {
-            Self::Queued => matches!(
-                next,
-                Self::Running | Self::Succeeded | Self::Failed | Self::Canceled
-            ),
-            Self::Running => matches!(
-                next,
-                Self::WaitingInput | Self::Succeeded | Self::Failed | Self::Canceled
-            ),
-            Self::WaitingInput => matches!(next, Self::Running | Self::Failed | Self::Canceled),
-            Self::Succeeded | Self::Failed | Self::Canceled => false,
+    pub const fn can_become(self, next: Self, transition: Transition) -> bool {
+        match transition {
+            Transition::Start => {
+                matches!(self, Self::Queued | Self::WaitingInput) && matches!(next, Self::Running)
+            }
+            Transition::Wait => matches!(self, Self::Running) && matches!(next, Self::WaitingInput),
+            Transition::Settle => next.is_terminal() && self as u8 != next as u8,
+            Transition::Reopen => {
+                matches!(self, Self::Failed | Self::Canceled) && matches!(next, Self::Running)
+            }
         }
+    }
+}
+
+/// What moves a run from one status to another. Each is one statement of the store, which writes only where
+/// [`RunStatus::can_become`] allows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transition {
+    /// A step was recorded: the first, or the one after a person has answered.
+    Start,
+    /// The run waits for a person.
+    Wait,
+    /// The engine's outcome is written. It counts whatever the row says: a queued run may have succeeded before anyone
+    /// has seen it running, and a workflow that was ended and then resumed ends as what it became, so that a terminal
+    /// status can give way to another.
+    Settle,
+    /// The workflow of a run that had failed or was canceled is resumed through the engine. One that succeeded cannot be.
+    Reopen,
+}
+
+impl Transition {
+    /// Every transition.
+    pub const ALL: [Self; 4] = [Self::Start, Self::Wait, Self::Settle, Self::Reopen];
+
+    /// The statuses from which it leads to `next`, by name: what a statement compares column `status` with.
+    #[must_use]
+    pub fn sources(self, next: RunStatus) -> Vec<&'static str> {
+        let sources = RunStatus::ALL.into_iter();
+        sources
+            .filter(|from| from.can_become(next, self))
+            .map(RunStatus::as_str)
+            .collect()
     }
 }
 
@@ -155,29 +182,48 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_pair_of_statuses_is_decided() {
-        // Rows: from; columns: to, both in the order of ALL.
+    fn every_pair_of_statuses_is_decided_for_every_transition() {
+        // Rows: from; columns: to, both in the order of ALL. The letter is the transition.
         let table = [
-            "-R.SFC", // queued
-            ".-WSFC", // running
-            ".R-.FC", // waiting_input
-            "...-..", // succeeded
-            "....-.", // failed
-            ".....-", // canceled
+            ".S.EEE", // queued
+            "..WEEE", // running
+            ".S.EEE", // waiting_input
+            "....EE", // succeeded
+            ".R.E.E", // failed
+            ".R.EE.", // canceled
         ];
-        for (from, row) in RunStatus::ALL.into_iter().zip(table) {
-            for (to, cell) in RunStatus::ALL.into_iter().zip(row.chars()) {
-                let allowed = cell.is_ascii_uppercase();
-                assert_eq!(from.can_become(to), allowed, "{from} -> {to}");
+        for transition in Transition::ALL {
+            let letter = match transition {
+                Transition::Start => 'S',
+                Transition::Wait => 'W',
+                Transition::Settle => 'E',
+                Transition::Reopen => 'R',
+            };
+            for (from, row) in RunStatus::ALL.into_iter().zip(table) {
+                for (to, cell) in RunStatus::ALL.into_iter().zip(row.chars()) {
+                    let allowed = cell == letter;
+                    assert_eq!(
+                        from.can_become(to, transition),
+                        allowed,
+                        "{transition:?}: {from} -> {to}"
+                    );
+                    let sources = transition.sources(to);
+                    assert_eq!(sources.contains(&from.as_str()), allowed);
+                }
             }
         }
     }
 
     #[test]
-    fn exactly_the_terminal_statuses_lead_nowhere() {
+    fn a_run_leaves_a_terminal_status_only_through_the_engine() {
         for from in RunStatus::ALL {
-            let dead_end = !RunStatus::ALL.into_iter().any(|to| from.can_become(to));
-            assert_eq!(from.is_terminal(), dead_end, "{from}");
+            let moves = Transition::ALL.into_iter().filter(|transition| {
+                let mut statuses = RunStatus::ALL.into_iter();
+                statuses.any(|to| from.can_become(to, *transition))
+            });
+            let by_itself = [Transition::Start, Transition::Wait];
+            let moves: Vec<Transition> = moves.filter(|it| by_itself.contains(it)).collect();
+            assert_eq!(moves.is_empty(), from.is_terminal(), "{from}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Why a call to the product database failed, split by what the caller can do about it.
 
-use kodo_contract::ErrorCode;
+use kodo_contract::{ErrorCode, RunId, RunStatus};
 
 /// A failed call to the product database.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,14 @@ pub enum StoreError {
         /// The system database that was asked for.
         system: String,
     },
+    /// The run's state machine has no such transition. Nothing was written.
+    #[error("run {run} cannot become {to} in this way")]
+    IllegalTransition {
+        /// The run.
+        run: RunId,
+        /// The status that it was to get.
+        to: RunStatus,
+    },
     /// A stored row does not have the shape that this version writes.
     #[error("a stored row is unreadable: {0}")]
     Corrupt(String),
@@ -55,6 +63,7 @@ impl StoreError {
             Self::Refused(_)
             | Self::OtherSystem { .. }
             | Self::CopysSystem { .. }
+            | Self::IllegalTransition { .. }
             | Self::Corrupt(_)
             | Self::Migration(_) => ErrorCode::StoreRefused,
         }

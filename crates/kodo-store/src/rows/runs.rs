@@ -1,7 +1,7 @@
 //! Runs: one durable execution of an intent.
 
 use kodo_contract::{
-    ArtifactRef, IntentId, RunError, RunId, RunStatus, RunView, StepView, Timestamp,
+    ArtifactRef, IntentId, RunError, RunId, RunStatus, RunView, StepView, Timestamp, Transition,
 };
 use serde_json::{Value, json};
 use sqlx::types::Json;
@@ -225,21 +225,28 @@ impl Store {
             .collect())
     }
 
-    /// Writes how runs ended, with the error artifact of those that failed: one statement, one commit for
-    /// all of them. Returns the runs whose row changed; one that already says so is left alone.
+    /// Writes how runs ended ([`Transition::Settle`]), with the error artifact of those that failed: one statement, one
+    /// commit for all of them. Returns the runs whose row changed; a row that already says so is left alone.
     ///
     /// The engine's outcome wins over whatever the row says, also over another terminal status or another
     /// reason: a workflow that was ended and then resumed ends as what it became, and says nothing else.
     ///
     /// # Errors
-    /// As any statement.
+    /// As any statement; [`StoreError::IllegalTransition`] if a status is not terminal, and then nothing is written.
     pub async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<RunId>, StoreError> {
         let mut ids = Vec::with_capacity(settlements.len());
         let mut statuses = Vec::with_capacity(settlements.len());
         let mut errors: Vec<Option<Json<Value>>> = Vec::with_capacity(settlements.len());
         let mut steps = Vec::with_capacity(settlements.len());
         let mut hashes = Vec::with_capacity(settlements.len());
+        let mut sources = Vec::with_capacity(settlements.len());
         for settlement in settlements {
+            let allowed = Transition::Settle.sources(settlement.status);
+            if allowed.is_empty() {
+                let (run, to) = (settlement.run_id.clone(), settlement.status);
+                return Err(StoreError::IllegalTransition { run, to });
+            }
+            sources.push(allowed.join(" "));
             let error = settlement.error.as_ref().map(error_json);
             ids.push(settlement.run_id.as_str());
             statuses.push(settlement.status.as_str());
@@ -255,13 +262,15 @@ impl Store {
         }
         let changed: Vec<String> = sqlx::query_scalar(
             "WITH ended AS (
-                 SELECT * FROM unnest($1::text[], $2::text[], $3::jsonb[], $4::text[], $5::text[])
-                     AS e (id, status, error, step_id, sha256)
+                 SELECT * FROM unnest($1::text[], $2::text[], $3::jsonb[], $4::text[], $5::text[], $6::text[])
+                     AS e (id, status, error, step_id, sha256, sources)
              ), changed AS (
                  UPDATE app.runs r
                  SET status = e.status, error = e.error, updated_at = now()
                  FROM ended e
-                 WHERE r.id = e.id AND (r.status <> e.status OR r.error IS DISTINCT FROM e.error)
+                 -- Failed again, for another reason, is no transition; it is written all the same.
+                 WHERE r.id = e.id AND (r.status = ANY(string_to_array(e.sources, ' '))
+                                        OR r.status = e.status AND r.error IS DISTINCT FROM e.error)
                  RETURNING r.id
              ), forgotten AS (
                  -- What it said before, if it had failed; `was` is the row as this statement found it.
@@ -284,31 +293,45 @@ impl Store {
         .bind(errors)
         .bind(steps)
         .bind(hashes)
+        .bind(sources)
         .fetch_all(&self.pool)
         .await?;
         Ok(changed.iter().filter_map(|id| RunId::parse(id)).collect())
     }
 
-    /// Says that a run which is over runs again, because its workflow was resumed through the engine, and
-    /// takes back what it said about its end. Whether there was anything to take back.
+    /// Says that a run which is over runs again ([`Transition::Reopen`]), because its workflow was resumed through the
+    /// engine, and takes back what it said about its end. Returns whether there was anything to take back: a run that
+    /// is not over is left alone.
     ///
     /// # Errors
-    /// As any statement.
+    /// As any statement; [`StoreError::IllegalTransition`] if the run has succeeded.
     pub async fn reopen(&self, id: &RunId) -> Result<bool, StoreError> {
-        let reopened = sqlx::query(
+        let reopened: Option<(bool, String)> = sqlx::query_as(
             "WITH reopened AS (
                  UPDATE app.runs SET status = 'running', error = NULL, updated_at = now()
-                 WHERE id = $1 AND status IN ('failed', 'canceled')
+                 WHERE id = $1 AND status = ANY($2)
                  RETURNING id
              ), forgotten AS (
                  DELETE FROM app.artifacts a USING reopened r WHERE a.run_id = r.id AND a.kind = 'error'
              )
-             SELECT 1 FROM reopened",
+             -- The status is the one that this statement found.
+             SELECT EXISTS (SELECT FROM reopened), status FROM app.runs WHERE id = $1",
         )
         .bind(id.as_str())
+        .bind(Transition::Reopen.sources(RunStatus::Running))
         .fetch_optional(&self.pool)
         .await?;
-        Ok(reopened.is_some())
+        let Some((reopened, status)) = reopened else {
+            return Ok(false);
+        };
+        let (from, to) = (stored_status(&status)?, RunStatus::Running);
+        // A run that was over when the statement began, and was opened again by somebody else meanwhile, is none that
+        // cannot be.
+        if !reopened && from.is_terminal() && !from.can_become(to, Transition::Reopen) {
+            let run = id.clone();
+            return Err(StoreError::IllegalTransition { run, to });
+        }
+        Ok(reopened)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Steps of a run: each recorded once, under its natural key.
 
-use kodo_contract::{Phase, RunId, StepId};
+use kodo_contract::{Phase, RunId, RunStatus, StepId, Transition};
 use serde_json::Value;
 use sqlx::PgExecutor;
 use sqlx::types::Json;
@@ -88,7 +88,7 @@ pub(crate) async fn record<'e>(
             (size, stored.map(|stored| stored.media_type.as_str()))
         })
         .unzip();
-    // The run's row is written only by the step that finds it queued, so later steps do not touch it.
+    // The run's row is written only by the step that starts it, so later steps do not touch it.
     let written = sqlx::query(
         "WITH step AS (
              INSERT INTO app.run_steps
@@ -98,7 +98,7 @@ pub(crate) async fn record<'e>(
              RETURNING run_id, step_id
          ), run AS (
              UPDATE app.runs SET status = 'running', updated_at = now()
-             FROM step WHERE id = step.run_id AND status = 'queued'
+             FROM step WHERE id = step.run_id AND status = ANY($15)
          ), kept AS (
              INSERT INTO app.artifacts
                  (run_id, step_id, idx, kind, uri, inline, sha256, stored_bytes, media_type)
@@ -124,6 +124,7 @@ pub(crate) async fn record<'e>(
     .bind(hashes)
     .bind(sizes)
     .bind(media_types)
+    .bind(Transition::Start.sources(RunStatus::Running))
     .fetch_optional(executor)
     .await?;
     Ok(match written {

@@ -66,6 +66,7 @@ mod tap;
 mod tasks;
 mod token;
 mod tool_calls;
+mod transitions;
 mod verdicts;
 mod workers;
 mod workflow_commands;
