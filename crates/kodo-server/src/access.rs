@@ -1,4 +1,4 @@
-//! Who may ask: the origins of browsers, and the token.
+//! Access: which origins and which token a request may come with.
 
 pub(crate) mod origins;
 pub(crate) mod policy;

@@ -1,4 +1,4 @@
-//! What the handlers share.
+//! The state that all handlers share.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::error::ApiError;
 use crate::readiness::Readiness;
 use kodo_engine::EngineHandle;
 
-/// The service behind both APIs. Cheap to clone: a handle.
+/// The service behind both APIs. A handle: cheap to clone.
 #[derive(Clone)]
 pub struct App {
     inner: Arc<Inner>,
@@ -54,7 +54,10 @@ impl App {
         &self.inner.store
     }
 
-    /// The artifact store. It is known before the schema is said to be there.
+    /// The artifact store, which boot opens before it reports the schema.
+    ///
+    /// # Errors
+    /// [`ApiError::Unavailable`] if boot has not opened it yet.
     pub(crate) fn artifacts(&self) -> Result<&dyn ArtifactStore, ApiError> {
         let store = self.inner.artifacts.get();
         store.ok_or_else(|| ApiError::Unavailable("boot has not opened the artifact store".into()))
@@ -68,10 +71,13 @@ impl App {
         &self.inner.readiness
     }
 
-    /// Bounds what a request waits for once its body is there.
+    /// Bounds how long a request may take after its body was read.
     ///
-    /// A statement that was sent may still commit after the client was told 503: that is what idempotency keys are
-    /// for. A run that was stored this way is found by the sweep.
+    /// A statement that was sent may still commit after the client was answered 503; idempotency keys make the retry
+    /// safe. The sweep finds a run that was stored this way.
+    ///
+    /// # Errors
+    /// [`ApiError::Unavailable`] after the time of [`ServerConfig::request_timeout`]; otherwise the error of `work`.
     pub(crate) async fn in_time<T, E: Into<ApiError>>(
         &self,
         work: impl Future<Output = Result<T, E>>,

@@ -1,4 +1,4 @@
-//! What the binary decides about the server.
+//! The settings of the server, which the binary chooses.
 
 use std::time::Duration;
 
@@ -7,15 +7,15 @@ use crate::access::token::ApiToken;
 /// How the two APIs behave.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
-    /// Where set, every route but `/healthz` and `/readyz` wants this token.
+    /// If set, every route but `/healthz` and `/readyz` needs this token.
     pub api_token: Option<ApiToken>,
-    /// The origins whose pages may call us, as browsers write them (`http://127.0.0.1:3001`); see
+    /// The origins whose pages may call this server, as browsers write them (`http://127.0.0.1:3001`); see
     /// [`origins_of`](crate::origins_of).
     ///
-    /// A fixed list and not the request's `Host` header: an attacker who rebinds a name of his own to our address
-    /// sends matching `Origin` and `Host`.
+    /// A fixed list and not the request's `Host` header: after DNS rebinding, an attacker's page sends an `Origin` that
+    /// matches its `Host`.
     pub allowed_origins: Vec<String>,
-    /// How long a request may take once its body is there; then the answer is 503.
+    /// How long a request may take after its body was read; then the answer is 503.
     pub request_timeout: Duration,
     /// How long a client may take to send its body; then the answer is 408.
     pub body_timeout: Duration,
@@ -29,7 +29,7 @@ impl Default for ServerConfig {
             allowed_origins: Vec::new(),
             // The contract promises an answer within 5 s when the database is away.
             request_timeout: Duration::from_millis(4500),
-            // Enough for 1 MiB over the slowest link that we care about; a client that needs longer is stuck.
+            // Enough for 1 MiB at 35 KB/s; a client that needs longer is most likely stuck.
             body_timeout: Duration::from_secs(30),
         }
     }

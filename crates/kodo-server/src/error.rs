@@ -1,9 +1,9 @@
-//! What goes wrong, and what a client is told about it. The only place that maps errors to HTTP.
+//! The errors of the API and their HTTP answers. The only place that maps errors to HTTP.
 //!
-//! When to use which: a variant without a cause is the client's to mend, and its text is part of the API: stable, and
-//! free of anything internal. [`ApiError::Unavailable`] means that the same request can succeed later without anyone
-//! changing anything. [`ApiError::Internal`] is a mistake of ours or of whoever changed our rows. The causes of these
-//! two reach the log line of the request and nobody else.
+//! Which to use: a variant without a cause is for the client to correct; its text is part of the API: stable, and
+//! without internals. [`ApiError::Unavailable`] means that the same request can succeed later. [`ApiError::Internal`]
+//! is a bug, or rows that somebody else changed. The causes of these two reach the log line of the request and not the
+//! client.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -44,10 +44,10 @@ pub(crate) enum ApiError {
     WfTooLong,
     #[error("wf must be percent-encoded UTF-8 without U+0000")]
     WfUnreadable,
-    /// With what is wrong with it, for the log: the contract pins the answer.
+    /// The text is for the log: the contract fixes the answer.
     #[error("invalid json")]
     InvalidJson(String),
-    /// No JSON as it is, because it was compressed on the way.
+    /// The body has a `Content-Encoding`, so it is not JSON as it was sent.
     #[error("invalid json")]
     EncodedBody(Box<Violation>),
     #[error(transparent)]
@@ -128,7 +128,7 @@ impl IntoResponse for ApiError {
         };
         let mut response = match serde_json::to_string(&body) {
             Ok(text) => answer::json(self.status(), text),
-            // Texts and violations always serialize; if they ever do not, the client still gets its status.
+            // Texts and violations always serialize; should one fail to, the client still gets the status.
             Err(_) => answer::json(self.status(), r#"{"error":"internal error"}"#),
         };
         let headers = response.headers_mut();
@@ -144,7 +144,7 @@ impl IntoResponse for ApiError {
                     headers.insert(header::CONTENT_RANGE, value);
                 }
             }
-            // What is left of the body is never read, so nothing can follow it on this connection.
+            // The rest of the body is not read, so the connection cannot carry another request.
             Self::PayloadTooLarge | Self::SlowBody | Self::BrokenBody => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
@@ -172,8 +172,8 @@ impl From<StoreError> for ApiError {
     }
 }
 
-/// Whatever keeps the store from answering may pass. What it has lost will not come back by itself, and what it has
-/// spoiled is not the client's to see.
+/// A store that does not answer may do so later. Content that is missing will not come back by itself, and damaged
+/// content is not served.
 impl From<ArtifactError> for ApiError {
     fn from(error: ArtifactError) -> Self {
         let cause = error.to_string();
@@ -197,7 +197,7 @@ impl From<EngineError> for ApiError {
     }
 }
 
-/// Our own types always serialize; should one not, that is a mistake of ours.
+/// Our own types always serialize; should one fail to, that is a bug.
 impl From<serde_json::Error> for ApiError {
     fn from(error: serde_json::Error) -> Self {
         Self::Internal(format!("an answer does not serialize: {error}"))

@@ -1,4 +1,4 @@
-//! What every request and connection passes, whatever its route: listening, limits, the log line, answers.
+//! HTTP below the routes: connections, limits of bodies, the log line, JSON answers, ranges.
 
 pub(crate) mod answer;
 pub(crate) mod limits;

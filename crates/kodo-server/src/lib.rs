@@ -2,10 +2,10 @@
 //!
 //! A request passes, from the outside in: [`serve()`] (connections, drain), the middleware stack that is listed in
 //! `router.rs` (request id and log line, panics, access policy), and one handler of `api/` or `admin/`. Handlers return
-//! `ApiError` for whatever went wrong; `error.rs` is the only place that knows what a client is told about it.
+//! `ApiError`; `error.rs` alone decides what the client is told.
 //!
 //! Both ports are served before the database is reachable and before the engine is launched. Until [`Readiness`] says
-//! that the schema is there, whatever needs the database answers 503, and `/healthz` answers 200.
+//! that the schema is there, the routes that need the database answer 503; `/healthz` answers 200.
 
 mod access;
 mod admin;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// How far boot has come: the binary tells, the server acts on it. Cheap to clone: a handle to one flag.
+/// Whether boot has migrated the database: the binary sets it, the server reads it. A handle: cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
     migrated: Arc<AtomicBool>,
@@ -16,8 +16,8 @@ impl Readiness {
         Self::default()
     }
 
-    /// Boot has seen that the schema is there. From here on the routes that need the database are open; before, they
-    /// answer 503, so that a missing table is never a client's problem.
+    /// Reports that the schema is there. From here on the routes that need the database work; before, they answer 503,
+    /// so that no client sees the error of a missing table.
     pub fn set_migrated(&self) {
         self.migrated.store(true, Ordering::Release);
     }

@@ -1,4 +1,4 @@
-//! The routers of both APIs, made from their operations, and the stack that every request passes.
+//! The routers of both APIs, made from their operations, and the middleware that every request passes.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -44,10 +44,10 @@ fn routes(operations: &[Operation]) -> Vec<Route> {
         .collect()
 }
 
-/// The operations, and the stack around them, innermost first: the last layer sees the request first.
+/// The operations and their middleware, innermost first: the last layer sees the request first.
 ///
-/// No layer reads a body or sets a deadline: handlers do, since a client that sends slowly is not a database that
-/// answers slowly.
+/// No layer reads a body or sets a deadline. Handlers do, because a slow client (408) is told apart from a slow
+/// database (503).
 fn build(operations: Vec<Operation>, app: &App) -> Router {
     let policy = Arc::new(AccessPolicy::new(app.config(), routes(&operations)));
     operations
@@ -59,7 +59,7 @@ fn build(operations: Vec<Operation>, app: &App) -> Router {
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         // 3. Foreign origins and missing tokens, before the answer shows which routes there are.
         .layer(from_fn_with_state(policy, enforce))
-        // 2. A panic is an answer, and an answer has an id and a log line.
+        // 2. A panic becomes a 500, which has an id and a log line like every answer.
         .layer(CatchPanicLayer::custom(panicked))
         // 1. The request id and the log line.
         .layer(from_fn(observe))
@@ -71,6 +71,6 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("of no text");
+        .unwrap_or("without a message");
     ApiError::Internal(format!("panic: {text}")).into_response()
 }

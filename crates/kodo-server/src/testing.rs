@@ -1,4 +1,4 @@
-//! What the unit tests of several modules share.
+//! Shared by the unit tests of several modules.
 
 use axum::response::Response;
 use http_body_util::BodyExt;

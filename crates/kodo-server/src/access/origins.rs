@@ -1,6 +1,6 @@
 //! The origins whose pages may call this server.
 
-/// The origins of a page that was loaded from this server: by its address, and by the names of loopback.
+/// The origins of pages that were loaded from this server, by its host and by the names of the loopback interface.
 #[must_use]
 pub fn origins_of(host: &str, port: u16) -> Vec<String> {
     let host = if host.contains(':') && !host.starts_with('[') {

@@ -1,6 +1,6 @@
 //! The access policy: refuses the pages of other sites, and requests without the token if one is set.
 //!
-//! Both checks come before routing is answered, so a stranger learns nothing about which routes there are.
+//! Both checks come before a 404 or 405 is answered, so that only those who pass learn which routes exist.
 
 use std::sync::Arc;
 
@@ -60,12 +60,13 @@ impl AccessPolicy {
             .unwrap_or(Access::Token)
     }
 
-    /// Refuses what a browser sends on behalf of another site.
+    /// Refuses requests that a browser sends on behalf of another site.
     ///
-    /// Browsers put an `Origin` on every cross-site request that a script can read the answer of, and on every POST;
-    /// it must be one of ours, whatever the method. `null` (a sandboxed frame, a local file) is not. What carries no
-    /// `Origin` can still be marked by `Sec-Fetch-Site`: a read then is a link that a person followed, or an embedding
-    /// whose answer the page cannot see, and harmless; anything else is refused. Programs send neither header.
+    /// Browsers send `Origin` with every cross-site request whose answer a script can read, and with every POST; it
+    /// must be one of ours, for every method. `null` (a sandboxed frame, a local file) is not. A request without
+    /// `Origin` can still be marked by `Sec-Fetch-Site`: a GET or HEAD is then harmless, being a link that a person
+    /// followed, or an embedding whose answer the page cannot read; every other method is refused. Programs send
+    /// neither header.
     fn check_origin(&self, method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
         let mut origins = headers.get_all(header::ORIGIN).iter().peekable();
         if origins.peek().is_some() {
@@ -82,11 +83,11 @@ impl AccessPolicy {
             };
         }
         let reads = *method == Method::GET || *method == Method::HEAD;
-        let strange = headers
+        let foreign = headers
             .get_all("sec-fetch-site")
             .iter()
             .any(|site| site != "same-origin" && site != "none");
-        if strange && !reads {
+        if foreign && !reads {
             return Err(ApiError::ForbiddenOrigin);
         }
         Ok(())

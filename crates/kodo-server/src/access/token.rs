@@ -5,15 +5,15 @@ use std::fmt;
 use kodo_contract::sha256_hex;
 use subtle::ConstantTimeEq;
 
-/// The secret of the API. Kept as its hash, so that neither a log line nor a core dump of this struct shows it.
+/// The token of the API. Only its hash is kept, so that neither a log line nor a core dump of this struct shows it.
 #[derive(Clone)]
 pub struct ApiToken {
     digest: String,
 }
 
 impl ApiToken {
-    /// Takes a token; `None` unless it is made of visible ASCII characters, at least one: nothing else can be sent in
-    /// an `Authorization` header, so such a token would lock everyone out.
+    /// Returns `None` unless the token has at least one character and all are visible ASCII: no client can send another
+    /// one in an `Authorization` header.
     #[must_use]
     pub fn new(token: &str) -> Option<Self> {
         (!token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic())).then(|| Self {
@@ -21,8 +21,8 @@ impl ApiToken {
         })
     }
 
-    /// Whether a client sent this token. Hashes are compared, in constant time, so that the time tells nothing about
-    /// the token, its length included.
+    /// Whether a client sent this token. Compares hashes, in constant time, so that the time depends neither on the
+    /// token nor on its length.
     pub(crate) fn is(&self, sent: &[u8]) -> bool {
         let sent = sha256_hex(sent);
         self.digest.as_bytes().ct_eq(sent.as_bytes()).into()

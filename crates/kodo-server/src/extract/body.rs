@@ -13,7 +13,7 @@ use crate::error::ApiError;
 use crate::http::limits;
 use crate::route::{Describe, Input, Route};
 
-/// A JSON body, read and not validated yet: what is wrong with a path may have to be told first.
+/// A JSON body, read and not validated yet, because an unknown id in the path is answered first.
 pub(crate) struct Body<T> {
     bytes: Bytes,
     headers: HeaderMap,
@@ -32,7 +32,7 @@ impl<T: Boundary> Body<T> {
 }
 
 impl<T: Boundary + Default> Body<T> {
-    /// The same, where a body of no bytes means `{}`.
+    /// The value of the body; an empty body means `{}`.
     ///
     /// # Errors
     /// Those of [`Self::validate`].

@@ -1,4 +1,4 @@
-//! The `Idempotency-Key` header, and what makes two requests the same.
+//! The `Idempotency-Key` header: the first answer is stored with the rows, and given again to the same request.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -16,8 +16,8 @@ use crate::route::{Describe, Input, Route};
 /// The longest key, in characters.
 const MAX_KEY_CHARS: usize = 255;
 
-/// The key that a client sent, without its quotes. The IETF draft makes the header a quoted string; most clients send
-/// it bare, and both mean the same key.
+/// The key that a client sent, without quotes. The IETF draft makes the header a quoted string; most clients send it
+/// without quotes, and both mean the same key.
 fn key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     let mut sent = headers.get_all("idempotency-key").iter();
     let Some(value) = sent.next() else {

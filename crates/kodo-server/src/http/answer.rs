@@ -1,4 +1,4 @@
-//! What handlers answer with, and what they leave on the answer for the log line.
+//! JSON answers, and what they carry for the log line.
 
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -11,7 +11,7 @@ use serde::Serialize;
 #[derive(Debug, Clone)]
 pub(crate) struct Cause(pub(crate) String);
 
-/// What a request was about, as far as its answer knows: for the log line only.
+/// The ids that a request was about: for the log line only.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Subject {
     pub(crate) intent: Option<IntentId>,

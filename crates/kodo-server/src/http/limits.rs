@@ -11,11 +11,14 @@ use crate::error::ApiError;
 /// The largest body that is read, in bytes.
 pub const MAX_BODY_BYTES: usize = 1 << 20;
 
-/// Reads a body to its end. Whatever happens, the body is gone afterwards: an unread rest makes the server close the
+/// Reads a body to its end. The body is dropped in any case: if a part of it is unread, the server closes the
 /// connection, see `linger.rs`.
 ///
-/// A length that is announced and too large is refused before the first byte is read, so a client that asked with
-/// `Expect: 100-continue` is never told to go on.
+/// A `Content-Length` that is too large is refused before the first byte is read, so a client that sent
+/// `Expect: 100-continue` is not told to continue.
+///
+/// # Errors
+/// Those of [`errors`].
 pub(crate) async fn read(body: Body, patience: Duration) -> Result<Bytes, ApiError> {
     if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
         return Err(ApiError::PayloadTooLarge);

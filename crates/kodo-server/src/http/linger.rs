@@ -1,9 +1,9 @@
-//! Closing a connection without losing the answer.
+//! Closes a connection without losing the answer.
 //!
 //! When a socket is closed while bytes that its client sent are unread, or arrive afterwards, TCP answers with a
 //! reset, and a reset makes the client's kernel throw away what it had received: the 413 that explains the close. So
-//! where a request's body was left unread, the close is done in two parts: say that nothing more will come (FIN), and
-//! then throw away what the client still sends until it has understood, for a bounded time and a bounded amount.
+//! if a request's body was left unread, the close has two parts: send FIN, then discard what the client still sends
+//! until it closes its side, for a bounded time and a bounded amount.
 
 use std::io;
 use std::pin::Pin;
@@ -19,10 +19,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-/// How long to go on throwing away. A client that reads its answer at all does so in much less.
+/// How long to go on discarding. A client that reads its answer does so in much less.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
-/// How much to throw away. Clients that only look at the answer once they have sent everything get it up to here.
+/// How many bytes to discard. A client that reads the answer only after it has sent everything gets it if its body is
+/// no larger.
 const LINGER_BYTES: usize = 16 << 20;
 
 /// Whether a request on this connection left bytes of its body unread. The connection then ends with that request.
@@ -82,7 +83,7 @@ impl Drop for Watched {
     }
 }
 
-/// A client's socket that closes as the module says.
+/// A client's socket that closes in the two parts that the module describes.
 pub(crate) struct LingeringStream {
     socket: TcpStream,
     unread: Unread,
@@ -139,7 +140,7 @@ impl AsyncWrite for LingeringStream {
         Pin::new(&mut self.socket).poll_flush(cx)
     }
 
-    /// The server calls this once everything is written, until it is ready.
+    /// hyper polls this after everything is written.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.closing.is_none() {
@@ -152,16 +153,16 @@ impl AsyncWrite for LingeringStream {
             deadline: Box::pin(tokio::time::sleep(LINGER_TIME)),
             bytes_left: LINGER_BYTES,
         });
-        let mut rubbish = [0_u8; 8 << 10];
+        let mut discarded = [0_u8; 8 << 10];
         loop {
-            // First, so that a client that never pauses cannot outrun it.
+            // First, so that a client that never pauses cannot delay it.
             if closing.deadline.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ok(()));
             }
-            let mut buffer = ReadBuf::new(&mut rubbish);
+            let mut buffer = ReadBuf::new(&mut discarded);
             let read = ready!(Pin::new(&mut this.socket).poll_read(cx, &mut buffer));
             let length = buffer.filled().len();
-            // It closed as well, or is gone.
+            // The client closed its side, or disconnected.
             if read.is_err() || length == 0 {
                 return Poll::Ready(Ok(()));
             }

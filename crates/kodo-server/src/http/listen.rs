@@ -1,4 +1,7 @@
-//! Serving connections, and ending them.
+//! The connection loop: accepts, serves and, on shutdown, drains connections.
+//!
+//! hyper-util's `GracefulShutdown` is not used: it asks a connection to close before it polls it, and hyper then closes
+//! one whose request has arrived and is unread. Here each connection is polled first, so such a request is answered.
 
 use std::convert::Infallible;
 use std::io;
@@ -20,24 +23,24 @@ use tower::Service;
 
 use super::linger::{LingeringStream, Unread, Watched};
 
-/// How long a client may take to send the head of a request; also how long a kept-alive connection may lie idle.
+/// How long a client may take to send the head of a request; also how long a kept-alive connection may be idle.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The largest head of a request, in bytes; also the size up to which a connection's buffer grows. The longest request
-/// target that the parser takes at all is just below.
+/// The largest head of a request, in bytes; also the largest size of a connection's buffer. The longest request target
+/// that the parser accepts at all is just below.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 
-/// The longest pause after the system refused a connection.
+/// The longest pause after `accept` failed.
 const MAX_ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long aborted connections may take to let go: each does so at its next poll.
+/// How long aborted connections may take to end: each ends at its next poll.
 const ABORT_TIME: Duration = Duration::from_millis(500);
 
-/// How long what came during a drain may take once the port is closed: it is a probe, or it is refused, or it is no
-/// request yet.
+/// How long a connection that was accepted during the drain may take after the port is closed. It carries a probe, a
+/// request that is refused, or no complete request.
 const LAST_ANSWER: Duration = Duration::from_millis(500);
 
-/// The way out of a process, in two steps, for all of its servers. Cheap to clone.
+/// The shutdown of all servers of a process, in two steps. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
     draining: CancellationToken,
@@ -45,43 +48,44 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Of a process that is not on its way out.
+    /// No shutdown has begun.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The process takes no more work. Its ports go on answering, so that whoever asks is told so.
+    /// Begins the drain: the process takes no more work. Its ports go on answering, so that clients are told so.
     pub fn begin(&self) {
         self.draining.cancel();
     }
 
-    /// The process has done what it will do. Its ports close as soon as the requests from before the drain are answered.
+    /// Ends the drain: the process has finished its work. Its ports close as soon as the requests from before the drain
+    /// are answered.
     pub fn finish(&self) {
         self.begin();
         self.drained.cancel();
     }
 }
 
-/// Serves until the process drains and beyond that until it has drained.
+/// Serves until the process has drained.
 ///
 /// When the drain begins, every idle connection is closed; a request that is being served is finished and its
-/// connection closed. New connections are still taken, for one request each: a load balancer learns from `/readyz` that
-/// it is to look elsewhere, where a closed port would look like a crash; what would be work is for the routes to
-/// refuse. The port closes when [`Shutdown::finish`] is called and the requests from before the drain have been
-/// answered, or `grace` after the drain began, when what is left of them is cut off: a half-sent body or a slow reader
-/// holds the exit no longer than that.
+/// connection closed. New connections are still accepted, for one request each: a load balancer learns from `/readyz`
+/// to use another instance, while a closed port would look like a crash. Refusing new work is up to the routes. The
+/// port closes when [`Shutdown::finish`] has been called and the requests from before the drain have been answered, but
+/// at the latest `grace` after the drain began. Requests that are left then are aborted, so a half-sent body or a slow
+/// reader delays the exit no longer than that.
 ///
-/// One connection's failure is never another's: a panic ends its own task, and a refused `accept` (out of file
-/// descriptors, say) is retried.
+/// A failure of one connection does not affect the others: a panic ends its own task, and a failed `accept` (for
+/// example, no file descriptor is free) is retried.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown, grace: Duration) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_header_size(MAX_HEAD_BYTES)
         .max_buf_size(MAX_HEAD_BYTES)
-        // A client that has sent its request and closes its side still gets its answer (`printf … | nc -N`). It also
-        // means that a client which hangs up does not cut a handler off between a commit and what follows it.
+        // A client that has sent its request and closes its side still gets its answer (`printf … | nc -N`). Also, a
+        // client that disconnects does not cancel a handler between a commit and what follows it.
         .half_close(true);
     let abort = CancellationToken::new();
     // Child tokens, so that polling one does not contend with every other connection.
@@ -110,9 +114,9 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown, gr
     http.keep_alive(false);
     tokio::select! {
         biased;
-        // First of all, so that no number of callers can put it off.
+        // First, so that no number of new connections can delay it.
         () = sleep_until(deadline) => {}
-        // Before the end, so that whoever is connected by then is not reset.
+        // Before the end, so that connections that are established by then are not reset.
         never = accept(&listener, |socket| {
             during.spawn(connect(&http, socket, &closed));
         }) => match never {},
@@ -136,7 +140,7 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown, gr
     let _ = timeout(ABORT_TIME, both).await;
 }
 
-/// Takes connections for as long as it is polled.
+/// Accepts connections for as long as it is polled.
 async fn accept(listener: &TcpListener, mut take: impl FnMut(TcpStream)) -> Infallible {
     let mut pause = Duration::ZERO;
     loop {
@@ -147,8 +151,8 @@ async fn accept(listener: &TcpListener, mut take: impl FnMut(TcpStream)) -> Infa
                 let _ = socket.set_nodelay(true);
                 take(socket);
             }
-            // The client was gone before we came to it.
-            Err(error) if is_clients(&error) => {}
+            // The client disconnected before its connection was accepted.
+            Err(error) if is_of_client(&error) => {}
             Err(error) => {
                 pause = (pause * 2).clamp(Duration::from_millis(10), MAX_ACCEPT_PAUSE);
                 tracing::warn!(%error, pause_ms = pause.as_millis() as u64, "cannot accept connections");
@@ -158,7 +162,7 @@ async fn accept(listener: &TcpListener, mut take: impl FnMut(TcpStream)) -> Infa
     }
 }
 
-fn is_clients(error: &io::Error) -> bool {
+fn is_of_client(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted
@@ -205,8 +209,8 @@ async fn connection(
             }
         }
     };
-    // How a connection ends is its client's business: whatever concerns us was logged with the request. What was no
-    // request at all got a bare 400, 414 or 431 from the parser, and no line so far.
+    // Other errors of a connection are the client's; those of the service were logged with the request. A malformed
+    // request was answered 400, 414 or 431 by the parser, and has no log line yet.
     if let Err(error) = ended
         && error.is_parse()
     {

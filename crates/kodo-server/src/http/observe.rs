@@ -1,4 +1,6 @@
-//! Every request gets an id and one line in the log.
+//! The request id and the log line of every request.
+//!
+//! Not by tower-http's request ids: those take over any id that a caller sends, also one that breaks a log line.
 
 use std::time::Instant;
 
@@ -12,16 +14,16 @@ use crate::http::answer::{Cause, Subject};
 /// The header that carries the id, both ways.
 const REQUEST_ID: &str = "x-request-id";
 
-/// The longest id that we take over from a caller, in bytes.
+/// The longest id that is taken over from a caller, in bytes.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
-/// How much of a path reaches the log. Longer than any path that means something here.
+/// How much of a path reaches the log, in bytes. Longer than the path of any route.
 const MAX_LOGGED_PATH_BYTES: usize = 400;
 
-/// The middleware: outermost, so that nothing answers without an id and without a line.
+/// The outermost middleware, so that every answer has an id and a log line.
 pub(crate) async fn observe(request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
-    let line = Line {
+    let log = RequestLog {
         started: Instant::now(),
         method: request.method().clone(),
         route: request.extensions().get::<MatchedPath>().cloned(),
@@ -30,17 +32,16 @@ pub(crate) async fn observe(request: Request, next: Next) -> Response {
         done: false,
     };
     let mut response = next.run(request).await;
-    line.write(&response);
+    log.write(&response);
     response.headers_mut().insert(REQUEST_ID, id);
     response
 }
 
-/// The caller's id, if it sent one that can be written into a log and a header as it is; else a new one, which sorts
-/// by time.
+/// The caller's id, if it is safe in a log and a header; otherwise a new one, which sorts by time.
 fn request_id(headers: &HeaderMap) -> HeaderValue {
     let mut sent = headers.get_all(REQUEST_ID).iter();
     if let (Some(id), None) = (sent.next(), sent.next())
-        && is_sane(id.as_bytes())
+        && is_safe(id.as_bytes())
     {
         return id.clone();
     }
@@ -52,14 +53,14 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     HeaderValue::try_from(id).expect("a UUID is a header value")
 }
 
-fn is_sane(id: &[u8]) -> bool {
+fn is_safe(id: &[u8]) -> bool {
     let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-:".contains(byte);
     (1..=MAX_REQUEST_ID_BYTES).contains(&id.len()) && id.iter().all(allowed)
 }
 
-/// The log line of one request. Written when the answer is ready; if the request is dropped before (its client hung
-/// up, or the drain's grace period ended), dropping this writes it.
-struct Line {
+/// The log line of one request. Written when the answer is ready, or on drop if the request is dropped before: its
+/// client disconnected, or the grace period of the drain ended.
+struct RequestLog {
     started: Instant,
     method: Method,
     route: Option<MatchedPath>,
@@ -68,7 +69,7 @@ struct Line {
     done: bool,
 }
 
-impl Line {
+impl RequestLog {
     fn write(mut self, response: &Response) {
         self.done = true;
         let extensions = response.extensions();
@@ -78,13 +79,13 @@ impl Line {
     }
 
     fn emit(&self, status: Option<StatusCode>, subject: &Subject, cause: Option<&Cause>) {
-        // Field by field and not by `#[instrument]`: a span would cost every request, and nobody nests here.
+        // Fields and not `#[instrument]`: a span costs time in every request, and nothing is nested here.
         macro_rules! line {
             ($level:ident, $message:literal) => {
                 tracing::$level!(
                     method = %self.method,
                     route = self.route.as_ref().map(MatchedPath::as_str),
-                    // Without the query: it may hold what people mistook for a place for secrets.
+                    // Without the query: people put secrets into queries.
                     path = shortened(self.uri.path()),
                     status = status.map(|status| status.as_u16()),
                     duration_ms = self.started.elapsed().as_micros() as f64 / 1000.0,
@@ -100,7 +101,7 @@ impl Line {
         let probe = matches!(self.uri.path(), "/healthz" | "/readyz" | "/dbos-healthz");
         match status {
             None => line!(info, "request abandoned"),
-            // Probes ask all day, and while the process boots they are meant to fail.
+            // Probes are frequent, and expected to fail while the process boots.
             Some(_) if probe => line!(debug, "request"),
             Some(status) if status.is_server_error() => line!(error, "request"),
             Some(_) => line!(info, "request"),
@@ -108,7 +109,7 @@ impl Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for RequestLog {
     fn drop(&mut self) {
         if !self.done {
             self.emit(None, &Subject::default(), None);
@@ -133,10 +134,10 @@ mod tests {
     }
 
     #[test]
-    fn a_sane_id_of_the_caller_is_kept() {
+    fn a_safe_id_of_the_caller_is_kept() {
         let long = "x".repeat(128);
-        for sane in ["a", "01ab-CD_e.f:9", &long] {
-            assert_eq!(id_of(&[sane]), sane);
+        for safe in ["a", "01ab-CD_e.f:9", &long] {
+            assert_eq!(id_of(&[safe]), safe);
         }
     }
 

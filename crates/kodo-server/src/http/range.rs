@@ -7,7 +7,7 @@ use http_range_header::parse_range_header;
 
 use crate::error::ApiError;
 
-/// Whether the client says that it has this content already: `If-None-Match` with the entity tag or with `*`.
+/// Whether the client has this content already: `If-None-Match` with its entity tag or with `*`.
 pub(crate) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
     let lines = headers.get_all(header::IF_NONE_MATCH).iter();
     lines

@@ -1,4 +1,4 @@
-//! What is answered while something is missing: the schema, the engine, the database, or time to live.
+//! Answers while the schema, the engine or the database is missing, and during a drain.
 
 use kodo_server::{Readiness, admin_router, product_router};
 

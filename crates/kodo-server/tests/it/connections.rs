@@ -1,4 +1,4 @@
-//! What only shows on a real socket: limits while a body is on its way, and how connections end.
+//! Behaviour that only a real socket shows: limits while a body is being sent, and how connections end.
 
 use std::time::{Duration, Instant};
 
@@ -52,10 +52,10 @@ async fn a_body_without_end_is_not_listened_to_for_long() {
     let mut socket = server.connect().await;
     socket.write_all(&post(usize::MAX >> 2)).await.unwrap();
     let started = Instant::now();
-    let rubbish = vec![b' '; 1 << 16];
+    let garbage = vec![b' '; 1 << 16];
     let mut sent = 0;
-    while socket.write_all(&rubbish).await.is_ok() {
-        sent += rubbish.len();
+    while socket.write_all(&garbage).await.is_ok() {
+        sent += garbage.len();
         assert!(sent < 256 << 20, "the server goes on reading");
     }
     assert!(started.elapsed() < Duration::from_secs(6));

@@ -1,4 +1,4 @@
-//! How the server ends: politely, and in time.
+//! The drain: what is still answered, and that the server ends in time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -67,7 +67,7 @@ async fn a_request_that_is_being_served_is_finished() {
 
 #[tokio::test]
 async fn a_half_sent_body_or_head_does_not_hold_the_exit() {
-    // What the server says first shows that it has come to the half.
+    // The first answer shows that the server has read the half.
     for (half, said) in [
         (
             "POST /intents HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 9\r\n\r\n",
@@ -126,7 +126,7 @@ async fn while_it_drains_every_new_connection_gets_one_answer_and_then_the_port_
         assert!(answer.contains(said), "{answer}");
     }
     assert!(fixture.demos.started.lock().unwrap().is_empty());
-    // One that says nothing, or half of something, has no say in when the process ends.
+    // A connection without a request, or with half of one, does not delay the end.
     let mut silent = server.connect().await;
     let mut half = server.connect().await;
     half.write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap();

@@ -1,12 +1,12 @@
-//! A database that says yes: enough of Postgres's protocol for a route to get past "does that exist?", so that what it
-//! does with a body is seen without a server. It keeps the statements that it was sent.
+//! A fake Postgres that answers every query with one row, `true`: a route finds that an id exists, so that what it does
+//! with a body is tested without a database. It records the statements that it is sent.
 
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A listening one; it lives as long as the test's runtime.
+/// A fake database on a port of its own, for as long as the test's runtime lives.
 pub(crate) struct FakeDatabase {
     pub(crate) port: u16,
     statements: Arc<Mutex<Vec<String>>>,
@@ -20,14 +20,14 @@ impl FakeDatabase {
         let kept = statements.clone();
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                // A client that goes away ends its session, and that is no error.
+                // A client that disconnects ends its session; that is no error.
                 tokio::spawn(session(socket, kept.clone()));
             }
         });
         Self { port, statements }
     }
 
-    /// The statements that were prepared and are more than a question.
+    /// The prepared statements that are not `SELECT`.
     pub(crate) fn writes(&self) -> Vec<String> {
         let all = self.statements.lock().unwrap();
         all.iter()
@@ -41,7 +41,7 @@ const TYPE_BOOL: u32 = 16;
 const TYPE_TEXT: u32 = 25;
 
 async fn session(mut socket: TcpStream, statements: Arc<Mutex<Vec<String>>>) -> Option<()> {
-    // The first message has no tag: perhaps a wish for TLS, then the startup.
+    // The first messages have no tag: an optional request for TLS, then the startup.
     loop {
         let body = body(&mut socket).await?;
         if body.starts_with(&80_877_103_u32.to_be_bytes()) {
@@ -65,7 +65,7 @@ async fn session(mut socket: TcpStream, statements: Arc<Mutex<Vec<String>>>) -> 
                 statements.lock().ok()?.push(text);
                 message(b'1', b"")
             }
-            // One parameter and one column: what a question about an id has.
+            // One parameter and one column, as in a query whether an id exists.
             b'D' => {
                 let mut types = 1_u16.to_be_bytes().to_vec();
                 types.extend(TYPE_TEXT.to_be_bytes());
@@ -76,7 +76,7 @@ async fn session(mut socket: TcpStream, statements: Arc<Mutex<Vec<String>>>) -> 
                 [message(b't', &types), message(b'T', &row)].concat()
             }
             b'B' => message(b'2', b""),
-            // Yes, in the binary format.
+            // `true`, in the binary format.
             b'E' => [
                 message(b'D', &[0, 1, 0, 0, 0, 1, 1]),
                 message(b'C', b"SELECT 1\0"),
@@ -94,7 +94,7 @@ async fn session(mut socket: TcpStream, statements: Arc<Mutex<Vec<String>>>) -> 
     }
 }
 
-/// The rest of a message: its length, which counts itself, and that much.
+/// The body of a message, which its length precedes; the length includes its own four bytes.
 async fn body(socket: &mut TcpStream) -> Option<Vec<u8>> {
     let length = socket.read_u32().await.ok()?.checked_sub(4)?;
     let mut body = vec![0; usize::try_from(length).ok()?];

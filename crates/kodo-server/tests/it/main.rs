@@ -1,4 +1,4 @@
-//! The server from outside, without a database: routes by calling the router, connections over real sockets.
+//! Tests of the server without a database: routes by calling the router, connections over real sockets.
 //!
 //! What needs rows is tested with the binary, in `crates/kodo/tests/it`.
 

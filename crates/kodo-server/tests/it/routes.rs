@@ -1,4 +1,4 @@
-//! Every route's answers that need no row.
+//! The answers of routes that need no row.
 
 use axum::Router;
 use kodo_server::{ApiToken, admin_router, product_router};

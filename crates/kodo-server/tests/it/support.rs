@@ -1,4 +1,4 @@
-//! An engine handle with a launch of its own, a store that leads nowhere, and ways to ask.
+//! Test support: an engine handle with a fake launch, a store without a database, a server, and clients.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -140,7 +140,7 @@ pub(crate) async fn ask(
 fn check_declared(method: &str, target: &str, answer: &Answer) {
     let body: serde_json::Value = serde_json::from_str(&answer.body).unwrap_or_default();
     let error = body["error"].as_str().unwrap_or_default();
-    // What is no route says this, and one router has routes that the other does not have.
+    // The answer to a path without a route. Each router lacks routes that the other one has.
     if error == "not found" {
         return;
     }

@@ -33,12 +33,12 @@ pub(crate) fn operation() -> Operation {
         ])
 }
 
-/// Content that was found, and where its bytes are.
+/// The content of an artifact, and where its bytes are.
 struct Content {
     hash: ContentHash,
     media_type: String,
     size: u64,
-    /// `None` where they are in the store.
+    /// `None` if the bytes are in the artifact store.
     inline: Option<Bytes>,
 }
 
@@ -94,7 +94,7 @@ fn content(hash: ContentHash, found: Found) -> Result<Content, ApiError> {
                 inline: None,
             });
         }
-        // By the hash of the row: what the row hashes is its canonical JSON, whatever is in it.
+        // Found by the hash of the row. That is the hash of its canonical JSON, for every kind.
         Found::Row(row) => (canonical_json(&row.inline).into_bytes(), "application/json"),
         Found::File(row) => {
             let file = content_of(&row.kind, &row.inline);
@@ -102,7 +102,8 @@ fn content(hash: ContentHash, found: Found) -> Result<Content, ApiError> {
         }
     };
     if ContentHash::of(&bytes) != hash {
-        let cause = format!("a row says that it has {hash}, and has something else");
+        let cause =
+            format!("the content of a row does not have the hash {hash} that the row states");
         return Err(ApiError::ArtifactDamaged(cause));
     }
     Ok(Content {
@@ -128,18 +129,18 @@ async fn body(app: &App, content: &Content, range: Option<Range<u64>>) -> Result
     let reading = kodo_store::content::read(store, &hash, content.size, range.clone());
     let pieces = match range {
         None => app.in_time(reading).await?,
-        // All of it is read before the first byte of a range is sent: that may take its time, and each piece has its
-        // own deadline.
+        // A range is sent after all of the content was read and checked. That takes longer, and each piece has its own
+        // deadline.
         Some(_) => reading.await?,
     };
-    // From here on the status is told: what goes wrong cuts the body short of its length.
+    // The status is sent before the body: if reading fails from here on, the body ends before its length.
     Ok(Body::from_stream(pieces.inspect_err(move |error| {
         tracing::error!(%error, artifact.sha256 = %hash, "an artifact was not sent to its end");
     })))
 }
 
-/// An answer about content. Whatever a program left is to be looked at and not to be run: no browser takes it for a
-/// page of ours.
+/// An answer with the headers of this content. It was made by programs that are not trusted, so the headers keep a
+/// browser from running it as a page of this origin.
 fn headed(status: StatusCode, content: &Content, body: Body) -> Response {
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -152,7 +153,7 @@ fn headed(status: StatusCode, content: &Content, body: Body) -> Response {
             "default-src 'none'; sandbox",
         ),
         (header::CONTENT_DISPOSITION, "attachment"),
-        // It is the same for ever; whether one may have it is asked again.
+        // The content never changes, but whether the client may have it is checked each time.
         (header::CACHE_CONTROL, "private, no-cache"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
@@ -171,7 +172,7 @@ fn headed(status: StatusCode, content: &Content, body: Body) -> Response {
 }
 
 fn set(headers: &mut HeaderMap, name: HeaderName, value: String) {
-    // A media type that no header can carry was put into its row by hand.
+    // Only a media type that somebody wrote into the row can be invalid as a header.
     let value = HeaderValue::try_from(value);
     headers.insert(
         name,

@@ -16,8 +16,8 @@ use crate::readiness::Readiness;
 use crate::route::{Access, Operation};
 use kodo_engine::EngineHandle;
 
-/// How long a probe waits for a database. Whoever asks for readiness is a machine with a timeout of its own, often
-/// one or two seconds.
+/// How long a check waits for a database. Those who probe readiness have timeouts of their own, often of one or two
+/// seconds.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(1500);
 
 pub(crate) fn operation() -> Operation {
@@ -47,7 +47,7 @@ async fn handler(State(app): State<App>) -> Result<Response, ApiError> {
     ))
 }
 
-/// The checks of `/readyz`, each with its verdict in a word.
+/// The result of each check of `/readyz`, in a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Checks {
@@ -55,8 +55,8 @@ struct Checks {
     app_database: &'static str,
     /// `ok`, `unreachable`.
     system_database: &'static str,
-    /// `ok`, `pending`, `newer` (a later version of this program migrated the database), `unknown` (it cannot be
-    /// asked).
+    /// `ok`, `pending`, `newer` (a later version of this program migrated the database), `unknown` (the
+    /// query failed).
     migrations: &'static str,
     /// `ok`, `starting`.
     engine: &'static str,
@@ -65,7 +65,7 @@ struct Checks {
 }
 
 impl Checks {
-    /// Asks everyone at once.
+    /// Runs all checks at the same time.
     async fn run(store: &Store, engine: &EngineHandle, readiness: &Readiness) -> Self {
         let (migrations, system_database) = tokio::join!(
             timeout(PROBE_TIMEOUT, store.migration_state()),
@@ -100,7 +100,7 @@ impl Checks {
     }
 }
 
-/// What one statement says about the product database and its schema; `None` where it was not answered in time.
+/// The results for the product database and its migrations, from one query; `None` if it was not answered in time.
 fn verdict(
     state: Option<Result<MigrationState, StoreError>>,
     boot_saw_schema: bool,
@@ -109,7 +109,7 @@ fn verdict(
         Some(Ok(MigrationState::AtHead)) if boot_saw_schema => ("ok", "ok"),
         Some(Ok(MigrationState::AtHead | MigrationState::Pending(_))) => ("ok", "pending"),
         Some(Ok(MigrationState::Newer(_))) => ("ok", "newer"),
-        // It answered, but not this question.
+        // The database answers, but not this query.
         Some(Err(error)) if !error.is_transient() => ("ok", "unknown"),
         Some(Err(_)) | None => ("unreachable", "unknown"),
     }

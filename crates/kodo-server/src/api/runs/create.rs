@@ -28,7 +28,7 @@ struct Accepted<'a> {
     workflow_id: &'a WorkflowId,
 }
 
-/// What a run request is, for its fingerprint: the same body for another intent is another request.
+/// All that makes a run request what it is, for its fingerprint: the same body for another intent is another request.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Fingerprinted<'a> {
@@ -36,7 +36,7 @@ struct Fingerprinted<'a> {
     request: &'a RunRequest,
 }
 
-/// Answers as soon as the run is committed; from there it cannot be lost.
+/// Answers as soon as the run is committed. From then on the run cannot be lost.
 async fn handler(
     Accepting(app): Accepting,
     intent: Option<Id<IntentId>>,
@@ -53,7 +53,7 @@ async fn accept(
     key: IdempotencyKey,
     body: Body<RunRequest>,
 ) -> Result<Response, ApiError> {
-    // Before the body is validated: a client with a wrong id is told about the id, whatever it sent.
+    // Before the body is validated: a wrong id is answered 404, whatever the body is.
     if !app.store().intent_exists(&intent_id).await? {
         return Err(ApiError::IntentNotFound);
     }
