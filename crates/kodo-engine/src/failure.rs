@@ -1,12 +1,12 @@
 //! Why a run failed, as the engine records it and the API shows it.
 
-use kodo_contract::{ErrorCode, RunError, StepId};
+use kodo_contract::{ErrorCode, Invalid, RunError, StepId};
 use kodo_planner::PlanError;
 use kodo_sandbox::SandboxError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// A failure that ends a run: a stable code for programs, a sentence for people.
+/// A failure that ends a run: a stable code for programs, a message for people.
 ///
 /// It is the application error of every workflow here, so column `error` of `dbos.workflow_status` holds
 /// `{"Application": {"code": …, "message": …, "stepId": …}}`.
@@ -20,14 +20,14 @@ pub struct RunFailure {
     pub message: String,
     /// The step that it happened in, if in one.
     pub step_id: Option<String>,
-    /// Whether the step is tried again: its failure is transient, and nobody has tried again already. Not recorded:
-    /// by then it has been decided.
+    /// Whether the step is retried: its failure is transient, and whoever reports it has not retried already. Not
+    /// recorded, because it is used before.
     #[serde(skip)]
     pub retryable: bool,
 }
 
 impl RunFailure {
-    /// A failure that trying again cannot help.
+    /// A failure that is not retried.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
             code: code.into(),
@@ -37,7 +37,12 @@ impl RunFailure {
         }
     }
 
-    /// The same failure, said to be in a step.
+    /// For `map_err` of a validation: a failure with this code and the reasons of the validator.
+    pub(crate) fn invalid(code: ErrorCode) -> impl Fn(Invalid) -> Self {
+        move |invalid| Self::new(code, invalid.to_string())
+    }
+
+    /// The same failure, with the step that it happened in.
     #[must_use]
     pub fn in_step(mut self, step: &str) -> Self {
         self.step_id.get_or_insert_with(|| step.to_owned());
@@ -65,12 +70,11 @@ impl From<SandboxError> for RunFailure {
 
 /// Reads the `error` column of a workflow that ended with status `ERROR`.
 ///
-/// Only this crate's workflows write it, but an engine error (a step result that no longer decodes, say) has
-/// the engine's own shape, and a row could have been written by another version: whatever it is, the run gets
-/// a reason.
+/// This crate's workflows write it, but an error of the engine itself (such as a step result that no longer decodes)
+/// has another shape, and another version may have written the row. In every case the run gets a reason.
 pub(crate) fn recorded_failure(error: Option<&str>) -> RunError {
     let mut failure = read_failure(error);
-    // The engine's column is text and may say U+0000 in its escaped form; ours is jsonb and may not.
+    // The engine's column is text and may hold an escaped U+0000; ours is jsonb and may not.
     for text in [&mut failure.code, &mut failure.message] {
         if text.contains('\0') {
             *text = text.replace('\0', "\u{fffd}");

@@ -15,7 +15,7 @@ use crate::config::EngineConfig;
 use crate::dispatch::dispatcher::Starter;
 use crate::drain::Drain;
 use crate::launched::{EngineError, Launched};
-use crate::run::workflow::Workshop;
+use crate::run::context::RunContext;
 use crate::settle::settler::{self, Settler};
 use crate::sysdb::system::System;
 use crate::workers::shared::Shared;
@@ -61,7 +61,7 @@ impl EngineHandle {
         let system = Arc::new(System::new(&config.system, &config.instance));
         let (settler, reports) = Settler::new();
         let shared = Arc::new(Shared {
-            shop: Workshop {
+            ctx: RunContext {
                 store: store.clone(),
                 artifacts,
                 artifact_patience: config.artifact_patience,

@@ -6,8 +6,9 @@ use kodo_store::Mark;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::RunFailure;
-use crate::run::durable::{durable, durable_sleep, weather};
-use crate::run::workflow::Workshop;
+use crate::run::context::RunContext;
+use crate::run::durable::{durable, durable_sleep};
+use crate::run::retry::retry_store;
 
 /// Name of the workflow in `dbos.workflow_status`.
 pub(crate) const WORKFLOW: &str = "crash_demo";
@@ -17,25 +18,18 @@ pub(crate) const WORKFLOW: &str = "crash_demo";
 #[serde(rename_all = "camelCase")]
 pub(crate) struct DemoInput {
     /// How long it sleeps between its effects, in milliseconds. Part of the input, so that a restart with
-    /// another setting sleeps what was promised.
+    /// another setting keeps the length that the demo was started with.
     pub(crate) sleep_ms: u64,
 }
 
 /// The body: `s1`, sleep, `s2`.
 pub(crate) async fn run(
-    shop: &Workshop,
+    ctx: &RunContext,
     workflow_id: &str,
     input: &DemoInput,
 ) -> dbos::Result<(), RunFailure> {
-    let (store, drain) = (&shop.store, &shop.drain);
-    durable(drain, "s1", || {
-        weather(|| store.mark(workflow_id, Mark::S1))
-    })
-    .await?;
+    let mark = |mark| retry_store(move || ctx.store.mark(workflow_id, mark));
+    durable(&ctx.drain, "s1", || mark(Mark::S1)).await?;
     durable_sleep(Duration::from_millis(input.sleep_ms)).await?;
-    durable(drain, "s2", || {
-        weather(|| store.mark(workflow_id, Mark::S2))
-    })
-    .await?;
-    Ok(())
+    durable(&ctx.drain, "s2", || mark(Mark::S2)).await
 }

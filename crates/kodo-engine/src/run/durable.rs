@@ -1,11 +1,9 @@
-//! One durable step, as every workflow here takes it.
+//! One durable step, as every workflow of this crate makes it.
 
-use kodo_contract::ErrorCode;
 use std::future::Future;
 use std::time::Duration;
 
 use dbos::{Error, StepOptions, step_with};
-use kodo_store::StoreError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -13,15 +11,14 @@ use crate::drain::Drain;
 use crate::failpoint;
 use crate::failure::RunFailure;
 
-/// How often a step is tried whose failure says that trying again can help.
+/// Attempts of a step whose failure is retryable.
 const MAX_ATTEMPTS: u32 = 3;
 
-/// Runs `body` as the durable step `name`: at most once per recorded checkpoint, again after a crash that came
-/// before it, and with bounded backoff after a failure that is marked retryable.
+/// Runs `body` as the durable step `name`. It is not run again once its checkpoint is recorded. It is run again after a
+/// crash before the checkpoint, and with bounded backoff after a failure that is marked retryable.
 ///
-/// The step has its place in the workflow's history from this call on, not from when it is polled: several steps that
-/// are made one after the other and then driven together are found in the same places by a later execution, in
-/// whatever order they ended.
+/// This call, not the first poll, gives the step its place in the workflow's history: steps that are made one after the
+/// other and then polled together have the same places in a later execution, in whatever order they end.
 pub(crate) fn durable<'a, T, F, Fut>(
     drain: &'a Drain,
     name: &'a str,
@@ -56,7 +53,7 @@ where
     }
 }
 
-/// Sleeps durably: the wake-up time is a checkpoint, so a restart sleeps what is left and no more.
+/// Sleeps durably: the wake-up time is a checkpoint, so that a restart sleeps only the rest.
 pub(crate) async fn durable_sleep(length: Duration) -> dbos::Result<(), RunFailure> {
     failpoint("DBOS.sleep:before");
     dbos::sleep(length).await?;
@@ -64,7 +61,7 @@ pub(crate) async fn durable_sleep(length: Duration) -> dbos::Result<(), RunFailu
     Ok(())
 }
 
-/// What the last of several attempts said, instead of the list of all: the run shows one reason.
+/// The error of the last attempt instead of the list of all: a run shows one reason.
 fn last_attempt(error: Error<RunFailure>) -> Error<RunFailure> {
     match error {
         Error::MaxStepRetriesExceeded {
@@ -80,30 +77,5 @@ fn last_attempt(error: Error<RunFailure>) -> Error<RunFailure> {
             },
         },
         other => other,
-    }
-}
-
-/// Calls the store until it answers: a lost connection is weather, and a step waits it out.
-///
-/// Not bounded in time, on purpose. The process stops waiting when its engine is shut down, and then the row
-/// is still pending and somebody else goes on with it; giving up here would turn an outage into failed runs.
-pub(crate) async fn weather<T, F, Fut>(mut call: F) -> Result<T, RunFailure>
-where
-    F: FnMut() -> Fut,
-    Fut: Future<Output = Result<T, StoreError>>,
-{
-    const FIRST: Duration = Duration::from_millis(50);
-    const MOST: Duration = Duration::from_secs(1);
-    let mut pause = FIRST;
-    loop {
-        match call().await {
-            Ok(value) => return Ok(value),
-            Err(error) if error.is_transient() => {
-                tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "a step waits for the database");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(MOST);
-            }
-            Err(error) => return Err(RunFailure::new(ErrorCode::StoreRefused, error.to_string())),
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! Endings that the engine would leave pending for ever become recorded errors.
+//! Turns panics and diverged histories, which the engine would leave pending for ever, into recorded errors.
 
 use kodo_contract::ErrorCode;
 use std::future::Future;
@@ -11,8 +11,8 @@ use futures_util::FutureExt;
 use crate::failpoint;
 use crate::failure::RunFailure;
 
-/// Runs a workflow body. A panic and a history that the code no longer matches end it as failures: the engine
-/// would log them and leave the row `PENDING`, and the run would say "running" until somebody read the log.
+/// Runs a workflow body. A panic, or a history that the code no longer matches, ends it as a failure. The engine would
+/// only log either and leave the row `PENDING`, so that the run would be shown as running for ever.
 pub(crate) async fn guard<T>(
     body: impl Future<Output = dbos::Result<T, RunFailure>>,
 ) -> dbos::Result<T, RunFailure> {
@@ -22,8 +22,8 @@ pub(crate) async fn guard<T>(
         failpoint("end:before");
         outcome
     };
-    // Unwind safety: what the body shares with the process is the store, the gate and the ports, none of
-    // which holds an invariant across an await that a panic could break.
+    // Unwind safety: the body shares the store, the drain and the ports with the process, and none of them holds an
+    // invariant across an await that a panic could break.
     match AssertUnwindSafe(body).catch_unwind().await {
         Ok(Err(Error::SystemDatabase(SystemError::UnexpectedStep {
             step_id,
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_panic_is_a_failure_with_the_panics_words() {
+    async fn a_panic_is_a_failure_with_the_panics_message() {
         let outcome = guard::<()>(async { panic!("boom {}", 1) }).await;
         let Err(Error::Application(failure)) = outcome else {
             panic!("{outcome:?}");

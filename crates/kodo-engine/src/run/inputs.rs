@@ -1,26 +1,25 @@
-//! What a run gives to its tool calls: the files of its intent, and what earlier calls made of them.
+//! The workspace of a tool call: the files of the run's intent, and those that earlier calls left.
 
 use kodo_contract::{ErrorCode, Intent, RunId, StepId, ToolFile, decode};
 use kodo_sandbox::{InputFile, Overlay, granted_secrets, input_files};
 
 use crate::failure::RunFailure;
-use crate::run::durable::weather;
-use crate::run::record::{content_of_file, files_of_step};
-use crate::run::workflow::Workshop;
+use crate::run::context::RunContext;
+use crate::run::files::{content, files_of_step};
 
-/// The most bytes of files that one call finds: each of them is in memory on its way into the jail.
-const MOST_BYTES: u64 = 256 * 1024 * 1024;
+/// Most bytes of files in the workspace of one call: all of them are in memory on their way into the jail.
+const MAX_WORKSPACE_BYTES: u64 = 256 * 1024 * 1024;
 
-/// What an intent has for the jobs of its runs.
+/// What an intent gives to the jobs of its runs.
 #[derive(Debug)]
-pub(crate) struct Material {
+pub(crate) struct Inputs {
     files: Vec<InputFile>,
-    /// The names of the secrets that it allows.
+    /// Names of the secrets that the intent allows.
     pub(crate) secrets: Vec<String>,
 }
 
-impl Material {
-    /// Of an intent: `inputs.files`, and `constraints.secrets`.
+impl Inputs {
+    /// Those of an intent: `inputs.files` and `constraints.secrets`.
     pub(crate) fn of(intent: &Intent) -> Result<Self, RunFailure> {
         let files = intent.inputs.get("files");
         Ok(Self {
@@ -29,27 +28,19 @@ impl Material {
         })
     }
 
-    /// Of the intent of a run.
-    pub(crate) async fn load(shop: &Workshop, run_id: &RunId) -> Result<Self, RunFailure> {
-        let run = weather(|| shop.store.run_to_plan(run_id))
-            .await?
-            .ok_or_else(|| {
-                RunFailure::new(
-                    ErrorCode::RunMissing,
-                    format!("run {run_id} is not in the database"),
-                )
-            })?;
-        let intent = decode(&run.intent).map_err(|invalid| {
-            RunFailure::new(ErrorCode::StoredIntentInvalid, invalid.to_string())
-        })?;
+    /// Those of the stored intent of a run, validated at load.
+    pub(crate) async fn load(ctx: &RunContext, run_id: &RunId) -> Result<Self, RunFailure> {
+        let run = ctx.stored_run(run_id).await?;
+        let intent =
+            decode(&run.intent).map_err(RunFailure::invalid(ErrorCode::StoredIntentInvalid))?;
         Self::of(&intent)
     }
 
-    /// The files that a call finds: the intent's, with those over them that these earlier steps left, the later ones
-    /// over the earlier ones.
-    pub(crate) async fn files(
+    /// The files of a call's workspace. The files of these earlier steps replace those of the intent and those of the
+    /// steps before them if they have the same name.
+    pub(crate) async fn workspace(
         &self,
-        shop: &Workshop,
+        ctx: &RunContext,
         run_id: &RunId,
         steps: &[StepId],
     ) -> Result<Vec<InputFile>, RunFailure> {
@@ -58,16 +49,16 @@ impl Material {
             files.put(&file.name, Origin::Intent(file));
         }
         for step in steps {
-            for file in files_of_step(shop, run_id, step).await? {
+            for file in files_of_step(ctx, run_id, step).await? {
                 files.put(&file.name.clone(), Origin::Step(file));
             }
         }
         let bytes: u64 = files.iter().map(Origin::size).sum();
-        if bytes > MOST_BYTES {
+        if bytes > MAX_WORKSPACE_BYTES {
             return Err(RunFailure::new(
                 ErrorCode::WorkspaceTooLarge,
                 format!(
-                    "the files that the call finds have {bytes} bytes, of at most {MOST_BYTES}"
+                    "the files in the call's workspace have {bytes} bytes; at most {MAX_WORKSPACE_BYTES} are allowed"
                 ),
             ));
         }
@@ -76,7 +67,7 @@ impl Material {
             read.push(match file {
                 Origin::Intent(file) => file.clone(),
                 Origin::Step(file) => InputFile {
-                    content: content_of_file(shop, &file).await?.to_vec(),
+                    content: content(ctx, &file).await?.to_vec(),
                     executable: file.executable == Some(true),
                     name: file.name,
                 },
@@ -86,7 +77,7 @@ impl Material {
     }
 }
 
-/// Where a file comes from. What an earlier step left is read once it is known that no later one has replaced it.
+/// Where a file comes from. The content of an earlier step's file is read only if no later step replaced the file.
 enum Origin<'a> {
     Intent(&'a InputFile),
     Step(ToolFile),
@@ -104,8 +95,8 @@ impl Origin<'_> {
     }
 }
 
-/// For each call the indexes of all calls that have to be over before it, directly or not, in ascending order.
-pub(crate) fn before(dependencies: &[Vec<usize>]) -> Vec<Vec<usize>> {
+/// For each call the indexes of all calls that it depends on, directly or indirectly, in ascending order.
+pub(crate) fn predecessors(dependencies: &[Vec<usize>]) -> Vec<Vec<usize>> {
     let mut all: Vec<Vec<usize>> = Vec::with_capacity(dependencies.len());
     for direct in dependencies {
         let mut before = direct.clone();
@@ -124,36 +115,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_before_a_call_is_what_it_depends_on_and_what_that_depends_on() {
+    fn a_call_comes_after_its_dependencies_and_theirs() {
         let direct = vec![vec![], vec![0], vec![], vec![1, 2]];
         assert_eq!(
-            before(&direct),
+            predecessors(&direct),
             [vec![], vec![0_usize], vec![], vec![0, 1, 2]]
         );
     }
 
-    fn material(inputs: Value, constraints: Value) -> Result<Material, RunFailure> {
+    fn inputs_of(inputs: Value, constraints: Value) -> Result<Inputs, RunFailure> {
         let intent = json!({"goal": "g", "inputs": inputs, "constraints": constraints});
-        Material::of(&decode(&intent).unwrap())
+        Inputs::of(&decode(&intent).unwrap())
     }
 
     #[test]
     fn an_intent_has_files_and_allows_secrets() {
-        let material = material(
+        let inputs = inputs_of(
             json!({"files": {"a.txt": "a"}, "other": 1}),
             json!({"secrets": ["TOKEN", 1], "noNetwork": true}),
         )
         .unwrap();
-        assert_eq!(material.files[0].name, "a.txt");
-        assert_eq!(material.secrets, ["TOKEN"]);
+        assert_eq!(inputs.files[0].name, "a.txt");
+        assert_eq!(inputs.secrets, ["TOKEN"]);
     }
 
     #[test]
-    fn files_that_are_none_are_refused_and_a_strange_constraint_allows_nothing() {
-        let error = material(json!({"files": "all"}), json!({})).unwrap_err();
+    fn malformed_files_are_refused_and_a_malformed_constraint_allows_no_secret() {
+        let error = inputs_of(json!({"files": "all"}), json!({})).unwrap_err();
         assert_eq!(error.code, "input_files_invalid");
         assert!(
-            material(json!({}), json!({"secrets": "TOKEN"}))
+            inputs_of(json!({}), json!({"secrets": "TOKEN"}))
                 .unwrap()
                 .secrets
                 .is_empty()

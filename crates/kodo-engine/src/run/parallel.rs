@@ -1,21 +1,22 @@
-//! Work that depends on other work: each piece begins when all that it depends on has succeeded.
+//! Runs futures that depend on each other: each begins once all that it depends on have succeeded.
 
 use std::future::Future;
 
 use futures_util::future::join_all;
 use tokio::sync::{Semaphore, watch};
 
-/// How far all of it is.
+/// What has succeeded so far.
 struct Progress {
     succeeded: Vec<bool>,
-    /// Something failed, so nothing more is begun.
+    /// One failed, so no other begins.
     failed: bool,
 }
 
-/// Drives each piece of work as soon as the pieces whose indexes `dependencies` has for it have succeeded, as many at
-/// once as there are `slots`, if those are bounded. Once one has failed, those that run are let finish and no other begins.
+/// Polls each future once those whose indexes `dependencies` lists for it have succeeded, at most as many at once as
+/// there are `slots`, if given. After a failure the running ones finish and no other begins.
 ///
-/// What came of each, `None` where it never began. A piece depends on earlier ones alone, or it would wait for ever.
+/// Returns the outcome of each, or `None` if it never began. A future may depend only on earlier ones, otherwise it
+/// waits for ever.
 pub(crate) async fn run_in_parallel<Work, T>(
     dependencies: &[Vec<usize>],
     work: Vec<Work>,
@@ -37,9 +38,9 @@ where
             let ready = |now: &Progress| {
                 now.failed || needs.iter().all(|&it| now.succeeded.get(it) == Some(&true))
             };
-            // Fails where the sender is gone, and it outlives every piece.
+            // Fails only if the sender is gone, which outlives every future here.
             drop(changes.wait_for(ready).await);
-            // Fails where the semaphore is closed, and nobody closes this one.
+            // Fails only if the semaphore is closed, which nobody does.
             let _slot = match slots {
                 Some(slots) => slots.acquire().await.ok(),
                 None => None,
@@ -75,7 +76,7 @@ mod tests {
     #[tokio::test]
     async fn work_without_dependencies_runs_at_the_same_time() {
         let met = [Notify::new(), Notify::new()];
-        // Each waits for a word of the other.
+        // Each waits for the other.
         let work = (0..2).map(async |index: usize| {
             met[1 - index].notify_one();
             met[index].notified().await;
@@ -95,14 +96,14 @@ mod tests {
     #[tokio::test]
     async fn work_begins_after_all_that_it_depends_on() {
         let log = Mutex::new(Vec::new());
-        let gate = Notify::new();
+        let go = Notify::new();
         let work = (0..4).map(async |index: usize| {
             if index == 0 {
-                gate.notified().await;
+                go.notified().await;
             }
             log.lock().unwrap().push(index);
             if index == 2 {
-                gate.notify_one();
+                go.notify_one();
             }
         });
         let slots = Semaphore::new(4);
@@ -135,7 +136,7 @@ mod tests {
                 0 => began.notified().await,
                 1 => {
                     began.notify_one();
-                    // The other one's turn to fail.
+                    // Lets the other one fail first.
                     tokio::task::yield_now().await;
                 }
                 _ => {}

@@ -1,42 +1,37 @@
-//! What a step leaves: its output and its artifacts, of which the large ones go into the artifact store first.
+//! Records a step: its output and its artifacts, of which the large ones go into the artifact store first.
 //!
-//! The order is what makes it safe: content is written durably, then held so that nobody deletes it, found to be there,
-//! and only then named by a row. A crash in between leaves content without a row, which `kodo artifacts gc` removes.
+//! The order makes it safe: content is written durably, then locked against deletion, then found to be still there, and
+//! only then named by a row. A crash in between leaves content without a row, which `kodo artifacts gc` removes.
 
-use std::time::Duration;
-
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use kodo_contract::{
-    ContentHash, ErrorCode, Invalid, Plan, RunId, StepId, StoredContent, ToolFile, ToolResult,
-    canonical_json, decode, encode,
+    ContentHash, ErrorCode, Plan, StoredContent, ToolFile, ToolResult, canonical_json, encode,
 };
-use kodo_store::content::{ArtifactError, STORED_FROM, media_type_of, read, shortened};
+use kodo_store::content::{ArtifactError, STORED_FROM, media_type_of, shortened};
 use kodo_store::{NewArtifact, NewStep, Recorded};
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use crate::failpoint;
 use crate::failure::RunFailure;
-use crate::run::durable::weather;
-use crate::run::workflow::Workshop;
+use crate::run::context::RunContext;
+use crate::run::files::inline_content;
+use crate::run::retry::{artifact_failure, retry_store};
 
-/// The most bytes of content in the rows of one step.
-const MOST_INLINE: usize = 4 * 1024 * 1024;
+/// Most bytes of content in the rows of one step.
+const MAX_INLINE: usize = 4 * 1024 * 1024;
 
-/// What a step is going to record, and the content that has to be in the store by then.
+/// What a step is going to record, and the content that has to be in the artifact store before.
 pub(crate) struct Recording {
     /// The step's output.
     pub(crate) output: Value,
     artifacts: Vec<NewArtifact>,
     large: Vec<(ContentHash, Bytes)>,
-    /// Bytes of content that its rows hold.
+    /// Bytes of content that the rows hold.
     inline: usize,
 }
 
 impl Recording {
-    /// What a planning step records; `output` holds the plan, which passed its gate as `plan_json`.
+    /// What a planning step records. `output` holds the plan; `plan_json` is the validated plan.
     pub(crate) fn of_plan(
         plan: &Plan,
         plan_json: Value,
@@ -51,11 +46,11 @@ impl Recording {
         Ok(recording)
     }
 
-    /// What an executing step records: what the tool printed, then its files, in a stable order. Content that goes
-    /// into the store is not in the output as well.
+    /// What a tool step records: stdout, stderr, then the files, in this order. Content that goes into the artifact
+    /// store is left out of the output.
     pub(crate) fn of_tool(mut result: ToolResult) -> Result<Self, RunFailure> {
-        // Gate 3: what a step produced is checked before it is kept, as the sandbox gave it.
-        let whole = encode(&result).map_err(gate(ErrorCode::ToolResultInvalid))?;
+        // Validation before recording, of the result as the sandbox returned it.
+        let whole = encode(&result).map_err(RunFailure::invalid(ErrorCode::ToolResultInvalid))?;
         let mut recording = Self::empty();
         recording.keep_text("stdout", &mut result.stdout)?;
         if !result.stderr.is_empty() {
@@ -66,7 +61,7 @@ impl Recording {
         }
         recording.output = match recording.large.is_empty() {
             true => whole,
-            false => encode(&result).map_err(gate(ErrorCode::ToolResultInvalid))?,
+            false => encode(&result).map_err(RunFailure::invalid(ErrorCode::ToolResultInvalid))?,
         };
         Ok(recording)
     }
@@ -82,7 +77,7 @@ impl Recording {
 
     fn keep_json(&mut self, kind: &str, value: Value) -> Result<(), RunFailure> {
         let (bytes, media_type) = match &value {
-            // A diff that is a text is its text.
+            // A diff that is a string is stored as its text, without quotes.
             Value::String(text) => (text.clone(), media_type_of(text.as_bytes())),
             other => (canonical_json(other), "application/json"),
         };
@@ -94,10 +89,10 @@ impl Recording {
             .map(drop)
     }
 
-    /// Whether content of this length goes into its row: it is small, and so is all of it together. A statement has to
-    /// fit into a message of Postgres, where a byte of a text can take six, twice.
+    /// Whether content of this length goes into its row: if it is small and the rows together stay small. A statement
+    /// has to fit into one message of Postgres, in which a byte of text can take six bytes, and is sent twice.
     fn is_for_a_row(&mut self, length: usize) -> bool {
-        let fits = length < STORED_FROM && self.inline + length <= MOST_INLINE;
+        let fits = length < STORED_FROM && self.inline + length <= MAX_INLINE;
         if fits {
             self.inline += length;
         }
@@ -117,7 +112,7 @@ impl Recording {
     }
 
     fn keep_file(&mut self, file: &mut ToolFile) -> Result<(), RunFailure> {
-        let content = bytes_of(file)?;
+        let content = inline_content(file)?;
         if self.is_for_a_row(content.len()) {
             let mut inline =
                 json!({ "name": file.name, "content": file.content, "sha256": file.sha256 });
@@ -157,7 +152,7 @@ impl Recording {
             sha256: hash.clone(),
             executable: file.and_then(|file| file.executable),
         };
-        let reference = encode(&stored).map_err(gate(ErrorCode::ArtifactInvalid))?;
+        let reference = encode(&stored).map_err(RunFailure::invalid(ErrorCode::ArtifactInvalid))?;
         self.artifacts
             .push(NewArtifact::stored(kind, stored, reference));
         self.large.push((hash.clone(), bytes));
@@ -169,167 +164,70 @@ impl Recording {
         &self.artifacts
     }
 
-    /// Stores what is large, then records the step.
+    /// Puts the large content into the artifact store, then records the step.
     pub(crate) async fn record(
         &self,
-        shop: &Workshop,
+        ctx: &RunContext,
         step: &NewStep<'_>,
     ) -> Result<Recorded, RunFailure> {
         if self.large.is_empty() {
-            return weather(|| shop.store.record_step(step)).await;
+            return retry_store(|| ctx.store.record_step(step)).await;
         }
         for (_, bytes) in &self.large {
-            self.patiently(shop, || shop.artifacts.put(bytes.clone()))
+            ctx.retry_artifacts(|| ctx.artifacts.put(bytes.clone()))
                 .await?;
         }
         failpoint(&format!("{}:stored", step.step_id));
         let hashes: Vec<ContentHash> = self.large.iter().map(|(hash, _)| hash.clone()).collect();
         loop {
-            let recorded = weather(|| async {
-                let held = shop.store.hold_content(&hashes).await?;
-                // Held, it stays; before that, somebody may have found that no row names it.
-                match self.is_stored(shop).await {
+            let recorded = retry_store(|| async {
+                let held = ctx.store.hold_content(&hashes).await?;
+                // Locked content stays. Before the lock, a garbage collection may have deleted it.
+                match self.is_stored(ctx).await {
                     Ok(true) => held.record_step(step).await.map(|it| Ok(Some(it))),
                     Ok(false) => Ok(Ok(None)),
                     Err(error) if error.is_transient() => Ok(Ok(None)),
-                    Err(error) => Ok(Err(store_failure(&error))),
+                    Err(error) => Ok(Err(artifact_failure(&error))),
                 }
             });
             if let Some(recorded) = recorded.await?? {
                 return Ok(recorded);
             }
-            // Not while it is held: that takes a connection, and a store may let one wait for a long time.
+            // Without the lock: it occupies a connection, and the artifact store may be slow.
             for (hash, bytes) in &self.large {
-                if !self.patiently(shop, || is_there(shop, hash, bytes)).await? {
-                    self.patiently(shop, || shop.artifacts.put(bytes.clone()))
+                if !ctx.retry_artifacts(|| is_there(ctx, hash, bytes)).await? {
+                    ctx.retry_artifacts(|| ctx.artifacts.put(bytes.clone()))
                         .await?;
                 }
             }
         }
     }
 
-    /// Whether everything large is in the store, asked once.
-    async fn is_stored(&self, shop: &Workshop) -> Result<bool, ArtifactError> {
+    /// Whether all large content is in the artifact store. Asks once, without retries.
+    async fn is_stored(&self, ctx: &RunContext) -> Result<bool, ArtifactError> {
         for (hash, bytes) in &self.large {
-            if !is_there(shop, hash, bytes).await? {
+            if !is_there(ctx, hash, bytes).await? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
-
-    /// Calls the store until it answers, for as long as a step may wait for it.
-    async fn patiently<T, F, Fut>(&self, shop: &Workshop, mut call: F) -> Result<T, RunFailure>
-    where
-        F: FnMut() -> Fut,
-        Fut: Future<Output = Result<T, ArtifactError>>,
-    {
-        const FIRST: Duration = Duration::from_millis(100);
-        const MOST: Duration = Duration::from_secs(5);
-        let deadline = Instant::now() + shop.artifact_patience;
-        let mut pause = FIRST;
-        loop {
-            let error = match call().await {
-                Ok(value) => return Ok(value),
-                Err(error) => error,
-            };
-            if !error.is_transient() || Instant::now() + pause > deadline {
-                return Err(store_failure(&error));
-            }
-            tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "a step waits for the artifact store");
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(MOST);
-        }
-    }
 }
 
 async fn is_there(
-    shop: &Workshop,
+    ctx: &RunContext,
     hash: &ContentHash,
     bytes: &Bytes,
 ) -> Result<bool, ArtifactError> {
-    let there = shop.artifacts.head(hash).await?;
+    let there = ctx.artifacts.head(hash).await?;
     Ok(there.is_some_and(|held| held.size == bytes.len() as u64))
-}
-
-/// The files that a recorded step left, as its row has them.
-pub(crate) async fn files_of_step(
-    shop: &Workshop,
-    run_id: &RunId,
-    step_id: &StepId,
-) -> Result<Vec<ToolFile>, RunFailure> {
-    let output = weather(|| shop.store.step_output(run_id, step_id))
-        .await?
-        .ok_or_else(|| {
-            let text = format!("step {step_id} of run {run_id} has no row");
-            RunFailure::new(ErrorCode::StepRowMissing, text)
-        })?;
-    let result: ToolResult = decode(&output).map_err(gate(ErrorCode::StoredResultInvalid))?;
-    Ok(result.files)
-}
-
-/// The content of such a file.
-pub(crate) async fn content_of_file(shop: &Workshop, file: &ToolFile) -> Result<Bytes, RunFailure> {
-    match file.stored {
-        Some(true) => stored_bytes(shop, file).await,
-        _ => bytes_of(file),
-    }
-}
-
-async fn stored_bytes(shop: &Workshop, file: &ToolFile) -> Result<Bytes, RunFailure> {
-    let unreadable = || {
-        let text = format!(
-            "the step's row does not say where its file {:?} is",
-            file.name
-        );
-        RunFailure::new(ErrorCode::StoredResultInvalid, text)
-    };
-    let hash = ContentHash::parse(&file.sha256).ok_or_else(unreadable)?;
-    let size = file.size.ok_or_else(unreadable)?;
-    let whole = Recording::empty();
-    whole
-        .patiently(shop, || async {
-            use futures_util::TryStreamExt;
-            let pieces = read(&*shop.artifacts, &hash, size, None).await?;
-            let pieces: Vec<Bytes> = pieces.try_collect().await?;
-            Ok(Bytes::from(pieces.concat()))
-        })
-        .await
-}
-
-/// The content of a file that is in its row.
-fn bytes_of(file: &ToolFile) -> Result<Bytes, RunFailure> {
-    let invalid = |what: &str| {
-        let text = format!("the file {:?} {what}", file.name);
-        RunFailure::new(ErrorCode::ToolResultInvalid, text)
-    };
-    let content = file
-        .content
-        .as_ref()
-        .ok_or_else(|| invalid("has no content"))?;
-    match file.encoding.as_deref() {
-        None => Ok(Bytes::copy_from_slice(content.as_bytes())),
-        // The schema knows no other.
-        Some(_) => match STANDARD.decode(content) {
-            Ok(bytes) => Ok(bytes.into()),
-            Err(_) => Err(invalid("is no base64")),
-        },
-    }
-}
-
-fn store_failure(error: &ArtifactError) -> RunFailure {
-    RunFailure::new(
-        error.code(),
-        format!("{error}; ARTIFACT_STORE says where it is"),
-    )
-}
-
-fn gate(code: ErrorCode) -> impl Fn(Invalid) -> RunFailure {
-    move |invalid| RunFailure::new(code, invalid.to_string())
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
 
     fn result(stdout: &str, files: Vec<ToolFile>) -> ToolResult {
@@ -393,7 +291,7 @@ mod tests {
             .collect();
         let recording = Recording::of_tool(result("", files)).ok().unwrap();
         let inline = recording.artifacts.len() - 1 - recording.large.len();
-        assert_eq!(inline, MOST_INLINE / 60_000);
+        assert_eq!(inline, MAX_INLINE / 60_000);
         assert_eq!(recording.output["files"][199]["stored"], true);
     }
 

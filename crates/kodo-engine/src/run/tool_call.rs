@@ -1,4 +1,4 @@
-//! A tool step: one call of the plan in the sandbox, and its row.
+//! A tool step: executes one call of the plan in the sandbox and records its result.
 
 use kodo_contract::{Boundary, ErrorCode, Phase, RunId, StepId, ToolCall, ToolResult, decode};
 use kodo_sandbox::{Grant, Job};
@@ -8,45 +8,43 @@ use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use crate::failure::RunFailure;
-use crate::run::durable::weather;
-use crate::run::inputs::Material;
-use crate::run::plan::gate;
+use crate::run::context::RunContext;
+use crate::run::inputs::Inputs;
 use crate::run::record::Recording;
-use crate::run::workflow::{Workshop, stored_output};
 
-/// What a tool step leaves for the body: its result is in the product database.
+/// The checkpoint of a tool step. The whole result is in the step's row.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Executed {
     pub(crate) exit_code: i32,
-    /// Why it did not end by itself. Absent in checkpoints of versions that did not know.
+    /// Why the call did not end by itself. Absent in checkpoints of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
 }
 
 /// A call of a plan, as a step of a run.
 pub(crate) struct ToolStep<'a> {
-    pub(crate) shop: &'a Workshop,
+    pub(crate) ctx: &'a RunContext,
     pub(crate) run_id: &'a RunId,
     pub(crate) step_id: StepId,
     pub(crate) call: &'a ToolCall,
     pub(crate) trace_id: Option<&'a str>,
-    /// The indexes of the calls that are over before this one begins.
-    pub(crate) before: &'a [usize],
-    /// What the run gives to its calls, read by the first that needs it where the plan comes from a checkpoint.
-    pub(crate) material: &'a OnceCell<Material>,
+    /// Indexes of the calls that this one depends on, directly or indirectly.
+    pub(crate) predecessors: &'a [usize],
+    /// The inputs of the run. Loaded by the first call that needs them if the plan comes from a checkpoint.
+    pub(crate) inputs: &'a OnceCell<Inputs>,
 }
 
 impl ToolStep<'_> {
-    /// Carries the call out and records it; `look` where it may be recorded already.
-    pub(crate) async fn execute(&self, look: bool) -> Result<Executed, RunFailure> {
+    /// Executes the call and records it. `may_be_recorded`: looks for its row first.
+    pub(crate) async fn execute(&self, may_be_recorded: bool) -> Result<Executed, RunFailure> {
         let Self {
-            shop,
+            ctx,
             run_id,
             step_id,
             ..
         } = self;
-        if look && let Some(output) = weather(|| shop.store.step_output(run_id, step_id)).await? {
+        if may_be_recorded && let Some(output) = ctx.find_output(run_id, step_id).await? {
             return recorded_exit(&output);
         }
         let started_at = kodo_contract::now();
@@ -66,45 +64,51 @@ impl ToolStep<'_> {
             finished_at: kodo_contract::now(),
             artifacts: recording.artifacts(),
         };
-        match recording.record(shop, &step).await? {
+        match recording.record(ctx, &step).await? {
             Recorded::Now => Ok(executed),
-            Recorded::Before => recorded_exit(&stored_output(shop, run_id, step_id).await?),
+            Recorded::Before => recorded_exit(&ctx.recorded_output(run_id, step_id).await?),
         }
     }
 
     async fn call_sandbox(&self) -> Result<ToolResult, RunFailure> {
         let (mut files, mut names) = (Vec::new(), &[][..]);
-        if self.shop.sandbox.runs_programs() {
-            let load = || Material::load(self.shop, self.run_id);
-            let material = self.material.get_or_try_init(load).await?;
-            let before: Vec<StepId> = self.before.iter().copied().map(StepId::tool).collect();
-            files = material.files(self.shop, self.run_id, &before).await?;
-            names = &material.secrets;
+        if self.ctx.sandbox.runs_programs() {
+            let load = || Inputs::load(self.ctx, self.run_id);
+            let inputs = self.inputs.get_or_try_init(load).await?;
+            let earlier: Vec<StepId> = self
+                .predecessors
+                .iter()
+                .copied()
+                .map(StepId::tool)
+                .collect();
+            files = inputs.workspace(self.ctx, self.run_id, &earlier).await?;
+            names = &inputs.secrets;
         }
         let job = Job {
             call: self.call,
             idempotency_key: &format!("{}/{}", self.run_id, self.step_id),
-            seed: self.shop.seed,
+            seed: self.ctx.seed,
             files: &files,
             secrets: Grant {
-                folder: &self.shop.secrets,
+                folder: &self.ctx.secrets,
                 names,
             },
-            most: &self.shop.most,
+            most: &self.ctx.most,
         };
-        Ok(self.shop.sandbox.execute(&job).await?)
+        Ok(self.ctx.sandbox.execute(&job).await?)
     }
 }
 
 fn recorded_exit(output: &Value) -> Result<Executed, RunFailure> {
-    let result: ToolResult = decode(output).map_err(gate(ErrorCode::StoredResultInvalid))?;
+    let result: ToolResult =
+        decode(output).map_err(RunFailure::invalid(ErrorCode::StoredResultInvalid))?;
     Ok(Executed {
         exit_code: result.exit_code,
         reason: result.reason,
     })
 }
 
-/// What this step lets through a gate has a schema; this fails to compile otherwise.
+/// The type that this step validates has a schema; this fails to compile otherwise.
 const _: fn() = || {
     fn has_schema<T: Boundary>() {}
     has_schema::<ToolResult>();

@@ -1,25 +1,18 @@
-//! The intent workflow: load and validate, plan, execute each tool call, finish.
+//! The intent workflow: plan, then execute each tool call of the plan.
 //!
-//! The order in which it makes its steps is its shape. A change of that order is a new workflow under a new name
-//! beside this one, kept until no old run is left: a run resumes by position, and must find the steps that it left.
+//! A run resumes by the position of its steps, so the order in which the workflow makes them must not change. Another
+//! order needs a new workflow under a new name; this one is kept until none of its runs is left.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use kodo_contract::{ErrorCode, Plan, RunId, StepId};
-use kodo_planner::Planner;
-use kodo_sandbox::{Limits, Sandbox, SecretFolder};
-use kodo_store::Store;
-use kodo_store::content::ArtifactStore;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::OnceCell;
 
-use crate::drain::Drain;
 use crate::failure::RunFailure;
-use crate::run::durable::{durable, weather};
-use crate::run::inputs::before;
+use crate::run::context::RunContext;
+use crate::run::durable::durable;
+use crate::run::inputs::predecessors;
 use crate::run::parallel::run_in_parallel;
 use crate::run::plan::{Planned, plan, recorded_plan};
 use crate::run::tool_call::{Executed, ToolStep};
@@ -43,74 +36,56 @@ pub(crate) struct RunOutput {
     pub(crate) tool_calls: usize,
 }
 
-/// What the workflow works with.
-pub(crate) struct Workshop {
-    pub(crate) store: Store,
-    pub(crate) artifacts: Arc<dyn ArtifactStore>,
-    /// How long a step waits for the artifact store before its run fails.
-    pub(crate) artifact_patience: Duration,
-    pub(crate) planner: Arc<dyn Planner>,
-    pub(crate) sandbox: Arc<dyn Sandbox>,
-    /// Where jobs get their secrets from.
-    pub(crate) secrets: SecretFolder,
-    /// The most that a call of a plan may ask for.
-    pub(crate) most: Limits,
-    /// As many tool calls as this process carries out at once.
-    pub(crate) slots: Semaphore,
-    pub(crate) seed: u64,
-    pub(crate) drain: Arc<Drain>,
-}
-
 /// The body.
-pub(crate) async fn run(shop: &Workshop, run_id: &RunId) -> dbos::Result<RunOutput, RunFailure> {
-    // An earlier execution recorded something. Without any, a step need not look for its own row before it does its
-    // work, and that is one statement less for each.
+pub(crate) async fn run(ctx: &RunContext, run_id: &RunId) -> dbos::Result<RunOutput, RunFailure> {
+    // Whether an earlier execution recorded any step. If not, no step has to look for its own row first, which saves
+    // one statement each.
     let earlier = AtomicBool::new(false);
     let plan_id = StepId::plan();
-    let planned: Planned = durable(&shop.drain, plan_id.as_str(), || {
-        plan(shop, run_id, &plan_id, &earlier)
+    let planned: Planned = durable(&ctx.drain, plan_id.as_str(), || {
+        plan(ctx, run_id, &plan_id, &earlier)
     })
     .await?;
     let plan = match planned.plan {
         Some(plan) => plan,
-        // The step was replayed from its checkpoint; the row that it wrote before never changes.
+        // The step was replayed from its checkpoint, after it had written its row, which never changes.
         None => {
             earlier.store(true, Ordering::Relaxed);
-            recorded_plan(stored_output(shop, run_id, &plan_id).await?)?
+            recorded_plan(ctx.recorded_output(run_id, &plan_id).await?)?
         }
     };
     let dependencies = plan
         .dependencies()
         .map_err(|fault| RunFailure::new(ErrorCode::StoredPlanInvalid, fault.to_string()))?;
-    let before = before(&dependencies);
-    let material = OnceCell::new_with(planned.material);
+    let predecessors = predecessors(&dependencies);
+    let inputs = OnceCell::new_with(planned.inputs);
     let steps: Vec<ToolStep<'_>> = plan
         .tool_calls
         .iter()
-        .zip(&before)
+        .zip(&predecessors)
         .enumerate()
-        .map(|(index, (call, before))| ToolStep {
-            shop,
+        .map(|(index, (call, predecessors))| ToolStep {
+            ctx,
             run_id,
             step_id: StepId::tool(index),
             call,
             trace_id: planned.trace_id.as_deref(),
-            before,
-            material: &material,
+            predecessors,
+            inputs: &inputs,
         })
         .collect();
     let work: Vec<_> = steps
         .iter()
         .map(|step| {
-            let mut look = earlier.load(Ordering::Relaxed);
-            durable(&shop.drain, step.step_id.as_str(), move || {
-                // After a first attempt, its write may have been committed though its answer was lost.
-                step.execute(std::mem::replace(&mut look, true))
+            let mut may_be_recorded = earlier.load(Ordering::Relaxed);
+            durable(&ctx.drain, step.step_id.as_str(), move || {
+                // A first attempt may have committed its row even if the answer was lost.
+                step.execute(std::mem::replace(&mut may_be_recorded, true))
             })
         })
         .collect();
-    // What runs nothing takes no room.
-    let slots = shop.sandbox.runs_programs().then_some(&shop.slots);
+    // A sandbox that runs no programs needs no bound.
+    let slots = ctx.sandbox.runs_programs().then_some(&ctx.slots);
     let good = |outcome: &dbos::Result<Executed, RunFailure>| {
         outcome
             .as_ref()
@@ -118,7 +93,7 @@ pub(crate) async fn run(shop: &Workshop, run_id: &RunId) -> dbos::Result<RunOutp
     };
     let outcomes = run_in_parallel(&dependencies, work, slots, good).await;
     for (index, (outcome, step)) in outcomes.into_iter().zip(&steps).enumerate() {
-        // Those that never began did so for one that failed, of which one at least comes before them or after.
+        // A call that never began was kept back by one that failed, which is among the others.
         if let Some(outcome) = outcome {
             succeeded(&plan, index, &step.step_id, outcome?)?;
         }
@@ -146,19 +121,4 @@ fn succeeded(
         reason.unwrap_or_default()
     );
     Err(RunFailure::new(ErrorCode::ToolFailed, message).in_step(step_id.as_str()))
-}
-
-pub(crate) async fn stored_output(
-    shop: &Workshop,
-    run_id: &RunId,
-    step_id: &StepId,
-) -> Result<Value, RunFailure> {
-    weather(|| shop.store.step_output(run_id, step_id))
-        .await?
-        .ok_or_else(|| {
-            RunFailure::new(
-                ErrorCode::StepRowMissing,
-                format!("the row of step {step_id} of run {run_id} was removed while it ran"),
-            )
-        })
 }

@@ -15,8 +15,8 @@ use crate::failpoint;
 use crate::failure::RunFailure;
 use crate::launched::{EngineError, Launched};
 use crate::run::crash_demo::{self, DemoInput};
-use crate::run::durable::weather;
 use crate::run::guard::guard;
+use crate::run::retry::retry_store;
 use crate::run::workflow::{self as intent_run, RunInput, RunOutput};
 use crate::sysdb::system::{app_name, app_version};
 use crate::workers::shared::Shared;
@@ -191,7 +191,7 @@ async fn run_intent(shared: &Shared, run_id: &RunId) -> dbos::Result<RunOutput, 
         // A recovered run is usually one that was interrupted, and sometimes one that was over and was resumed
         // through the engine. A refusal is no reason to end it: its status is settled at its end.
         failpoint("recover:before");
-        match weather(|| shared.shop.store.reopen(run_id)).await {
+        match retry_store(|| shared.ctx.store.reopen(run_id)).await {
             Ok(true) => tracing::info!(run.id = %run_id, "the run is open again"),
             Ok(false) => {}
             Err(error) => tracing::warn!(run.id = %run_id, %error, "could not open the run again"),
@@ -199,7 +199,7 @@ async fn run_intent(shared: &Shared, run_id: &RunId) -> dbos::Result<RunOutput, 
         failpoint("recover:committed");
     }
     tracing::info!(run.id = %run_id, recovered, "run started");
-    let outcome = guard(intent_run::run(&shared.shop, run_id)).await;
+    let outcome = guard(intent_run::run(&shared.ctx, run_id)).await;
     drop(execution);
     if recovered {
         // Nobody holds a handle to a recovered run, so its end is announced from here.
@@ -212,7 +212,7 @@ async fn run_crash_demo(shared: &Shared, input: &DemoInput) -> dbos::Result<(), 
     let workflow_id = dbos::workflow_id().unwrap_or_default();
     let _execution = shared.starter.enter(&workflow_id);
     tracing::info!(workflow.id = workflow_id, "crash demo started");
-    let outcome = guard(crash_demo::run(&shared.shop, &workflow_id, input)).await;
+    let outcome = guard(crash_demo::run(&shared.ctx, &workflow_id, input)).await;
     tracing::info!(workflow.id = workflow_id, "crash demo ended");
     outcome
 }

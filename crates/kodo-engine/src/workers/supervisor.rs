@@ -78,9 +78,9 @@ async fn take_slot(shared: &Shared, config: &EngineConfig) -> Lease {
         let taken = async {
             // The lock lives in the system database, so that has to be there before the engine is; and no work is begun
             // from it that was begun from another one.
-            shared.shop.store.bind(&config.system).await?;
-            let lease = Lease::take(&config.system, &shared.shop.store, shared.lock_class).await?;
-            match shared.shop.store.confirm_binding(&config.system).await {
+            shared.ctx.store.bind(&config.system).await?;
+            let lease = Lease::take(&config.system, &shared.ctx.store, shared.lock_class).await?;
+            match shared.ctx.store.confirm_binding(&config.system).await {
                 Ok(()) => Ok(lease),
                 Err(error) => {
                     lease.release().await;
@@ -103,7 +103,7 @@ async fn work(shared: &Arc<Shared>, engine: &Launch, slot: i32) {
         starter: Arc::clone(&shared.starter),
         system: Arc::clone(&shared.system),
         settler: shared.settler.clone(),
-        drain: Arc::clone(&shared.shop.drain),
+        drain: Arc::clone(&shared.ctx.drain),
         intent_run: engine.intent_run.clone(),
         over: engine.over.clone(),
     };

@@ -60,7 +60,7 @@ async fn unfinished(shared: &Shared) -> Result<(), SweepError> {
     let mut after: Option<RunId> = None;
     loop {
         let runs = shared
-            .shop
+            .ctx
             .store
             .unfinished_runs(after.as_ref(), BATCH)
             .await?;
@@ -70,7 +70,7 @@ async fn unfinished(shared: &Shared) -> Result<(), SweepError> {
         let ids: Vec<&str> = runs.iter().map(|run| run.id.as_str()).collect();
         let workflows = shared.system.workflows(&ids).await?;
         let ended: Vec<Settlement> = workflows.iter().filter_map(settlement).collect();
-        write(&shared.shop.store, &ended).await?;
+        write(&shared.ctx.store, &ended).await?;
         for run in &runs {
             let started = workflows
                 .iter()

@@ -52,7 +52,7 @@ impl Takeover {
 
     /// Decides about a slot whose lock this process holds for the moment.
     async fn decide(&mut self, shared: &Shared, slot: i32) -> Result<(), SweepError> {
-        let holder = shared.shop.store.slot_holder(slot).await?;
+        let holder = shared.ctx.store.slot_holder(slot).await?;
         let gone = holder.as_deref().is_none_or(holder::is_dead);
         let since = *self.free_since.entry(slot).or_insert_with(Instant::now);
         if !gone && since.elapsed() < TAKEOVER_AFTER {
@@ -62,7 +62,7 @@ impl Takeover {
         failpoint("takeover:before");
         let moved = shared.system.reenqueue(&executor_id).await?;
         failpoint("takeover:committed");
-        shared.shop.store.set_slot_holder(slot, None).await?;
+        shared.ctx.store.set_slot_holder(slot, None).await?;
         self.free_since.remove(&slot);
         tracing::info!(
             executor = executor_id,
