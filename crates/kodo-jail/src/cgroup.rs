@@ -30,8 +30,8 @@ pub enum CgroupPolicy {
     Require,
     /// By a control group (version 2) below this one, or the job is refused.
     Below(PathBuf),
-    /// By watching and resource limits, whatever there is: for tests of just that.
-    #[doc(hidden)]
+    /// By watching and resource limits, even where a control group could be made.
+    #[cfg(feature = "weaken")]
     Never,
 }
 
@@ -49,6 +49,7 @@ impl Place {
     pub(crate) fn find(policy: &CgroupPolicy) -> Result<Self, String> {
         let place = match policy {
             CgroupPolicy::Below(path) => Self::V2(path.clone()),
+            #[cfg(feature = "weaken")]
             CgroupPolicy::Never => return Err("none is to be used".to_owned()),
             CgroupPolicy::Auto | CgroupPolicy::Require => {
                 let read =

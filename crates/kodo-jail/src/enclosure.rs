@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use rustix::process::Resource;
 
-use crate::defence::Defences;
 use crate::sys::{self, Fork, Strings};
 use crate::tree::{self, BUNDLE, ENCLOSURE, GUEST, STATE};
 use crate::wire::{Enclosed, Fault, Spec};
@@ -106,13 +105,8 @@ impl Enclosure {
 }
 
 /// As the first process of the jail: starts the program in a tree of its own, and ends when it does.
-pub(crate) fn run(
-    control: &UnixStream,
-    spec: &Spec,
-    enclosed: &Enclosed,
-    defences: &Defences,
-) -> Result<i32, Fault> {
-    helper::lifeline(defences)?;
+pub(crate) fn run(control: &UnixStream, spec: &Spec, enclosed: &Enclosed) -> Result<i32, Fault> {
+    helper::lifeline()?;
     tree::enter_enclosed(spec, enclosed)?;
     let text = |text: &str| CString::new(text).map_err(Fault::at("specification"));
     let program = text(ENCLOSURE)?;

@@ -16,12 +16,12 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use sha2::{Digest, Sha256};
 
 use crate::collect::Hash;
-use crate::defence::{Defence, Defences};
+use crate::defence::{Defence, on};
 use crate::program::Program;
 use crate::seccomp::Filters;
 use crate::sys::{self, Fork};
 use crate::watch::Count;
-use crate::wire::{Cut, Exit, Fault, Kind, Spec, Started, receive, send};
+use crate::wire::{Cut, Exit, Fault, Kernel, Kind, Spec, Started, receive, send};
 use crate::{collect, doors, helper, tree, watch};
 
 /// How often is looked, where no cgroup bounds memory.
@@ -35,26 +35,26 @@ pub(crate) fn run(
     spec: &Spec,
     user: u32,
     filters: &Filters,
-    defences: &Defences,
+    kernel: Kernel,
 ) -> Result<(), Fault> {
-    helper::lifeline(defences)?;
-    if defences.on(Defence::Undumpable) {
+    helper::lifeline()?;
+    if on(Defence::Undumpable) {
         set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Fault::at("undumpable"))?;
     }
-    let sentry = defences.in_sentry();
+    let sentry = kernel.is_gvisor();
     let proc = if sentry {
-        tree::enter_guest(spec, defences)?
+        tree::enter_guest(spec)?
     } else {
-        tree::enter(spec, defences)?
+        tree::enter(spec)?
     };
     // Without a pid namespace (in a test) there is no /proc of its own, and nothing is watched.
-    if spec.watch && !proc && defences.on(Defence::PidNamespace) {
+    if spec.watch && !proc && on(Defence::PidNamespace) {
         return Err(Fault::new(
             "memory-limit",
             "without a cgroup memory is watched through /proc, and this machine allows the jail none",
         ));
     }
-    let folder = tree::job_folder(defences);
+    let folder = tree::job_folder();
     let mut given = BTreeMap::new();
     if sentry {
         // What the job is given is the job's.
@@ -73,7 +73,7 @@ pub(crate) fn run(
     if sentry {
         helper::act_as_user(0).map_err(Fault::at("leave-root"))?;
     }
-    let program = Program::prepare(spec, filters, defences)?;
+    let program = Program::prepare(spec, filters, kernel)?;
     if let Some(port) = spec.resident {
         let listener = doors::listener(port).map_err(Fault::at("doors"))?;
         doors::hand_out(control, listener.as_fd()).map_err(Fault::at("doors"))?;
@@ -86,7 +86,7 @@ pub(crate) fn run(
     let child = match sys::fork().map_err(Fault::at("fork"))? {
         Fork::Child => {
             drop(says);
-            let fault = program.start(spec, defences);
+            let fault = program.start(spec);
             helper::report(&mut tell, &fault);
             sys::exit_now(1);
         }
@@ -109,8 +109,7 @@ pub(crate) fn run(
     let mut job = Job {
         spec,
         child,
-        deadline: defences
-            .on(Defence::Deadline)
+        deadline: on(Defence::Deadline)
             .then(|| began + spec.limits.wall)
             .filter(|_| spec.resident.is_none()),
         folder,
@@ -118,7 +117,7 @@ pub(crate) fn run(
         seen: watch::Seen::default(),
         look: &mut look,
         count: sentry.then(|| Count::new(spec.limits.inodes)),
-        lifeline: defences.on(Defence::Lifeline),
+        lifeline: on(Defence::Lifeline),
         now: 0,
         status: None,
     };
@@ -126,7 +125,7 @@ pub(crate) fn run(
     let wall = began.elapsed();
     // As any other process than the first of a namespace (in a test) this would reach far beyond the job.
     let first = rustix::process::getpid() == rustix::process::Pid::INIT;
-    if defences.on(Defence::KillAll) && first {
+    if on(Defence::KillAll) && first {
         sys::kill_all();
         while let Ok(Some(other)) = sys::reap(true) {
             job.note(&other);
@@ -139,7 +138,7 @@ pub(crate) fn run(
         // What the job left is read as the job, and with no more rights than it had.
         helper::become_user(tree::USER).map_err(Fault::at("leave-root"))?;
     }
-    let exit = job.finish(control, cut, wall, &disk, defences);
+    let exit = job.finish(control, cut, wall, &disk);
     let exit = exit.map_err(Fault::at("collect"))?;
     let content = serde_json::to_vec(&exit).map_err(Fault::at("report"))?;
     send(control, Kind::Exit, &content).map_err(Fault::at("report"))
@@ -320,15 +319,8 @@ impl Job<'_> {
         cut: Option<Cut>,
         wall: Duration,
         disk: &Disk,
-        defences: &Defences,
     ) -> io::Result<Exit> {
-        let collected = collect::send_files(
-            self.folder,
-            &self.given,
-            &self.spec.limits,
-            defences,
-            control,
-        )?;
+        let collected = collect::send_files(self.folder, &self.given, &self.spec.limits, control)?;
         let (user, system, max_rss) = sys::children_used();
         let micros = |it: Duration| u64::try_from(it.as_micros()).unwrap_or(u64::MAX);
         Ok(Exit {

@@ -8,9 +8,8 @@
 
 use rustix::process::{Pid, getpid, getuid};
 
-use crate::defence::Defences;
 use crate::seccomp::Filters;
-use crate::wire::{Fault, Kind, Spec, from_json, receive};
+use crate::wire::{Fault, Kernel, Kind, Spec, from_json, receive};
 use crate::{first, helper, sys};
 
 /// The hidden argument that makes a program this.
@@ -38,7 +37,7 @@ pub(crate) fn run() -> ! {
         })
         .and_then(|spec| {
             let filters = Filters::build()?;
-            first::run(&mut control, &spec, 0, &filters, &Defences::IN_SENTRY)
+            first::run(&mut control, &spec, 0, &filters, Kernel::Gvisor)
         });
     match done {
         Ok(()) => sys::exit_now(0),

@@ -7,7 +7,6 @@
 //! The service never forks: it has threads. The helper has none, does what a fork allows, and talks with the
 //! service over its standard input, a socket. Its standard output and error are the job's.
 
-use std::ffi::OsString;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -17,12 +16,12 @@ use rustix::process::{
 };
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-use crate::defence::{Defence, Defences};
+use crate::defence::{Defence, on};
 use crate::lifeline;
 use crate::seccomp::Filters;
 use crate::sys::{self, Fork};
 use crate::tree::USER;
-use crate::wire::{Fault, Kind, Spec, from_json, receive, send};
+use crate::wire::{Fault, Kernel, Kind, Spec, from_json, receive, send};
 use crate::{cgroup, enclosure, first, guest};
 
 /// The hidden argument that makes a program the helper.
@@ -33,6 +32,8 @@ const CONTROL: i32 = 3;
 /// Is the helper, if the program was started as such: a program that has a [`Jail`](crate::Jail) calls this
 /// first thing in `main`, before there are threads. Returns otherwise.
 pub fn be_the_helper_if_asked() {
+    #[cfg(feature = "weaken")]
+    crate::weaken::mark();
     let mut arguments = std::env::args_os();
     let mut others = std::env::args_os().skip(1);
     if others
@@ -44,26 +45,15 @@ pub fn be_the_helper_if_asked() {
     }
     let asked = arguments.nth(1).filter(|_| arguments.next().is_none());
     if asked.as_ref().is_some_and(|it| it == ARGUMENT) {
-        run(&Defences::ALL);
+        run();
     }
     if asked.is_some_and(|it| it == guest::ARGUMENT) {
         guest::run();
     }
 }
 
-/// The helper with some defences missing, for tests that prove that a probe can fail. The product never calls
-/// this, so no configuration of it leads here.
-#[doc(hidden)]
-pub fn be_the_helper_without(names: &[OsString]) -> ! {
-    let without = Defence::ALL
-        .iter()
-        .copied()
-        .filter(|defence| names.iter().any(|name| name == defence.as_str()))
-        .collect();
-    run(&Defences::without(without))
-}
-
-fn run(defences: &Defences) -> ! {
+/// Is the helper.
+pub(crate) fn run() -> ! {
     // What a panic would print belongs to the job's streams; the service hears of it by the end of the talk.
     std::panic::set_hook(Box::new(|_| sys::exit_now(101)));
     match talk() {
@@ -74,7 +64,7 @@ fn run(defences: &Defences) -> ! {
             sys::exit_now(2)
         }
         Ok(mut control) => {
-            let code = match make_jail(&mut control, defences) {
+            let code = match make_jail(&mut control) {
                 Ok(code) => code,
                 Err(fault) => {
                     report(&mut control, &fault);
@@ -114,11 +104,11 @@ pub(crate) fn talk() -> std::io::Result<UnixStream> {
     Ok(UnixStream::from(sys::inherited(CONTROL)?))
 }
 
-fn make_jail(control: &mut UnixStream, defences: &Defences) -> Result<i32, Fault> {
-    if defences.on(Defence::Descriptors) {
+fn make_jail(control: &mut UnixStream) -> Result<i32, Fault> {
+    if on(Defence::Descriptors) {
         sys::close_from(CONTROL + 1, false).map_err(Fault::at("descriptors"))?;
     }
-    lifeline(defences)?;
+    lifeline()?;
     // What is the same for every job comes before the service has one.
     let filters = Filters::build()?;
     let (kind, content) = receive(control).map_err(Fault::at("specification"))?;
@@ -129,19 +119,19 @@ fn make_jail(control: &mut UnixStream, defences: &Defences) -> Result<i32, Fault
     for door in &spec.groups {
         cgroup::join(door).map_err(Fault::at("cgroup"))?;
     }
-    if defences.on(Defence::LeaveRoot) {
+    if on(Defence::LeaveRoot) {
         leave_root(&spec)?;
     }
     // Another user: the kernel has forgotten whose death is ours.
-    lifeline(defences)?;
+    lifeline()?;
     let user = rustix::process::getuid().as_raw();
-    namespaces(&spec, defences)?;
-    lifeline(defences)?;
+    namespaces(&spec)?;
+    lifeline()?;
     match sys::fork().map_err(Fault::at("fork"))? {
         Fork::Child => {
             let run = match &spec.enclosed {
-                None => first::run(control, &spec, user, &filters, defences).map(|()| 0),
-                Some(enclosed) => enclosure::run(control, &spec, enclosed, defences),
+                None => first::run(control, &spec, user, &filters, Kernel::Machine).map(|()| 0),
+                Some(enclosed) => enclosure::run(control, &spec, enclosed),
             };
             let code = match run {
                 Ok(code) => code,
@@ -157,8 +147,8 @@ fn make_jail(control: &mut UnixStream, defences: &Defences) -> Result<i32, Fault
 }
 
 /// Dies when the service does: its thread that started this process lives as long as the job.
-pub(crate) fn lifeline(defences: &Defences) -> Result<(), Fault> {
-    if defences.on(Defence::Lifeline) {
+pub(crate) fn lifeline() -> Result<(), Fault> {
+    if on(Defence::Lifeline) {
         set_parent_process_death_signal(Some(Signal::KILL)).map_err(Fault::at("lifeline"))?;
     }
     Ok(())
@@ -254,7 +244,7 @@ pub(crate) fn become_user(user: u32) -> rustix::io::Result<()> {
     rustix::thread::set_thread_res_uid(uid, uid, uid)
 }
 
-fn namespaces(spec: &Spec, defences: &Defences) -> Result<(), Fault> {
+fn namespaces(spec: &Spec) -> Result<(), Fault> {
     let mut flags = UnshareFlags::NEWUSER | UnshareFlags::NEWNS;
     for (defence, flag) in [
         (Defence::PidNamespace, UnshareFlags::NEWPID),
@@ -263,7 +253,7 @@ fn namespaces(spec: &Spec, defences: &Defences) -> Result<(), Fault> {
         (Defence::UtsNamespace, UnshareFlags::NEWUTS),
         (Defence::CgroupNamespace, UnshareFlags::NEWCGROUP),
     ] {
-        if defences.on(defence) {
+        if on(defence) {
             flags |= flag;
         }
     }
@@ -287,15 +277,15 @@ fn namespaces(spec: &Spec, defences: &Defences) -> Result<(), Fault> {
     let inside = if spec.enclosed.is_some() { 0 } else { USER };
     write("uid_map", format!("{inside} {} 1", user.as_raw()))?;
     write("gid_map", format!("{inside} {} 1", group.as_raw()))?;
-    if defences.on(Defence::Seccomp) && spec.enclosed.is_none() {
+    if on(Defence::Seccomp) && spec.enclosed.is_none() {
         // No user namespaces inside this one, whatever the filter of system calls does; where /proc/sys is
         // read-only, the filter holds alone.
         let _ = fs::write("/proc/sys/user/max_user_namespaces", "0");
     }
-    if defences.on(Defence::UtsNamespace) {
+    if on(Defence::UtsNamespace) {
         rustix::system::sethostname(b"jail").map_err(Fault::at("uts-namespace"))?;
     }
-    if defences.on(Defence::NetNamespace) {
+    if on(Defence::NetNamespace) {
         loopback().map_err(Fault::at("net-namespace"))?;
     }
     Ok(())

@@ -37,6 +37,7 @@ const NAME: &str = "process";
 pub struct Helper {
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<OsString>,
+    #[cfg(feature = "weaken")]
     pub(crate) keep_environment: bool,
 }
 
@@ -46,6 +47,7 @@ impl Default for Helper {
         Self {
             program: PathBuf::from("/proc/self/exe"),
             arguments: vec![crate::helper::ARGUMENT.into()],
+            #[cfg(feature = "weaken")]
             keep_environment: false,
         }
     }
@@ -55,11 +57,12 @@ impl Helper {
     /// Another program that is the helper, for tests and benchmarks.
     #[doc(hidden)]
     #[must_use]
-    pub fn program(program: PathBuf, arguments: Vec<OsString>, keep_environment: bool) -> Self {
+    pub fn program(program: PathBuf, arguments: Vec<OsString>) -> Self {
         Self {
             program,
             arguments,
-            keep_environment,
+            #[cfg(feature = "weaken")]
+            keep_environment: false,
         }
     }
 }

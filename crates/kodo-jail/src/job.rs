@@ -70,15 +70,12 @@ pub(crate) fn group(inner: &Inner, spec: &JobSpec) -> Result<Option<Group>, Sand
             .make(&limits)
             .map(Some)
             .map_err(|error| refused(format!("no group can be made: {error}"))),
-        Err(_)
-            if matches!(
-                inner.config.cgroup,
-                CgroupPolicy::Auto | CgroupPolicy::Never
-            ) =>
-        {
-            Ok(None)
-        }
-        Err(reason) => Err(refused(reason.clone())),
+        Err(reason) => match inner.config.cgroup {
+            CgroupPolicy::Auto => Ok(None),
+            #[cfg(feature = "weaken")]
+            CgroupPolicy::Never => Ok(None),
+            CgroupPolicy::Require | CgroupPolicy::Below(_) => Err(refused(reason.clone())),
+        },
     }
 }
 

@@ -35,14 +35,17 @@ mod sys;
 mod talk;
 mod tree;
 mod watch;
+#[cfg(feature = "weaken")]
+mod weaken;
 mod wire;
 
 pub use cgroup::CgroupPolicy;
+#[cfg(feature = "weaken")]
 pub use defence::Defence;
 pub use helper::be_the_helper_if_asked;
-#[doc(hidden)]
-pub use helper::be_the_helper_without;
 pub use jail::{Helper, Jail, JailConfig, unprivileged_user};
 pub use lifeline::lifeline_command;
 pub use probe::{Capabilities, Finding, hint_for};
 pub use resident::{Resident, ResidentSpec};
+#[cfg(feature = "weaken")]
+pub use weaken::be_the_helper_without;

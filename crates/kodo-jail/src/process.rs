@@ -30,7 +30,11 @@ impl HelperProcess {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        if !helper.keep_environment {
+        #[cfg(feature = "weaken")]
+        let keep_environment = helper.keep_environment;
+        #[cfg(not(feature = "weaken"))]
+        let keep_environment = false;
+        if !keep_environment {
             command.env_clear();
         }
         let mut child = command.spawn()?;

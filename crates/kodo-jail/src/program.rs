@@ -7,11 +7,11 @@ use std::io::Write;
 use rustix::process::{Resource, Rlimit, setrlimit, umask};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use crate::defence::{Defence, Defences};
+use crate::defence::{Defence, on};
 use crate::seccomp::Filters;
 use crate::sys::{self, Strings};
 use crate::tree::JOB;
-use crate::wire::{Fault, Spec};
+use crate::wire::{Fault, Kernel, Spec};
 use crate::{helper, landlock, tree};
 
 /// Where programs are looked for that are named without a path.
@@ -32,6 +32,7 @@ pub(crate) struct Program<'a> {
     arguments: Strings,
     environment: Strings,
     filters: &'a Filters,
+    kernel: Kernel,
     unnamed_files: bool,
 }
 
@@ -39,7 +40,7 @@ impl<'a> Program<'a> {
     pub(crate) fn prepare(
         spec: &Spec,
         filters: &'a Filters,
-        defences: &Defences,
+        kernel: Kernel,
     ) -> Result<Self, Fault> {
         let text =
             |text: String| CString::new(text).map_err(|error| Fault::new("specification", error));
@@ -49,7 +50,8 @@ impl<'a> Program<'a> {
             ("TMPDIR".to_owned(), "/tmp".to_owned()),
             ("LANG".to_owned(), "C.UTF-8".to_owned()),
         ];
-        if !defences.on(Defence::Environment) {
+        #[cfg(feature = "weaken")]
+        if !on(Defence::Environment) {
             #[expect(
                 clippy::disallowed_methods,
                 reason = "what a test sees leak when the defence is off"
@@ -90,52 +92,55 @@ impl<'a> Program<'a> {
             ),
             environment: Strings::new(environment),
             filters,
+            kernel,
             // gVisor counts them with the rest.
-            unnamed_files: !spec.watch || defences.in_sentry(),
+            unnamed_files: !spec.watch || kernel.is_gvisor(),
         })
     }
 
     /// Becomes the program. Returns only where a defence could not be put up; a program that cannot be run
     /// ends the process as a shell would.
-    pub(crate) fn start(&self, spec: &Spec, defences: &Defences) -> Fault {
-        match self.bind(spec, defences) {
+    pub(crate) fn start(&self, spec: &Spec) -> Fault {
+        match self.bind(spec) {
             Err(fault) => fault,
             Ok(()) => self.execute(spec),
         }
     }
 
-    fn bind(&self, spec: &Spec, defences: &Defences) -> Result<(), Fault> {
-        if defences.on(Defence::Session) {
+    fn bind(&self, spec: &Spec) -> Result<(), Fault> {
+        if on(Defence::Session) {
             sys::new_session().map_err(Fault::at("session"))?;
         }
         umask(rustix::fs::Mode::from_raw_mode(0o022));
         // Should memory run out, the job goes and not what guards it. Without /proc it cannot be said.
         let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
-        let folder = tree::job_folder(defences).join(&spec.cwd);
+        let folder = tree::job_folder().join(&spec.cwd);
         std::env::set_current_dir(&folder).map_err(|error| {
             Fault::new("working-folder", format_args!("{:?}: {error}", spec.cwd))
         })?;
-        if defences.on(Defence::ResourceLimits) {
-            bound_resources(spec, defences)?;
+        if on(Defence::ResourceLimits) {
+            bound_resources(spec, self.kernel)?;
         }
-        if defences.in_sentry() {
+        if self.kernel.is_gvisor() {
             drop_bounding_set();
             rustix::thread::set_thread_groups(&[]).map_err(Fault::at("leave-root"))?;
             helper::become_user(tree::USER).map_err(Fault::at("leave-root"))?;
         }
-        if defences.on(Defence::Capabilities) {
+        if on(Defence::Capabilities) {
             drop_capabilities()?;
-        } else {
+        }
+        #[cfg(feature = "weaken")]
+        if !on(Defence::Capabilities) {
             keep_capabilities()?;
         }
-        if defences.on(Defence::NoNewPrivileges) {
+        if on(Defence::NoNewPrivileges) {
             rustix::thread::set_no_new_privs(true).map_err(Fault::at("no-new-privileges"))?;
         }
-        if defences.on(Defence::Landlock) && !defences.in_sentry() {
+        if on(Defence::Landlock) && !self.kernel.is_gvisor() {
             landlock::restrict(spec)?;
         }
-        if defences.on(Defence::Descriptors) {
-            let marked = if defences.in_sentry() {
+        if on(Defence::Descriptors) {
+            let marked = if self.kernel.is_gvisor() {
                 sys::close_each_on_exec()
             } else {
                 sys::close_from(3, true)
@@ -143,7 +148,7 @@ impl<'a> Program<'a> {
             marked.map_err(Fault::at("descriptors"))?;
         }
         sys::reset_signals();
-        if defences.on(Defence::Seccomp) {
+        if on(Defence::Seccomp) {
             self.filters.apply(self.unnamed_files)?;
         }
         Ok(())
@@ -168,12 +173,12 @@ impl<'a> Program<'a> {
     }
 }
 
-fn bound_resources(spec: &Spec, defences: &Defences) -> Result<(), Fault> {
+fn bound_resources(spec: &Spec, kernel: Kernel) -> Result<(), Fault> {
     let limits = &spec.limits;
     // The two processes of the jail itself are counted with the job's, here inside its user namespace. Where
     // a cgroup bounds processes too, it is to be asked first, since it counts what it refuses.
     // In gVisor they are another user's.
-    let own = match (defences.in_sentry(), spec.watch) {
+    let own = match (kernel.is_gvisor(), spec.watch) {
         (true, _) => 0,
         (false, true) => 2,
         (false, false) => 16,
@@ -185,7 +190,7 @@ fn bound_resources(spec: &Spec, defences: &Defences) -> Result<(), Fault> {
         (Resource::Core, 0),
         (Resource::Memlock, LOCKED),
     ];
-    if spec.watch && !defences.in_sentry() {
+    if spec.watch && !kernel.is_gvisor() {
         // What watching cannot see in time: one process that takes much at once.
         let most = limits.memory_bytes.saturating_mul(2) + (64 << 20);
         table.push((Resource::Data, most));
@@ -211,7 +216,8 @@ pub(crate) fn bound(resource: Resource, most: u64) -> Result<(), Fault> {
     setrlimit(resource, limit).map_err(Fault::at("resource-limits"))
 }
 
-/// Only in a test: what the namespace's owner can do, kept over the exec, which would drop it by itself.
+/// The capabilities of the namespace's owner, kept over the exec, which would drop them by itself.
+#[cfg(feature = "weaken")]
 fn keep_capabilities() -> Result<(), Fault> {
     let at = Fault::at("capabilities");
     let mut sets = rustix::thread::capabilities(None).map_err(&at)?;

@@ -12,9 +12,9 @@ use rustix::mount::{
     mount, mount_bind, mount_change, move_mount, open_tree, unmount,
 };
 
-use crate::defence::{Defence, Defences};
+use crate::defence::{Defence, on};
 use crate::sys;
-use crate::wire::{Enclosed, Fault, Spec};
+use crate::wire::{Enclosed, Fault, Kernel, Spec};
 
 /// Where the job's folder is.
 pub(crate) const JOB: &str = "/job";
@@ -49,13 +49,13 @@ fn io_fault(what: &str) -> impl Fn(std::io::Error) -> Fault + '_ {
 }
 
 /// Makes the tree and moves into it. Returns whether it has a `/proc`.
-pub(crate) fn enter(spec: &Spec, defences: &Defences) -> Result<bool, Fault> {
+pub(crate) fn enter(spec: &Spec) -> Result<bool, Fault> {
     mount_change(
         "/",
         MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
     )
     .map_err(fault("make every mount private"))?;
-    let own = defences.on(Defence::Root);
+    let own = on(Defence::Root);
     if own {
         let mut sources = Sources::open(spec)?;
         for device in DEVICES {
@@ -66,8 +66,8 @@ pub(crate) fn enter(spec: &Spec, defences: &Defences) -> Result<bool, Fault> {
         sources.place()?;
         etc()?;
     }
-    let proc = proc_folder(own, defences)?;
-    disk(spec, own, defences)?;
+    let proc = proc_folder(own)?;
+    disk(spec, own, Kernel::Machine)?;
     if own {
         move_in()?;
         let root = open_tree(CWD, "/", OpenTreeFlags::OPEN_TREE_CLOEXEC)
@@ -175,9 +175,9 @@ fn own_program() -> Result<PathBuf, Fault> {
 }
 
 /// Makes the folders that a job inside an enclosure may write to.
-pub(crate) fn enter_guest(spec: &Spec, defences: &Defences) -> Result<bool, Fault> {
+pub(crate) fn enter_guest(spec: &Spec) -> Result<bool, Fault> {
     std::env::set_current_dir("/").map_err(io_fault("enter the root"))?;
-    disk(spec, true, defences)?;
+    disk(spec, true, Kernel::Gvisor)?;
     Ok(Path::new("/proc/self/status").exists())
 }
 
@@ -346,13 +346,13 @@ fn etc() -> Result<(), Fault> {
 
 /// A `/proc` of the job's own processes. A container whose own `/proc` is covered in places allows no other
 /// one: the job then has none.
-fn proc_folder(own: bool, defences: &Defences) -> Result<bool, Fault> {
+fn proc_folder(own: bool) -> Result<bool, Fault> {
     let place = if own { "proc" } else { "/proc" };
     if own {
         folder(Path::new(place))?;
     }
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    let options = if defences.on(Defence::Proc) {
+    let options = if on(Defence::Proc) {
         c"hidepid=2,subset=pid"
     } else {
         c""
@@ -367,13 +367,13 @@ fn proc_folder(own: bool, defences: &Defences) -> Result<bool, Fault> {
 }
 
 /// The folders that the job may write to: one file system, so that one bound holds them all.
-fn disk(spec: &Spec, own: bool, defences: &Defences) -> Result<(), Fault> {
+fn disk(spec: &Spec, own: bool, kernel: Kernel) -> Result<(), Fault> {
     let limits = &spec.limits;
     let mut options = "mode=755".to_owned();
-    if defences.on(Defence::DiskSize) {
+    if on(Defence::DiskSize) {
         options.push_str(&format!(",size={}", limits.disk_bytes));
     }
-    if defences.on(Defence::DiskInodes) && !defences.in_sentry() {
+    if on(Defence::DiskInodes) && !kernel.is_gvisor() {
         options.push_str(&format!(",nr_inodes={}", limits.inodes + OWN_INODES));
     }
     let options =
@@ -394,7 +394,7 @@ fn disk(spec: &Spec, own: bool, defences: &Defences) -> Result<(), Fault> {
     ] {
         folder(Path::new(name))?;
         fs::set_permissions(name, fs::Permissions::from_mode(mode)).map_err(io_fault(name))?;
-        if defences.in_sentry() {
+        if kernel.is_gvisor() {
             // There the first process is another user than the job.
             std::os::unix::fs::chown(name, Some(USER), Some(USER)).map_err(io_fault(name))?;
         }
@@ -402,7 +402,7 @@ fn disk(spec: &Spec, own: bool, defences: &Defences) -> Result<(), Fault> {
         mount_bind(name, place).map_err(fault(place))?;
     }
     unmount(DISK, UnmountFlags::DETACH).map_err(fault("unmount the whole of the job's disk"))?;
-    if defences.in_sentry() {
+    if kernel.is_gvisor() {
         // Its tree is read-only already; what is left is an empty folder.
         return Ok(());
     }
@@ -410,10 +410,6 @@ fn disk(spec: &Spec, own: bool, defences: &Defences) -> Result<(), Fault> {
 }
 
 /// The job's folder: in the product `/job`; in a test that has no tree of its own, elsewhere.
-pub(crate) fn job_folder(defences: &Defences) -> &'static Path {
-    Path::new(if defences.on(Defence::Root) {
-        JOB
-    } else {
-        "/mnt"
-    })
+pub(crate) fn job_folder() -> &'static Path {
+    Path::new(if on(Defence::Root) { JOB } else { "/mnt" })
 }

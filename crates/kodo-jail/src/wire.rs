@@ -22,6 +22,22 @@ const MAX_FIGURE: u64 = 1 << 53;
 /// Bytes before the content of a frame.
 const HEADER: usize = 5;
 
+/// Whose kernel a job makes its system calls to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kernel {
+    /// The machine's.
+    Machine,
+    /// gVisor's, a process of the machine: the namespaces, the file tree and Landlock are outside of it, and the
+    /// sandbox that `runsc` made takes their place inside.
+    Gvisor,
+}
+
+impl Kernel {
+    pub(crate) fn is_gvisor(self) -> bool {
+        self == Self::Gvisor
+    }
+}
+
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

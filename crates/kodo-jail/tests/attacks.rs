@@ -37,14 +37,14 @@ fn jail(without: &[Defence], read_only: &Path) -> Jail {
         arguments = vec!["weakened".into()];
         arguments.extend(without.iter().map(|it| it.as_str().into()));
     }
+    let helper = Helper::program(ordinary_user::helper(), arguments);
     Jail::new(JailConfig {
         ready: 0,
         cgroup: CgroupPolicy::Never,
-        helper: Helper::program(
-            ordinary_user::helper(),
-            arguments,
-            without.contains(&Environment),
-        ),
+        helper: match without.contains(&Environment) {
+            true => helper.with_environment(),
+            false => helper,
+        },
         read_only: vec![read_only.to_owned()],
     })
 }
@@ -509,7 +509,7 @@ fn nothing_survives_the_services_death_and_its_lifeline_is_why() {
 async fn what_is_missing_refuses_the_job_and_is_named() {
     let config = JailConfig {
         read_only: vec!["/no/such/folder".into()],
-        helper: Helper::program(ordinary_user::helper(), vec!["jail-init".into()], false),
+        helper: Helper::program(ordinary_user::helper(), vec!["jail-init".into()]),
         ..JailConfig::default()
     };
     let error = Jail::new(config).try_out().await.unwrap_err();

@@ -12,7 +12,7 @@ const PROBE: &str = env!("CARGO_BIN_EXE_kodo-jail-probe");
 
 fn jail() -> Jail {
     Jail::new(JailConfig {
-        helper: Helper::program(ordinary_user::helper(), vec!["jail-init".into()], false),
+        helper: Helper::program(ordinary_user::helper(), vec!["jail-init".into()]),
         ..JailConfig::default()
     })
 }
@@ -43,7 +43,7 @@ async fn a_cgroup_that_is_required_and_not_there_refuses_the_job() {
 #[tokio::test]
 async fn a_helper_that_is_none_runs_nothing() {
     let jail = Jail::new(JailConfig {
-        helper: Helper::program("/bin/true".into(), Vec::new(), false),
+        helper: Helper::program("/bin/true".into(), Vec::new()),
         ..JailConfig::default()
     });
     let error = jail.try_out().await.unwrap_err();

@@ -45,7 +45,7 @@ fn config() -> GvisorConfig {
         search: variable("PATH").map(Into::into),
         platform: platform(),
         jail: JailConfig {
-            helper: Helper::program(ordinary_user::helper(), vec!["jail-init".into()], false),
+            helper: Helper::program(ordinary_user::helper(), vec!["jail-init".into()]),
             ..JailConfig::default()
         },
         ..GvisorConfig::default()

@@ -87,7 +87,7 @@ fn config(runsc: PathBuf) -> GvisorConfig {
         runsc,
         trial: Duration::from_secs(2),
         jail: JailConfig {
-            helper: Helper::program(PROBE.into(), vec!["jail-init".into()], false),
+            helper: Helper::program(PROBE.into(), vec!["jail-init".into()]),
             ..JailConfig::default()
         },
         ..GvisorConfig::default()

@@ -29,7 +29,7 @@ async fn keep(
 ) -> Result<Resident, SandboxError> {
     let words: Vec<OsString> = helper.iter().map(Into::into).collect();
     let jail = Jail::new(JailConfig {
-        helper: Helper::program(ordinary_user::helper(), words, false),
+        helper: Helper::program(ordinary_user::helper(), words),
         ..JailConfig::default()
     });
     let job = JobSpec::new(arguments.iter().copied());

@@ -15,7 +15,7 @@ const PROBE: &str = env!("CARGO_BIN_EXE_kodo-jail-probe");
 
 fn jail(ready: usize) -> Jail {
     Jail::new(JailConfig {
-        helper: Helper::program(PROBE.into(), vec!["jail-init".into()], false),
+        helper: Helper::program(PROBE.into(), vec!["jail-init".into()]),
         ready,
         ..JailConfig::default()
     })

@@ -24,6 +24,7 @@ use clap::FromArgMatches;
 fn main() -> ExitCode {
     // Before there is anything else in this process, threads above all.
     kodo_jail::be_the_helper_if_asked();
+    #[cfg(feature = "microvm")]
     kodo_microvm::be_the_emulator_if_asked();
     let matches = cli::command().get_matches();
     let command = match cli::Cli::from_arg_matches(&matches) {

@@ -1,86 +1,72 @@
-//! What can hold a job here: each rung of the ladder, tried out, and the one that a service would use.
+//! `kodo doctor`: tries each sandbox provider, and says which one a service would use.
 
 use kodo_jail::Capabilities;
 use kodo_sandbox::Sandbox;
 
 use super::Patient;
 use super::finding::Finding;
-use crate::sandbox::{rungs, tried};
+use crate::sandbox::{candidates, tried};
 use crate::settings::{Isolation, SandboxMode, SandboxSettings};
 
 /// The check that says which one a service would use.
 const CHOSEN: &str = "sandbox";
-/// Where all of it is explained.
+/// The page that explains the providers.
 const PAGE: &str = "less docs/sandbox.md";
 
-/// Tries each rung with a job that does nothing: that a device or a file is there proves nothing.
+/// Runs a job that does nothing by each provider: that a device or a file exists proves nothing.
 pub(crate) async fn check(patient: &Patient) -> Vec<Finding> {
     let live = &patient.settings.live;
     let mode = patient.settings.sbx_mode;
     let (process, gvisor, microvm) = tokio::join!(process(live), gvisor(live), microvm(live));
     let mut findings = Vec::new();
-    let there = |rung| {
-        let ladder = [
-            (Isolation::MicroVm, &microvm),
-            (Isolation::Gvisor, &gvisor),
-            (Isolation::Process, &process),
-        ];
-        ladder
-            .iter()
-            .any(|(it, found)| *it == rung && found.is_ok())
+    let tried = [
+        ("sandbox process", Isolation::Process, &process),
+        ("sandbox gvisor", Isolation::Gvisor, &gvisor),
+        ("sandbox microvm", Isolation::MicroVm, &microvm),
+    ];
+    let works = |provider| {
+        let mut all = tried.iter();
+        all.any(|(_, it, found)| *it == provider && found.is_ok())
     };
-    findings.push(chosen(live, mode, there));
-    for (check, found, asked) in [
-        (
-            "sandbox process",
-            &process,
-            is_asked_for(live, Isolation::Process),
-        ),
-        (
-            "sandbox gvisor",
-            &gvisor,
-            is_asked_for(live, Isolation::Gvisor),
-        ),
-        (
-            "sandbox microvm",
-            &microvm,
-            is_asked_for(live, Isolation::MicroVm),
-        ),
-    ] {
+    findings.push(chosen(live, mode, works));
+    for (check, provider, found) in tried {
         findings.push(match found {
             Ok(what) => Finding::ok(check, what),
-            Err(why) if mode == SandboxMode::Live && asked => {
+            Err(why) if mode == SandboxMode::Live && is_required(live, provider) => {
                 Finding::problem(check, why, PAGE.to_owned())
             }
-            // Nobody relies on it: said all the same, since `auto` would take it.
+            // Reported although nothing depends on it: `auto` would use it if it worked.
             Err(why) => Finding::skipped(check, format!("optional, and not for use here: {why}")),
         });
     }
     findings
 }
 
-/// Whether nothing else would do.
-fn is_asked_for(live: &SandboxSettings, rung: Isolation) -> bool {
+/// Whether the settings need this provider to work.
+fn is_required(live: &SandboxSettings, provider: Isolation) -> bool {
     match live.provider {
-        Some(provider) => provider == rung,
-        // A stronger one would do as well.
-        None => live.least == rung && rung != Isolation::Gvisor,
+        Some(asked) => asked == provider,
+        // Of gvisor as the minimum, microvm would do as well.
+        None => live.least == provider && provider != Isolation::Gvisor,
     }
 }
 
-fn chosen(live: &SandboxSettings, mode: SandboxMode, there: impl Fn(Isolation) -> bool) -> Finding {
-    let strongest = rungs(live).into_iter().find(|rung| there(*rung));
+fn chosen(live: &SandboxSettings, mode: SandboxMode, works: impl Fn(Isolation) -> bool) -> Finding {
+    let strongest = candidates(live)
+        .into_iter()
+        .find(|provider| works(*provider));
     match (mode, strongest) {
         (SandboxMode::Mock, _) => {
             Finding::ok(CHOSEN, "mock: tool calls are answered and not carried out")
         }
-        (SandboxMode::Live, Some(rung)) => {
-            Finding::ok(CHOSEN, format!("live, by the provider {}", rung.as_str()))
-        }
+        (SandboxMode::Live, Some(provider)) => Finding::ok(
+            CHOSEN,
+            format!("live, by the provider {}", provider.as_str()),
+        ),
         (SandboxMode::Live, None) => Finding::problem(
             CHOSEN,
             format!(
-                "live, and nothing here is SBX_PROVIDER={} with SBX_MIN_ISOLATION={}: the service does not start, \
+                "live, and no sandbox that SBX_PROVIDER={} with SBX_MIN_ISOLATION={} allows works here: the service does not start, \
                  and no job is run",
                 live.provider.map_or("auto", Isolation::as_str),
                 live.least.as_str()

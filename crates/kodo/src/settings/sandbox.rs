@@ -6,7 +6,6 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use kodo_jail::gvisor::{GvisorConfig, Platform};
 use kodo_jail::{CgroupPolicy, JailConfig};
-use kodo_microvm::{Acceleration, MicroVmConfig};
 use kodo_sandbox::Limits;
 
 use super::given::{Given, Refusal};
@@ -48,8 +47,8 @@ pub(super) struct SandboxFlags {
     #[arg(long, env, value_name = "DIR", default_value = ".data/microvm", value_parser = filled("a folder"))]
     sbx_microvm_dir: String,
     /// What executes a microVM: kvm, if a guest proves to run, or tcg, software that is many times slower
-    #[arg(long, env, value_name = "WORD", default_value = "kvm", value_parser = word(&[("kvm", Acceleration::Kvm), ("tcg", Acceleration::Tcg)]))]
-    sbx_microvm_accel: Acceleration,
+    #[arg(long, env, value_name = "WORD", default_value = "kvm", value_parser = word(&[("kvm", false), ("tcg", true)]))]
+    sbx_microvm_accel: bool,
     /// MicroVMs that a service keeps booted, so that a job does not wait for one
     #[arg(long, env, value_name = "COUNT", default_value = "1", value_parser = number::<usize>(0, 64))]
     sbx_microvm_ready: usize,
@@ -85,7 +84,7 @@ pub(crate) enum SandboxMode {
     Live,
 }
 
-/// The live sandbox, by its word.
+/// The live sandbox, as `SBX_PROVIDER` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Provider {
     /// the strongest that works here
@@ -99,20 +98,20 @@ enum Provider {
     MicroVm,
 }
 
-/// How much stands between a job and the machine. The order is that of strength.
+/// The providers of live sandboxes, the weakest isolation first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Isolation {
-    // The machine's own kernel, and everything it has to hold a process.
+    // The jail: the machine's own kernel, with all that it has to confine a process.
     Process,
-    // A kernel in a program: gVisor's.
+    // A user-space kernel: gVisor's.
     Gvisor,
-    // A kernel of its own in a virtual machine of its own.
+    // A virtual machine with a kernel of its own.
     #[value(name = "microvm")]
     MicroVm,
 }
 
 impl Isolation {
-    /// Its word.
+    /// Its name in settings and reports.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Process => "process",
@@ -133,8 +132,27 @@ pub(crate) struct SandboxSettings {
     pub(crate) jail: JailConfig,
     /// How gVisor's sandboxes are made, apart from the jail that they are in.
     pub(crate) gvisor: GvisorConfig,
-    /// How machines are made.
-    pub(crate) microvm: MicroVmConfig,
+    /// How virtual machines are made.
+    pub(crate) microvm: MicroVmSettings,
+}
+
+/// How virtual machines are made. Checked whether or not this binary can make any.
+#[derive(Debug, Clone)]
+#[cfg_attr(
+    not(feature = "microvm"),
+    expect(dead_code, reason = "the provider that reads them is not compiled")
+)]
+pub(crate) struct MicroVmSettings {
+    /// The images that `sbx:microvm:build` has made.
+    pub(crate) folder: PathBuf,
+    /// Whether software (QEMU's `tcg`) executes the machine, and not KVM.
+    pub(crate) emulated: bool,
+    /// Machines that a service keeps booted.
+    pub(crate) ready: usize,
+    /// Jobs in machines at the same time.
+    pub(crate) most: usize,
+    /// Memory of a machine.
+    pub(crate) memory_mib: u64,
 }
 
 impl SandboxFlags {
@@ -175,13 +193,12 @@ impl SandboxFlags {
                 platform: self.sbx_gvisor_platform,
                 ..GvisorConfig::default()
             },
-            microvm: MicroVmConfig {
+            microvm: MicroVmSettings {
                 folder: self.sbx_microvm_dir.clone().into(),
-                acceleration: self.sbx_microvm_accel,
+                emulated: self.sbx_microvm_accel,
                 ready: self.sbx_microvm_ready,
                 most: self.sbx_microvm_max,
                 memory_mib: self.sbx_microvm_memory_mib,
-                ..MicroVmConfig::default()
             },
         })
     }

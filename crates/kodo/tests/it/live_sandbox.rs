@@ -184,7 +184,8 @@ async fn gvisor_that_is_asked_for_and_not_there_runs_nothing_and_says_what_to_do
     let one = ["sandbox", "run", "echo", "ran"];
     let (code, text) = refused(&one, &[("SBX_PROVIDER", "gvisor")]).await;
     assert_eq!(code, Some(125));
-    let begins = "kodo: sandbox_refused: nothing here is SBX_PROVIDER=gvisor: gvisor: ";
+    let begins =
+        "kodo: sandbox_refused: no sandbox that SBX_PROVIDER=gvisor allows works here: gvisor: ";
     assert!(text.starts_with(begins), "{text}");
     assert!(text.contains("/no/such/runsc: No such file"), "{text}");
     assert!(
@@ -196,7 +197,7 @@ async fn gvisor_that_is_asked_for_and_not_there_runs_nothing_and_says_what_to_do
     let (code, text) = refused(&service, &[("SBX_MIN_ISOLATION", "gvisor")]).await;
     assert_eq!(code, Some(1));
     assert!(
-        text.contains("nothing here is SBX_MIN_ISOLATION=gvisor: microvm: "),
+        text.contains("no sandbox that SBX_MIN_ISOLATION=gvisor allows works here: microvm: "),
         "{text}"
     );
     assert!(

@@ -99,7 +99,7 @@ pub fn program() -> PathBuf {
 pub fn jail() -> JailConfig {
     let kodo = PathBuf::from(env!("CARGO_BIN_EXE_kodo"));
     JailConfig {
-        helper: Helper::program(kodo, vec!["jail-init".into()], false),
+        helper: Helper::program(kodo, vec!["jail-init".into()]),
         ..JailConfig::default()
     }
 }

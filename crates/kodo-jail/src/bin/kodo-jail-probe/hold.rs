@@ -32,7 +32,7 @@ pub(crate) fn run(name: &str, arguments: &[&str]) -> Outcome {
 fn jail(helper: &[&str], config: JailConfig) -> std::io::Result<Jail> {
     let arguments = helper.iter().map(Into::into).collect();
     Ok(Jail::new(JailConfig {
-        helper: Helper::program(std::env::current_exe()?, arguments, false),
+        helper: Helper::program(std::env::current_exe()?, arguments),
         ..config
     }))
 }
