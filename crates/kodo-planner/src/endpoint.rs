@@ -1,4 +1,4 @@
-//! Where a provider is asked: one URL, made of what the operator gave.
+//! The URL at which a provider is asked, from what the operator gave.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,18 +10,18 @@ use thiserror::Error;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint(Url);
 
-/// Why a base URL cannot be used. Each text says what is accepted instead.
+/// Why a base URL cannot be used. Each text says what is accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum EndpointError {
-    /// Not such a URL at all.
+    /// It is not an http or https URL.
     #[error("an http or https URL such as http://127.0.0.1:11434/v1 or https://api.openai.com/v1")]
     NotAUrl,
-    /// Credentials in a URL end up in logs.
+    /// It has a user name, a password, a query or a fragment, which could end up in logs.
     #[error(
         "a URL without user name, password, query and fragment (the key goes into OC_API_KEY or OC_API_KEY_FILE)"
     )]
     Decorated,
-    /// Whoever listens in between would read intents, plans and the key.
+    /// It is http to another machine: anybody between could read intents, plans and the key.
     #[error(
         "https, or http to this machine's loopback (OC_ALLOW_HTTP=true accepts http to others)"
     )]
@@ -29,11 +29,10 @@ pub enum EndpointError {
 }
 
 impl Endpoint {
-    /// Takes a base URL as people write it: with or without `/v1`, with or without a slash at its end, or the whole
-    /// address of the chat completions.
+    /// Reads a base URL in any common spelling: with or without `/v1`, with or without a slash at the end, or the whole URL
+    /// of the chat completions.
     ///
-    /// A URL without any path gets `/v1`, since that is where OpenAI, Ollama, vLLM and llama.cpp all have it; any other
-    /// path is the operator's and stays.
+    /// A URL without a path gets `/v1`, where OpenAI, Ollama, vLLM and llama.cpp all have their API. Any other path stays.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Why there is no plan.
+//! The errors of a planner.
 
 use std::path::PathBuf;
 
@@ -9,9 +9,8 @@ use crate::Failure;
 
 /// Why a planner gave no plan. The texts end up in the run's `error`, so each says what to do.
 ///
-/// None of them is worth another try of the whole step: a planner that asks somebody else has done what trying
-/// again can do before it gives up, and permissions do not heal. A run that fails at once with the reason helps more
-/// than one that hangs in retries.
+/// The whole step is not retried after any of them: a planner retries its own requests before it gives up, and a run that
+/// fails at once with the reason helps more than one that hangs in retries.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PlanError {
@@ -27,8 +26,7 @@ pub enum PlanError {
         /// Where it was looked for.
         path: PathBuf,
     },
-    /// A fixture is there but must not be used: it is no fixture, no valid plan, or belongs to
-    /// another key.
+    /// There is a fixture that must not be used: it is malformed, contains no valid plan, or belongs to another key.
     #[error("fixture {} is invalid: {reason}; repair or remove it", .path.display())]
     FixtureInvalid {
         /// The fixture.
@@ -36,7 +34,7 @@ pub enum PlanError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A fixture is there but could not be read.
+    /// There is a fixture that could not be read.
     #[error("fixture {} cannot be read: {reason}", .path.display())]
     FixtureUnreadable {
         /// The fixture.
@@ -44,7 +42,7 @@ pub enum PlanError {
         /// What the system said.
         reason: String,
     },
-    /// A recording could not be kept.
+    /// A recording could not be saved.
     #[error("fixture {} cannot be written: {reason}", .path.display())]
     FixtureUnwritable {
         /// The fixture.
@@ -52,7 +50,7 @@ pub enum PlanError {
         /// What the system said.
         reason: String,
     },
-    /// The model gave no plan, just now or when it was recorded.
+    /// The model gave no plan, now or when the fixture was recorded.
     #[error(transparent)]
     Failed(#[from] Failure),
 }

@@ -1,15 +1,15 @@
-//! Finding the JSON object in what a model wrote around it.
+//! Finds the JSON object in a text that a model wrote around it.
 
 use kodo_contract::{Plan, decode, parse_json};
 use serde_json::Value;
 
-/// How many beginnings of an object are tried. A text with more braces than this before its plan is no answer.
+/// The most opening braces that are tried as the beginning of an object.
 const TRIES: usize = 64;
 
-/// The plan-shaped object in a text: the whole text, or the first object in it that is a valid plan, or else the
-/// first object at all, so that its mistakes can be shown.
+/// The object in a text that is most likely the plan: the whole text, otherwise the first object that is a valid plan,
+/// otherwise the first object, so that its mistakes can be shown to the model.
 pub(crate) fn object_in(text: &str) -> Option<Value> {
-    // What a reasoning model thinks aloud is not its answer.
+    // A reasoning model writes its thoughts before its answer.
     let text = text.rsplit_once("</think>").map_or(text, |(_, rest)| rest);
     if let Ok(value @ Value::Object(_)) = parse_json(text.trim().as_bytes()) {
         return Some(value);
@@ -31,14 +31,14 @@ pub(crate) fn object_in(text: &str) -> Option<Value> {
         if decode::<Plan>(&value).is_ok() {
             return Some(value);
         }
-        // What is inside of an object that was read is part of it, and no answer of its own.
+        // The objects inside of this one are parts of it.
         at = begin + end;
         first.get_or_insert(value);
     }
     first
 }
 
-/// How long the object is that begins the bytes; `None` where it does not end.
+/// The length of the object at the beginning of the bytes; `None` if it does not end.
 fn end_of_object(bytes: &[u8]) -> Option<usize> {
     let mut depth = 0_usize;
     let mut in_string = false;

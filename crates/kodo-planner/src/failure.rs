@@ -6,7 +6,7 @@ use kodo_contract::ErrorCode;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// The codes that a recorded failure can have: what asking a model can end with.
+/// The codes that a recorded failure can have: those of failures of a model or its provider.
 const CODES: [ErrorCode; 14] = [
     ErrorCode::PlannerUnreachable,
     ErrorCode::PlannerUnavailable,
@@ -24,12 +24,12 @@ const CODES: [ErrorCode; 14] = [
     ErrorCode::PlanRefused,
 ];
 
-/// A failure: its code, and a sentence for people. It names no address, no path and no key, so that it can be
-/// recorded as it is.
+/// A failure: a code for programs, and a sentence for people. The sentence contains no address, no path and no key, so
+/// that it can be recorded as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Failure {
-    /// What kind of failure it was; one of those that asking a model can end with.
+    /// The kind of failure: one that asking a model can end with.
     #[serde(deserialize_with = "code_of_a_model")]
     pub code: ErrorCode,
     /// What happened and what to do about it.

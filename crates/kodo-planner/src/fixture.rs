@@ -1,4 +1,4 @@
-//! Fixtures: recorded plans, and the keys that they are found by.
+//! Fixtures: recorded answers to intents, and the keys by which they are found.
 //!
 //! A fixture is a file `<key>.json`, or `default.json` with the key `default`:
 //!
@@ -6,16 +6,16 @@
 //! { "key": "<64 hex digits, or default>", "schemaVersion": 1, "request": {}, "recorded": {}, "response": { "prompt": "…" } }
 //! ```
 //!
-//! `response` is a plan; a recording of a failure has `failure: {code, message}` in its place, and replays as that
-//! failure. `request` is what the key was made of; it may be left out and is there for people and for recording again,
-//! but where it is given with a key, the two must belong together. `recorded` says who answered.
+//! `response` is a plan; a recorded failure has `failure: {code, message}` instead, and replays as that failure.
+//! `request` is what the key was made of. It is optional, for people and for recording again; if it is given, it must
+//! belong to the key. `recorded` says who answered.
 //!
 //! # The key
 //!
-//! The key names the question: intent, seed and the version of the plan's schema. Who answered it is not part of the
-//! key, on purpose: replay must find the fixture without knowing which model, prompt or provider was asked, and a
-//! recording of another model takes the place of the old one, so that `git diff` shows what changed. Recordings of two
-//! models side by side are two folders (`OC_FIXTURES_DIR`).
+//! The key identifies the question: intent, seed and the version of the plan's schema. It does not depend on who answered:
+//! replay must find the fixture without knowing the model, prompt or provider, and a recording of another model replaces
+//! the old one, so that `git diff` shows what changed. For recordings of two models, use two folders
+//! (`OC_FIXTURES_DIR`).
 
 use std::path::Path;
 
@@ -27,20 +27,19 @@ use serde_json::{Value, json};
 
 use crate::{Failure, PlanError};
 
-/// The version of the plan's schema, part of every key: another schema needs other recordings.
+/// The version of the plan's schema. It is part of every key, because another schema needs other recordings.
 pub const SCHEMA_VERSION: u64 = 1;
 
 /// The key of the default fixture.
 pub const DEFAULT_KEY: &str = "default";
 
-/// The key by which the fixture for this intent and seed is found: the SHA-256 of their canonical
-/// JSON.
+/// The key of the fixture for this intent and seed: the SHA-256 of their canonical JSON, in hexadecimal digits.
 #[must_use]
 pub fn fixture_key(intent: &Intent, seed: u64) -> String {
     key_of(&request_of(intent, seed))
 }
 
-/// What the key is made of.
+/// The document whose hash is the key.
 fn request_of(intent: &Intent, seed: u64) -> Value {
     json!({"intent": intent, "schemaVersion": SCHEMA_VERSION, "seed": seed})
 }
@@ -52,11 +51,11 @@ fn key_of(request: &Value) -> String {
 /// A recorded answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fixture {
-    /// What it is found by: 64 hex digits, or [`DEFAULT_KEY`].
+    /// Its key: 64 hexadecimal digits, or [`DEFAULT_KEY`].
     pub key: String,
-    /// What was asked, as far as the fixture says so: with `intent` and `seed`.
+    /// The question, if the fixture says it: an object with `intent` and `seed`.
     pub request: Option<Value>,
-    /// Who answered, as far as the fixture says so.
+    /// Who answered, if the fixture says it.
     pub recorded: Option<Recorded>,
     /// The answer.
     pub answer: Result<Plan, Failure>,
@@ -70,11 +69,11 @@ pub struct Recorded {
     pub provider: String,
     /// The model's name there.
     pub model: String,
-    /// The version of the texts that it was asked with.
+    /// The version of the prompt ([`PROMPT_VERSION`](crate::PROMPT_VERSION)).
     pub prompt_version: u32,
 }
 
-/// The file, as it is written.
+/// The format of the file.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct File {
@@ -91,7 +90,7 @@ struct File {
 }
 
 impl Fixture {
-    /// The recording of an answer to this intent and seed.
+    /// Makes the fixture of an answer to this intent and seed.
     #[must_use]
     pub fn new(
         intent: &Intent,
@@ -107,11 +106,11 @@ impl Fixture {
         }
     }
 
-    /// Reads the fixture with this key; `path` is for the error.
+    /// Reads the fixture with this key from `bytes`. `path` is for the error.
     ///
     /// # Errors
     ///
-    /// [`PlanError::FixtureInvalid`] for whatever is not exactly the fixture with this key.
+    /// [`PlanError::FixtureInvalid`] if it is anything else than the fixture with this key.
     pub fn read(bytes: &[u8], key: &str, path: &Path) -> Result<Self, PlanError> {
         parse(bytes, key).map_err(|reason| PlanError::FixtureInvalid {
             path: path.to_owned(),
@@ -119,11 +118,11 @@ impl Fixture {
         })
     }
 
-    /// The intent and the seed that it answers, where it says so.
+    /// The intent and the seed that it answers, if it says them.
     ///
     /// # Errors
     ///
-    /// What is wrong with the intent.
+    /// The recorded intent is not valid.
     pub fn question(&self) -> Result<Option<(Intent, u64)>, Invalid> {
         let Some(request) = &self.request else {
             return Ok(None);
@@ -134,11 +133,11 @@ impl Fixture {
         Ok(Some((decode(&request["intent"])?, seed)))
     }
 
-    /// The answer as JSON: the plan, or the failure under its name.
+    /// The answer as JSON: the plan, or `{"failure": …}`.
     ///
     /// # Errors
     ///
-    /// Where the plan is none.
+    /// The plan is not valid.
     pub fn answer_json(&self) -> Result<Value, Invalid> {
         match &self.answer {
             Ok(plan) => encode(plan),
@@ -146,11 +145,11 @@ impl Fixture {
         }
     }
 
-    /// The text of its file.
+    /// The content of its file.
     ///
     /// # Errors
     ///
-    /// Where the plan is none.
+    /// The plan is not valid.
     pub fn to_text(&self) -> Result<String, Invalid> {
         let file = File {
             key: self.key.clone(),
@@ -160,7 +159,7 @@ impl Fixture {
             response: self.answer.as_ref().ok().map(encode).transpose()?,
             failure: self.answer.as_ref().err().cloned(),
         };
-        // The file's own types serialize without fail: their keys are strings.
+        // Serializing these types cannot fail: all their keys are strings.
         Ok(serde_json::to_string_pretty(&file).unwrap_or_default() + "\n")
     }
 }

@@ -8,34 +8,34 @@ use kodo_contract::RetryClass;
 
 use crate::{Fixture, PlanError};
 
-/// What fixtures are named after.
+/// The end of a fixture's file name.
 const SUFFIX: &str = ".json";
 
-/// A folder of fixtures. Each file is read and checked each time that it is used.
+/// A folder of fixtures. A file is read and checked every time that it is used.
 #[derive(Clone, Debug)]
 pub struct FixtureFolder(PathBuf);
 
-/// What became of a recording.
+/// What saving a recording changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Saved {
-    /// There was none before.
+    /// There was no fixture before.
     Added,
-    /// It took the place of another one.
+    /// It replaced another fixture.
     Changed,
-    /// It was there already, to the byte.
+    /// The same fixture was there already, byte for byte.
     Unchanged,
     /// It is a failure of the connection or the provider, and there is a plan: the plan stays.
     PlanKept,
 }
 
 impl FixtureFolder {
-    /// The folder at `dir`. It need not be there to be read from.
+    /// The folder at `dir`. One that does not exist has no fixtures.
     #[must_use]
     pub fn new(dir: PathBuf) -> Self {
         Self(dir)
     }
 
-    /// Where the fixture with this key is, or would be.
+    /// The path of the fixture with this key, whether it exists or not.
     #[must_use]
     pub fn path_of(&self, key: &str) -> PathBuf {
         self.0.join(format!("{key}{SUFFIX}"))
@@ -58,11 +58,11 @@ impl FixtureFolder {
         }
     }
 
-    /// The keys of all files that are named as fixtures are, in order.
+    /// The keys of all fixtures, by their file names, sorted.
     ///
     /// # Errors
     ///
-    /// [`PlanError::FixtureUnreadable`] where the folder cannot be listed.
+    /// [`PlanError::FixtureUnreadable`] if the folder cannot be listed.
     pub fn keys(&self) -> Result<Vec<String>, PlanError> {
         let unreadable = |error: io::Error| PlanError::FixtureUnreadable {
             path: self.0.clone(),
@@ -72,7 +72,7 @@ impl FixtureFolder {
         for entry in std::fs::read_dir(&self.0).map_err(unreadable)? {
             let name = entry.map_err(unreadable)?.file_name();
             let name = name.to_string_lossy();
-            // A recording that was killed in its middle leaves a hidden file; it is no fixture.
+            // A process that was killed while it saved leaves a hidden file.
             if let Some(key) = name.strip_suffix(SUFFIX)
                 && !name.starts_with('.')
             {
@@ -83,12 +83,12 @@ impl FixtureFolder {
         Ok(keys)
     }
 
-    /// Keeps a recording: whoever reads the file meanwhile finds the old one or the new one whole, and so does who
-    /// reads it after a crash.
+    /// Saves a recording atomically: a reader finds the old file or the new one, also after a crash. A failure that another
+    /// try could have avoided never replaces a plan.
     ///
     /// # Errors
     ///
-    /// [`PlanError::FixtureUnwritable`]; [`PlanError::FixtureInvalid`] where the plan is none.
+    /// [`PlanError::FixtureUnwritable`]; [`PlanError::FixtureInvalid`] if the plan is not valid.
     pub async fn save(&self, fixture: &Fixture) -> Result<Saved, PlanError> {
         let path = self.path_of(&fixture.key);
         let text = fixture
@@ -105,7 +105,7 @@ impl FixtureFolder {
             return Ok(Saved::PlanKept);
         }
         let (dir, target) = (self.0.clone(), path.clone());
-        // fsync blocks; and once begun, a recording is finished even if nobody waits for it any more.
+        // fsync blocks. Once begun, this finishes even if the caller is dropped.
         let written = tokio::task::spawn_blocking(move || write(&dir, &target, text.as_bytes()));
         let written = written.await.unwrap_or_else(|error| Err(error.into()));
         written.map_err(|error| PlanError::FixtureUnwritable {
@@ -115,7 +115,7 @@ impl FixtureFolder {
     }
 }
 
-/// Writes beside the place, then renames.
+/// Writes a temporary file and renames it.
 fn write(dir: &Path, target: &Path, bytes: &[u8]) -> io::Result<Saved> {
     let before = match std::fs::read(target) {
         Ok(before) if before == bytes => return Ok(Saved::Unchanged),
@@ -125,7 +125,7 @@ fn write(dir: &Path, target: &Path, bytes: &[u8]) -> io::Result<Saved> {
     };
     let mut file = tempfile::Builder::new()
         .prefix(".recording-")
-        // Fixtures are committed and read by others; the process's umask still counts.
+        // Others read fixtures, and commit them. The umask of the process still applies.
         .permissions(std::fs::Permissions::from_mode(0o666))
         .tempfile_in(dir)?;
     file.write_all(bytes)?;

@@ -1,8 +1,8 @@
-//! OC: what turns an intent into a plan.
+//! OC: makes a plan of an intent.
 //!
 //! [`Planner`] is the port. [`ReplayPlanner`] answers from committed fixtures and never opens a socket; [`LivePlanner`]
-//! asks a model by the OpenAI-compatible API, [`OpenCodePlanner`] through OpenCode; [`RecordPlanner`] asks one of them and
-//! keeps what it answers as a fixture.
+//! asks a model by the OpenAI-compatible API, `OpenCodePlanner` (cargo feature `opencode`) through OpenCode;
+//! [`RecordPlanner`] asks one of them and saves the answer as a fixture.
 
 mod completion;
 mod conversation;

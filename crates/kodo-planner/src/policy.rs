@@ -1,7 +1,6 @@
-//! What a plan of a model may ask for, and how much of it: checked before anything runs.
+//! What a plan of a model may ask for: tools, connectors, and how much. Checked before anything runs.
 //!
-//! Whatever is not allowed is refused. The policy is for plans that a model made just now; a fixture was looked at
-//! by whoever committed it.
+//! What is not explicitly allowed is refused. The policy does not apply to fixtures, which somebody has reviewed.
 
 use std::sync::Arc;
 
@@ -13,27 +12,27 @@ use crate::failure::Failure;
 /// What separates a connector from its tool in the name of a tool call: `github:create_issue`.
 const CONNECTOR_SEPARATOR: char = ':';
 
-/// How many refused names a reason lists.
+/// The most refused names that a failure lists.
 const SHOWN: usize = 8;
 
-/// The bounds and permissions of a plan.
+/// The limits and permissions of a plan.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// The tools that a plan may call: names, or the beginning of names with `*` at its end.
+    /// The tools that a plan may call: names, or prefixes of names with `*` at the end.
     pub allowed_tools: Vec<String>,
     /// The connectors that an intent may name, and whose tools a plan may then call as `connector:tool`; written
     /// as [`allowed_tools`](Self::allowed_tools) is.
     pub allowed_connectors: Vec<String>,
     /// The most tool calls.
     pub max_steps: usize,
-    /// The most bytes of the whole plan as JSON.
+    /// The most bytes of the plan as JSON.
     pub max_bytes: usize,
-    /// What knows whether a call's arguments can be carried out.
+    /// Checks the arguments of the calls.
     pub tools: Arc<dyn Tools>,
 }
 
 impl Policy {
-    /// Whether what the intent wants to use may be used: asked before the model is.
+    /// Checks the intent's connectors, before the model is asked.
     pub(crate) fn admits(&self, intent: &Intent) -> Result<(), Failure> {
         let refused = intent
             .connectors
@@ -52,7 +51,7 @@ impl Policy {
         ))
     }
 
-    /// Whether the plan keeps to what is allowed.
+    /// Checks the tools that the plan calls.
     pub(crate) fn allows(&self, intent: &Intent, plan: &Plan) -> Result<(), Failure> {
         let refused = plan
             .tool_calls
@@ -80,8 +79,8 @@ impl Policy {
         wanted && !tool.is_empty() && matches_any(&self.allowed_connectors, connector)
     }
 
-    /// What is too much in a plan, makes no sense in its order or cannot be carried out, each as a sentence that a model
-    /// can act on; nothing, as a rule.
+    /// What the model has to repair in a plan, each as a sentence for it: dependencies that make no sense, too many calls,
+    /// too many bytes, arguments that cannot be carried out.
     pub(crate) fn faults(&self, intent: &Intent, plan: &Plan) -> Vec<String> {
         let mut faults: Vec<String> = plan
             .dependencies()
@@ -96,7 +95,7 @@ impl Policy {
                 self.max_steps
             ));
         }
-        // A plan of strings and JSON values always serializes; were it not so, it would be refused.
+        // Serializing a plan cannot fail; a plan for which it did would be refused.
         let bytes = serde_json::to_string(plan).map_or(usize::MAX, |text| text.len());
         if bytes > self.max_bytes {
             faults.push(format!(
@@ -104,7 +103,7 @@ impl Policy {
                 self.max_bytes
             ));
         }
-        // Of a tool that is not allowed no arguments would do: `allows` ends that plan.
+        // `allows` refuses the plan for a tool that is not allowed, whatever its arguments.
         let calls = plan.tool_calls.iter().enumerate();
         for (index, call) in calls.filter(|(_, call)| self.allows_tool(intent, &call.name)) {
             if let Some(fault) = self.tools.fault(intent, call) {
@@ -126,7 +125,7 @@ fn matches_any(patterns: &[String], name: &str) -> bool {
         })
 }
 
-/// The distinct names, quoted; the first few of them. A name is the model's text, so it is shown escaped.
+/// The first distinct names, quoted and escaped, because they are the model's text.
 fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let mut distinct: Vec<&str> = Vec::new();
     for name in names {

@@ -1,4 +1,4 @@
-//! The port: what every planner can be asked, and what it answers.
+//! The port of the planner: the question, and the answer.
 
 use async_trait::async_trait;
 use kodo_contract::{Intent, Plan};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::PlanError;
 
-/// Something that makes a plan of an intent.
+/// Makes a plan of an intent.
 #[async_trait]
 pub trait Planner: Send + Sync {
     /// The name of the provider, for logs and for people.
@@ -14,66 +14,65 @@ pub trait Planner: Send + Sync {
 
     /// Makes a plan.
     ///
-    /// It may be asked again with the same idempotency key, after a crash or on a retry, and must
-    /// then not do twice what costs or can be seen outside.
+    /// After a crash or on a retry it is asked again with the same idempotency key. It must then not repeat what costs
+    /// money or has effects outside.
     ///
     /// # Errors
     ///
-    /// [`PlanError`]. Whatever asking again could help with, the planner has asked again for before it gives up.
+    /// [`PlanError`]. The planner has already retried what a retry can help with.
     async fn plan(&self, request: &PlanRequest<'_>) -> Result<Planned, PlanError>;
 }
 
-/// A planner that asks a model: what it answers can be recorded.
+/// A planner that asks a model, so that its answers can be recorded.
 pub trait LiveModel: Planner {
     /// The model's name at its provider.
     fn model(&self) -> &str;
 }
 
-/// What a planner is asked.
+/// The question to a planner.
 #[derive(Clone, Copy, Debug)]
 pub struct PlanRequest<'a> {
-    /// What is wanted.
+    /// The intent that the plan has to reach.
     pub intent: &'a Intent,
-    /// The seed of everything random.
+    /// The seed of the run. A model gets it, if its server accepts one.
     pub seed: u64,
     /// `run_id/step_id`: the same for every attempt at one step of one run.
     pub idempotency_key: &'a str,
 }
 
-/// A plan, and where it came from.
+/// A plan, and its source.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Planned {
-    /// The plan; valid as [`encode`](kodo_contract::encode) understands it.
+    /// The plan, valid by its schema.
     pub plan: Plan,
-    /// Where it came from.
+    /// Its source.
     pub source: PlanSource,
 }
 
-/// Where a plan came from. A run keeps this, so that nobody takes the default for an answer to
-/// their intent.
+/// The source of a plan. The run stores it, so that nobody takes the default fixture for an answer to their intent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase", deny_unknown_fields)]
 pub enum PlanSource {
-    /// The fixture that was recorded for this very intent and seed.
+    /// The fixture that was recorded for this intent and seed.
     Fixture {
         /// Its key.
         key: String,
     },
-    /// The default fixture, since there was none with this key.
+    /// The default fixture, because there was none with this key.
     DefaultFixture {
         /// The key that was looked for.
         key: String,
     },
-    /// A model, just now.
+    /// A model that was asked now.
     Live {
         /// The kind of provider.
         provider: String,
         /// The model's name there.
         model: String,
-        /// How the shape of the answer was asked for: `json_schema`, `tool_call` or `text`.
+        /// How the shape of the answer was requested: `json_schema`, `tool_call` or `text`.
         form: String,
-        /// How often the model was shown what was wrong with its plan.
+        /// How often the model was asked to repair its plan.
         repairs: u32,
     },
 }

@@ -1,4 +1,4 @@
-//! What a model is told: the shape of a plan, what it may use, and the intent as data.
+//! The messages to a model: the shape of a plan, what it may use, and the intent as data.
 
 use kodo_contract::Intent;
 use serde_json::{Value, json};
@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use crate::Policy;
 use crate::dialect::wire_schema;
 
-/// The version of these texts, kept in every recording: another one may lead to another plan.
+/// The version of these texts. It is part of every recording, because other texts may lead to another plan.
 pub const PROMPT_VERSION: u32 = 3;
 
-/// How many violations a model is shown at once.
+/// The most violations that a model is shown at once.
 const SHOWN_VIOLATIONS: usize = 16;
 
-/// How much of its own wrong answer a model is shown, in characters.
+/// The most characters of its own invalid answer that a model is shown.
 const SHOWN_ANSWER: usize = 16 * 1024;
 
 /// The messages of the first round.
@@ -52,7 +52,7 @@ pub(crate) fn messages(intent: &Intent, policy: &Policy) -> Vec<Value> {
     ]
 }
 
-/// The messages that follow an answer that is no valid plan.
+/// The messages that ask a model to repair an invalid plan.
 pub(crate) fn repair(answer: &str, violations: &[String]) -> [Value; 2] {
     let answer: String = answer.chars().take(SHOWN_ANSWER).collect();
     let mut list = String::new();

@@ -1,4 +1,4 @@
-//! The planner that asks a live one and keeps what it answers.
+//! The planner that asks a live planner and saves its answers as fixtures.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,17 +10,17 @@ use crate::{
     Planner, Recorded, Saved,
 };
 
-/// Asks a live planner, always, and keeps the answer as the fixture for the question, failures included.
+/// Always asks a live planner, and saves its answer, a failure included, as the fixture for the question.
 ///
-/// A fixture that is there is replaced where the answer is another one; a failure of the connection or the provider
-/// never takes the place of a plan. What the run gets is what its replay will get: the fixture.
+/// A fixture that exists is replaced if the answer differs, but a failure of the connection or the provider never replaces
+/// a plan. The run gets what its replay will get: the fixture.
 pub struct RecordPlanner {
     live: Arc<dyn LiveModel>,
     folder: FixtureFolder,
 }
 
 impl RecordPlanner {
-    /// Keeps the answers of `live` in `dir`, which must be there.
+    /// Saves the answers of `live` in `dir`, which must exist.
     #[must_use]
     pub fn new(live: Arc<dyn LiveModel>, dir: PathBuf) -> Self {
         Self {
@@ -29,11 +29,11 @@ impl RecordPlanner {
         }
     }
 
-    /// Asks and keeps; the recording, and what became of it.
+    /// Asks, saves the answer, and returns the fixture and what saving it changed.
     ///
     /// # Errors
     ///
-    /// Where the recording cannot be kept. A failure of the live planner is no error here: it is what is recorded.
+    /// The recording cannot be saved. A failure of the live planner is not an error here, but is recorded.
     pub async fn record(&self, request: &PlanRequest<'_>) -> Result<(Fixture, Saved), PlanError> {
         let fixture = fresh(&*self.live, request).await?;
         let saved = self.folder.save(&fixture).await?;
@@ -42,11 +42,11 @@ impl RecordPlanner {
     }
 }
 
-/// What a live planner answers now, as a recording that nobody has kept yet.
+/// Asks a live planner, and returns its answer as a fixture that is not saved.
 ///
 /// # Errors
 ///
-/// What is no answer: a failure of this side.
+/// [`PlanError`], except a [`Failure`](crate::Failure) of the model, which is an answer.
 pub async fn fresh(live: &dyn LiveModel, request: &PlanRequest<'_>) -> Result<Fixture, PlanError> {
     let recorded = Recorded {
         provider: live.name().to_owned(),

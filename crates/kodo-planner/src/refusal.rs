@@ -62,8 +62,8 @@ impl Refusal {
         )
     }
 
-    /// Whether the same request may succeed after a pause.
-    pub(crate) fn is_transient(&self) -> bool {
+    /// Whether the same request may succeed after a short pause.
+    pub(crate) fn may_pass(&self) -> bool {
         let out_of_credit = self.code == "insufficient_quota";
         self.status == StatusCode::TOO_MANY_REQUESTS && !out_of_credit
             || self.status.is_server_error()

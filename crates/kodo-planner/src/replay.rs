@@ -1,4 +1,4 @@
-//! The planner that answers from fixtures.
+//! The planner that answers from fixtures, without a socket.
 
 use std::path::{Path, PathBuf};
 
@@ -9,21 +9,19 @@ use crate::{
     fixture_key,
 };
 
-/// The default fixture of the repository, so that the bare binary works anywhere.
+/// The default fixture of the repository, so that the binary works without any folder.
 const BUILT_IN_DEFAULT: &str = include_str!("../../../fixtures/oc/default.json");
 
-/// Answers from fixtures: the one recorded for the very intent, else the default one.
+/// Answers with the fixture that was recorded for the intent and seed, otherwise with the default fixture.
 ///
-/// Fixtures are read and checked each time that they are used, so that one that was added or
-/// repaired counts at once.
+/// A fixture is read and checked every time that it is used, so that a new or repaired one counts at once.
 #[derive(Clone, Debug)]
 pub struct ReplayPlanner {
     folder: Option<FixtureFolder>,
 }
 
 impl ReplayPlanner {
-    /// Answers from the fixtures in `dir`, or, without one, always with the default fixture built
-    /// into the binary.
+    /// Answers from the fixtures in `dir`; without a folder, always with the default fixture in the binary.
     #[must_use]
     pub fn new(dir: Option<PathBuf>) -> Self {
         Self {

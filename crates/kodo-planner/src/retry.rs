@@ -50,7 +50,7 @@ impl Retries {
             *dialect = next.filter(accept).ok_or_else(|| refusal.failure(0))?;
             return Ok(());
         }
-        if !refusal.is_transient() || self.count == MAX_RETRIES {
+        if !refusal.may_pass() || self.count == MAX_RETRIES {
             return Err(refusal.failure(self.count));
         }
         let pause = refusal

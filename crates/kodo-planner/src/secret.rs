@@ -1,17 +1,17 @@
-//! A text that must not be seen.
+//! A key or password that must not be shown.
 
 use std::fmt;
 
-/// A key of a provider. It is in no error, no log line and no debug output; it leaves by one header alone.
+/// A key or password. It is in no error, log line or debug output, and is sent in one header only.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
-/// The shortest key that is looked for in what a provider says.
+/// The shortest key that is searched for in texts, in bytes.
 ///
-/// Local servers are given keys such as `ollama` or `EMPTY`, which guard nothing and are words of ordinary text.
+/// Local servers get keys such as `ollama` or `EMPTY`, which protect nothing and are ordinary words.
 const SHORTEST: usize = 12;
 
-/// What stands where the key stood.
+/// The text that replaces a key.
 const REDACTED: &str = "[redacted]";
 
 impl Secret {
@@ -21,12 +21,12 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The key itself, for the header that carries it.
+    /// The key itself, for the header that it is sent in.
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether a text holds the key.
+    /// Whether a text contains the key.
     pub(crate) fn is_in(&self, text: &str) -> bool {
         self.0.len() >= SHORTEST && text.contains(&self.0)
     }

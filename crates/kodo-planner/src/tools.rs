@@ -1,17 +1,17 @@
-//! What a plan's calls mean to whoever will carry them out.
+//! The port by which a planner asks whether tool calls can be carried out.
 
 use std::fmt::Debug;
 
 use kodo_contract::{Intent, ToolCall};
 
-/// Knows which calls can be carried out. Asked before a plan is accepted, so that a model can still mend its arguments.
+/// Checks tool calls before a plan is accepted, so that the model can still repair their arguments.
 pub trait Tools: Debug + Send + Sync {
-    /// What is wrong with a call in a plan for this intent, as the end of a sentence about its arguments; `None` where
-    /// it can be carried out, as far as that can be told beforehand.
+    /// What is wrong with the arguments of a call in a plan for this intent, as the end of a sentence; `None` if the call
+    /// can be carried out, as far as can be known beforehand.
     fn fault(&self, intent: &Intent, call: &ToolCall) -> Option<String>;
 }
 
-/// Tools that take whatever they are given.
+/// Tools that accept all arguments.
 #[derive(Clone, Copy, Debug)]
 pub struct AnyArguments;
 
