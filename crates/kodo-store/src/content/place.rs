@@ -138,6 +138,12 @@ impl S3Access {
     }
 }
 
+/// Whether an address that [`S3Access::check_endpoint`] has accepted is on this machine's loopback.
+pub(super) fn is_on_loopback(endpoint: &str) -> bool {
+    let uri = endpoint.parse::<Uri>().ok();
+    uri.is_some_and(|uri| uri.host().is_some_and(is_loopback))
+}
+
 fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost")

@@ -6,6 +6,7 @@ use std::time::Duration;
 use object_store::aws::AmazonS3Builder;
 use object_store::{ObjectStore, RetryConfig};
 
+use super::place::is_on_loopback;
 use super::wire::Connector;
 use super::{ArtifactError, S3Access, S3Place};
 
@@ -34,7 +35,9 @@ pub(crate) fn open(
             retry_timeout: RETRY_TIMEOUT,
             ..RetryConfig::default()
         })
-        .with_http_connector(Connector);
+        .with_http_connector(Connector {
+            on_loopback: access.endpoint.as_deref().is_some_and(is_on_loopback),
+        });
     if let Some(token) = &access.session_token {
         builder = builder.with_token(token);
     }
