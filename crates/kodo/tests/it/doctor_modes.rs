@@ -40,7 +40,7 @@ async fn an_opencode_that_is_not_there_is_a_problem_and_the_next_command_install
     let script = script.display().to_string();
     let environment = [&OPENCODE[..], &[("OC_OPENCODE_BIN", &script)]].concat();
     let (what, _) = doctor(&environment).await.problem("planner");
-    assert!(what.contains("no program of this machine's"), "{what}");
+    assert!(what.contains("is not a native program"), "{what}");
 }
 
 #[tokio::test]
