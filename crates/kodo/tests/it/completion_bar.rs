@@ -6,7 +6,7 @@ use std::process::{Output, Stdio};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::support::program;
+use crate::support::{kodo_dev, program};
 
 /// A folder that looks like a checkout, with this page as its course.
 fn checkout(page: &str) -> TempDir {
@@ -22,6 +22,7 @@ fn checkout(page: &str) -> TempDir {
 async fn prove_demo(folder: &Path) -> Output {
     Command::new(program())
         .args(["prove", "--demo"])
+        .env("KODO_DEV", kodo_dev())
         .current_dir(folder)
         .stdin(Stdio::null())
         .kill_on_drop(true)

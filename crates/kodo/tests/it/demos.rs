@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use crate::evidence::evidence;
 use crate::own_server::{OwnServer, free_port};
 use crate::program::{in_repository, kodo};
-use crate::support::{OTHER_INTENT, World, program, server, until};
+use crate::support::{OTHER_INTENT, World, kodo_dev, program, server, until};
 
 /// Bound on an end that is to come by itself.
 const END: Duration = Duration::from_secs(60);
@@ -72,13 +72,6 @@ async fn work_without_a_jail(arguments: &[&str]) -> (Option<i32>, String) {
     .concat();
     let ended = in_repository("scripts/kodo", &arguments, &[]).await;
     (ended.code, ended.stdout)
-}
-
-/// What `build` made beside the binary under test.
-fn kodo_dev() -> PathBuf {
-    let tool = program().with_file_name("kodo-dev");
-    assert!(tool.is_file(), "run: bin/mise run build");
-    tool
 }
 
 #[tokio::test]

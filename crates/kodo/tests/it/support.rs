@@ -17,6 +17,13 @@ pub fn program() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_kodo"))
 }
 
+/// What `build` made beside the binary under test.
+pub fn kodo_dev() -> PathBuf {
+    let tool = program().with_file_name("kodo-dev");
+    assert!(tool.is_file(), "run: bin/mise run build");
+    tool
+}
+
 /// The server under test: `DB_HOST`, `DB_PORT`, `DB_USER`, `DB_PASSWORD`, with the contract's defaults.
 #[expect(
     clippy::disallowed_methods,
