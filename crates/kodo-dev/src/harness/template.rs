@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use kodo_store::DatabaseConfig;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::process::Command;
@@ -18,14 +19,16 @@ const LOCK: i64 = 0x746d_706c;
 /// Prefix of every database that a test makes.
 const PREFIX: &str = "kodo_it";
 
+/// Databases that are dropped at the same time, each over a connection of its own.
+const DROPPED_AT_ONCE: usize = 32;
+
 /// How many [`TestDatabases`] this process has. Those of others it knows by their names.
 static MINE: AtomicUsize = AtomicUsize::new(0);
 
 /// Databases of one test.
 ///
 /// They outlive the value until no test runs any more, and then the last one drops them all: `DROP DATABASE`
-/// forces a checkpoint, which writes out whatever all the others are busy with and takes a second among them,
-/// and a tenth of that when nobody else is there.
+/// forces a checkpoint, which writes out whatever all the others are busy with and takes a second among them.
 #[derive(Debug)]
 pub struct TestDatabases {
     /// Where they are.
@@ -138,16 +141,32 @@ async fn clean_up(maintenance: &DatabaseConfig) -> Result<(), HarnessError> {
     // Of this process too: one that was counted meanwhile has yet to wait for the lock.
     let mine = MINE.load(Ordering::SeqCst) > 0;
     if !others && !mine {
-        for name in there.iter().filter(|name| owner(name).is_some()) {
+        let left: Vec<String> = there
+            .into_iter()
+            .filter(|name| owner(name).is_some())
+            .collect();
+        drop_all(maintenance, left).await?;
+    }
+    admin.close().await?;
+    Ok(())
+}
+
+/// Drops databases over several connections at once: those that are dropped at the same time share the checkpoint that
+/// each of them forces.
+async fn drop_all(maintenance: &DatabaseConfig, names: Vec<String>) -> Result<(), HarnessError> {
+    let names = stream::iter(names).map(Ok::<_, HarnessError>);
+    names
+        .try_for_each_concurrent(DROPPED_AT_ONCE, |name| async move {
+            let mut admin = maintenance.connect("kodo-harness").await?;
             run(
                 &mut admin,
                 format!("DROP DATABASE IF EXISTS \"{name}\" WITH (FORCE)"),
             )
             .await?;
-        }
-    }
-    admin.close().await?;
-    Ok(())
+            admin.close().await?;
+            Ok(())
+        })
+        .await
 }
 
 /// What a template holds.
