@@ -1,51 +1,37 @@
-//! SBX, provider `process`: a jail made of the kernel's own parts.
+//! SBX, provider `process`: a jail made of the kernel's own mechanisms; and provider [`gvisor`], the same jail around
+//! gVisor's kernel.
 //!
-//! A job runs as a user that is not the machine's user 0, in namespaces of its own, in a file tree of its own,
-//! without capabilities, under Landlock, a filter of system calls and limits. [`Jail`] is the provider;
-//! [`be_the_helper_if_asked`] is what a program that has one calls first in `main`; [`Capabilities`] says what
-//! of all this a machine has. `docs/sandbox.md` says what it stops and what it does not.
+//! A job runs as a user that is not the machine's user 0, in namespaces of its own, in a file tree of its own, without
+//! capabilities, under Landlock, a seccomp filter and limits. [`Jail`] is the provider; [`be_the_helper_if_asked`] is what a
+//! program that has one calls first in `main`; [`Capabilities`] says which of these mechanisms a machine has.
+//! `docs/sandbox.md` says what it stops and what it does not.
 //!
-//! Whatever cannot be put up refuses the job. There is no way through this crate that runs a job without.
+//! If any of it cannot be set up, the job is refused. No function of this crate runs a job without all of it.
 //!
-//! [`gvisor`] is the provider of that name, which puts a kernel of its own between the jail and the job.
-//! [`Resident`] is a program of the service's own in the same jail, for as long as the service lives.
-//! [`lifeline_command`] is the one thing here that is no jail, for such a program that an operator wants outside of one.
+//! [`JailedService`] is a long-running program in the same jail. [`lifeline_command`] is the one thing here that is no jail:
+//! it runs such a program that an operator wants outside of one.
+//!
+//! `host` is the service's side, `inside` what runs in the helper and below, and the other files are what both sides use.
 
-mod cgroup;
-mod collect;
 mod defence;
-mod doors;
-mod enclosure;
-mod first;
-mod guest;
 pub mod gvisor;
-mod heard;
-mod helper;
-mod jail;
-mod job;
-mod landlock;
-mod lifeline;
-mod probe;
-mod process;
-mod program;
-mod resident;
-mod seccomp;
-mod spare;
+mod host;
+mod inside;
+mod layout;
+mod sockets;
 mod sys;
-mod talk;
-mod tree;
-mod watch;
 #[cfg(feature = "weaken")]
 mod weaken;
 mod wire;
 
-pub use cgroup::CgroupPolicy;
 #[cfg(feature = "weaken")]
 pub use defence::Defence;
-pub use helper::be_the_helper_if_asked;
-pub use jail::{Helper, Jail, JailConfig, unprivileged_user};
-pub use lifeline::lifeline_command;
-pub use probe::{Capabilities, Finding, hint_for};
-pub use resident::{Resident, ResidentSpec};
+pub use host::capabilities::{Capabilities, Finding, hint_for};
+pub use host::cgroup::CgroupPolicy;
+pub use host::jail::Jail;
+pub use host::service::{JailedService, JailedServiceSpec};
+pub use host::shared::{Helper, JailConfig, unprivileged_user};
+pub use inside::helper::be_the_helper_if_asked;
+pub use inside::lifeline::lifeline_command;
 #[cfg(feature = "weaken")]
 pub use weaken::be_the_helper_without;

@@ -1,5 +1,5 @@
-//! The system calls that no crate offers safely. Everything `unsafe` of this crate is here, but for the two
-//! forks' callers, which say why they may fork.
+//! The system calls that no crate offers safely. All `unsafe` code of this crate is here, except one call of `unshare` in
+//! `inside/namespaces.rs`.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::mount::MountAttrFlags;
 
-/// What came of a fork.
+/// The two sides of a fork.
 pub(crate) enum Fork {
     /// This is the child.
     Child,
@@ -27,8 +27,7 @@ fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
 /// Forks.
 ///
 /// # Errors
-/// Where the process must not have another child, or where it has more threads than this one: a fork would
-/// copy locks that the others hold.
+/// If the process may have no more children, or has other threads than this one: a fork would copy locks that they hold.
 pub(crate) fn fork() -> io::Result<Fork> {
     let threads = std::fs::read_dir("/proc/self/task").map_or(1, |tasks| tasks.count());
     if threads != 1 {
@@ -42,13 +41,13 @@ pub(crate) fn fork() -> io::Result<Fork> {
     }
 }
 
-/// Ends the process now, without running destructors of what a fork has copied.
+/// Ends the process immediately, without running destructors of what a fork has copied.
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` takes any integer, touches no memory of ours and does not return.
     unsafe { libc::_exit(code) }
 }
 
-/// Closes every descriptor from `first` on, or, `on_exec`, marks them to be closed then.
+/// Closes every descriptor from `first` on, or, with `on_exec`, marks them to be closed by an exec.
 pub(crate) fn close_from(first: RawFd, on_exec: bool) -> io::Result<()> {
     let flags = if on_exec {
         libc::CLOSE_RANGE_CLOEXEC
@@ -146,7 +145,7 @@ pub(crate) struct Ended {
     pub(crate) status: libc::c_int,
 }
 
-/// Reaps one child: `None` where none has ended yet (and `wait` is off), an error where there is none.
+/// Reaps one child. Returns `None` if none has ended yet and `wait` is false, and an error if there is no child.
 pub(crate) fn reap(wait: bool) -> io::Result<Option<Ended>> {
     let flags = if wait { 0 } else { libc::WNOHANG };
     let mut status = 0;
@@ -161,7 +160,7 @@ pub(crate) fn reap(wait: bool) -> io::Result<Option<Ended>> {
     }
 }
 
-/// Kills every process that this one may, but itself. To the first process of a pid namespace: all others.
+/// Kills every process that this one may kill, except itself: for the init of a pid namespace, all others in it.
 pub(crate) fn kill_all() {
     // SAFETY: the call takes two integers.
     unsafe { libc::kill(-1, libc::SIGKILL) };
@@ -280,7 +279,7 @@ impl Strings {
     }
 }
 
-/// Becomes another program. Returns only where that failed.
+/// Becomes another program. Returns only if that failed.
 pub(crate) fn execute(program: &CStr, arguments: &Strings, environment: &Strings) -> io::Error {
     // SAFETY: the program is a C string; both arrays end with a null pointer and point to C strings that the
     // `Strings` own, whose buffers do not move when they do.

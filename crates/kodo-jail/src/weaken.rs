@@ -7,7 +7,8 @@ use std::ffi::OsString;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::defence::Defence;
-use crate::{Helper, helper};
+use crate::host::shared::Helper;
+use crate::inside::helper;
 
 #[cfg(not(debug_assertions))]
 compile_error!(

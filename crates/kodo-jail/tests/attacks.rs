@@ -68,7 +68,7 @@ fn attack(words: &[&str]) -> JobSpec {
 async fn run(job: &JobSpec, without: &[Defence]) -> JobResult {
     let folder = open_folder();
     let probe = folder.path().join("probe");
-    fs::copy(ordinary_user::helper(), &probe).unwrap();
+    ordinary_user::copy_program(&ordinary_user::helper(), &probe);
     let mut job = job.clone();
     if job.argv[0] == "probe" {
         job.argv[0] = probe.to_str().unwrap().to_owned();

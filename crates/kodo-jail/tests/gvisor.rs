@@ -171,7 +171,7 @@ fn open_folder() -> tempfile::TempDir {
 async fn attacked(words: &[&str]) -> JobResult {
     let folder = open_folder();
     let probe = folder.path().join("probe");
-    fs::copy(ordinary_user::helper(), &probe).unwrap();
+    ordinary_user::copy_program(&ordinary_user::helper(), &probe);
     let mut config = config();
     config.jail.read_only = vec![folder.path().to_owned()];
     let mut argv = vec![probe.to_str().unwrap(), "attack"];

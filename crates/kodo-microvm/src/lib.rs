@@ -9,17 +9,21 @@
 //! A machine runs one job and is thrown away. Some are kept ready, so that a job does not wait for a kernel to
 //! boot. All of them end with the process that started them, however that ends.
 
-mod acceleration;
+mod channel;
+mod config;
 mod emulator;
 mod images;
+mod kvm;
 mod machine;
 mod outcome;
+mod plan;
 mod pool;
 mod provider;
 #[doc(hidden)]
 pub mod wire;
 
-pub use acceleration::{Acceleration, probe_kvm};
+pub use config::{Acceleration, MicroVmConfig};
 pub use emulator::{Launcher, be_the_emulator_if_asked};
 pub use images::Images;
-pub use provider::{MicroVm, MicroVmConfig, hint_for};
+pub use kvm::probe_kvm;
+pub use provider::{MicroVm, hint_for};

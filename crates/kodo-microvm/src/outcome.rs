@@ -1,45 +1,45 @@
-//! What a guest says came of a job, held against what was asked.
+//! What a guest sends of a job, checked against what the job may do, and the result that is made of it.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::io::{self, ErrorKind};
-use std::path::{Component, Path};
 use std::time::Duration;
 
-use kodo_sandbox::{
-    Captured, Ended, JobResult, JobSpec, Limits, OutputFile, Reason, SandboxError, Usage,
-};
-use sha2::{Digest, Sha256};
+use kodo_sandbox::provider::{ReceivedFiles, from_json};
+use kodo_sandbox::{Captured, Ended, JobResult, JobSpec, Limits, Reason, SandboxError, Usage};
 
-use crate::wire::{FileHeader, Kind, Outcome, Refusal, StreamHeader, from_json};
+use crate::config::{Acceleration, NAME};
+use crate::wire::{Kind, Outcome, Ready, Refusal, StreamHeader};
 
-/// How much is taken of what a guest says in words.
+/// The most characters of a name or a description that are taken from a guest.
 const MAX_WORDS: usize = 1024;
-/// How many of the things that are not handed back are taken.
+/// The most entries of the list of what is not handed back.
 const MAX_SKIPPED: usize = 256;
 
-/// What has been heard so far.
+/// What a guest has sent so far.
 #[derive(Debug)]
-pub(crate) struct Heard {
+pub(crate) struct Output {
     limits: Limits,
     streams: Vec<(StreamHeader, Vec<u8>)>,
-    files: Vec<(FileHeader, Vec<u8>)>,
+    files: ReceivedFiles,
     outcome: Option<Outcome>,
     refusal: Option<Refusal>,
 }
 
-impl Heard {
+impl Output {
     pub(crate) fn new(spec: &JobSpec) -> Self {
         Self {
             limits: spec.limits,
             streams: Vec::new(),
-            files: Vec::new(),
+            files: ReceivedFiles::default(),
             outcome: None,
             refusal: None,
         }
     }
 
-    /// Takes a frame. True where it was the last one.
+    /// Takes a frame. Returns whether it was the last one.
+    ///
+    /// # Errors
+    /// If the protocol does not allow the message here, or the message exceeds a limit of the job.
     pub(crate) fn take(&mut self, kind: Kind, content: &[u8]) -> io::Result<bool> {
         match kind {
             Kind::Stream => {
@@ -53,28 +53,19 @@ impl Heard {
                 check(good)?;
             }
             Kind::File => {
-                let header: FileHeader = from_json(content)?;
-                let held: u64 = self.files.iter().map(|(header, _)| header.size).sum();
-                let inside = Path::new(&header.name)
-                    .components()
-                    .all(|it| matches!(it, Component::Normal(_)));
-                let good = self.complete()
-                    && inside
-                    && !header.name.is_empty()
-                    && (self.files.len() as u64) < self.limits.returned_files
-                    && held.saturating_add(header.size) <= self.limits.returned_bytes;
-                check(good)?;
-                self.files.push((header, Vec::new()));
+                check(self.complete())?;
+                let begun = self.files.begin(from_json(content)?, &self.limits);
+                check(begun.is_ok())?;
             }
             Kind::Data => {
-                let (size, held) = match self.files.last_mut() {
-                    Some((header, held)) => (header.size, held),
-                    None => match self.streams.last_mut() {
-                        Some((header, held)) => (header.head + header.tail, held),
-                        None => return check(false).map(|()| false),
-                    },
+                if !self.files.is_empty() {
+                    check(self.files.append(content).is_ok())?;
+                    return Ok(false);
+                }
+                let Some((header, held)) = self.streams.last_mut() else {
+                    return check(false).map(|()| false);
                 };
-                check((held.len() + content.len()) as u64 <= size)?;
+                check((held.len() + content.len()) as u64 <= header.head + header.tail)?;
                 held.extend_from_slice(content);
             }
             Kind::Outcome => {
@@ -91,17 +82,19 @@ impl Heard {
         Ok(false)
     }
 
-    /// Whether what was announced has come.
+    /// Whether all of what was announced has come.
     fn complete(&self) -> bool {
-        let file = self.files.last();
         let stream = self.streams.last();
-        file.is_none_or(|(header, held)| header.size == held.len() as u64)
+        self.files.is_complete()
             && stream.is_none_or(|(header, held)| header.head + header.tail == held.len() as u64)
     }
 
-    /// The result, where all of it has come.
-    pub(crate) fn judge(
-        mut self,
+    /// The result of the job.
+    ///
+    /// # Errors
+    /// The guest's own, or [`SandboxError::Unavailable`] if what it sent is incomplete or impossible.
+    pub(crate) fn result(
+        self,
         enforced: BTreeMap<&'static str, String>,
     ) -> Result<JobResult, SandboxError> {
         let broken = || SandboxError::Unavailable {
@@ -123,8 +116,8 @@ impl Heard {
         let (Some(Some(stdout)), Some(Some(stderr))) = (streams.next(), streams.next()) else {
             return Err(broken());
         };
-        self.files
-            .sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
+        let mut files = self.files.into_files();
+        files.sort_by(|one, other| one.name.cmp(&other.name));
         let mut skipped = outcome.take_skipped();
         skipped.truncate(MAX_SKIPPED);
         for one in &mut skipped {
@@ -132,11 +125,11 @@ impl Heard {
             one.kind = shortened(&one.kind);
         }
         Ok(JobResult {
-            provider: crate::provider::NAME,
+            provider: NAME,
             ended,
             stdout,
             stderr,
-            files: self.files.into_iter().map(returned).collect(),
+            files,
             skipped,
             limits: self.limits,
             enforced: with_those_inside(enforced, &outcome.enforced),
@@ -144,7 +137,7 @@ impl Heard {
         })
     }
 
-    /// The result of a job whose machine was switched off because its time was over.
+    /// The result of a job whose machine was ended because its time was over.
     pub(crate) fn late(
         self,
         wall: Duration,
@@ -152,7 +145,7 @@ impl Heard {
     ) -> JobResult {
         let nothing = || Captured::keeping(self.limits.kept_bytes);
         JobResult {
-            provider: crate::provider::NAME,
+            provider: NAME,
             ended: Ended::Stopped {
                 reason: Reason::Timeout,
                 // 128 + SIGKILL.
@@ -183,25 +176,11 @@ fn check(good: bool) -> io::Result<()> {
     }
 }
 
-fn returned((header, content): (FileHeader, Vec<u8>)) -> OutputFile {
-    let mut sha256 = String::with_capacity(64);
-    for byte in Sha256::digest(&content) {
-        // Writing to a string does not fail.
-        let _ = write!(sha256, "{byte:02x}");
-    }
-    OutputFile {
-        name: header.name,
-        sha256,
-        content,
-        executable: header.executable,
-    }
-}
-
 fn shortened(text: &str) -> String {
     text.chars().take(MAX_WORDS).collect()
 }
 
-/// What holds the job inside, as far as the jail has a word for it.
+/// Adds what confines the job inside the machine, for the names that the jail has.
 fn with_those_inside(
     mut enforced: BTreeMap<&'static str, String>,
     inside: &BTreeMap<String, String>,
@@ -224,10 +203,38 @@ fn with_those_inside(
     enforced
 }
 
+/// What confines a job outside of its machine, in words.
+pub(crate) fn enforced(
+    acceleration: Acceleration,
+    ready: &Ready,
+    memory_mib: u64,
+) -> BTreeMap<&'static str, String> {
+    let kernel: String = ready.kernel.chars().take(64).collect();
+    BTreeMap::from([
+        (
+            "machine",
+            format!("one of its own, {memory_mib} MiB, by QEMU with {acceleration}"),
+        ),
+        ("kernel", format!("one of its own, Linux {kernel}")),
+        ("network", "the machine has no network device".to_owned()),
+        (
+            "emulator",
+            "an ordinary user, Landlock, its own list of system calls".to_owned(),
+        ),
+        (
+            "wall",
+            "the first process of the jail in the machine; then the machine is switched off"
+                .to_owned(),
+        ),
+        ("output", "the first process of the machine".to_owned()),
+    ])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{EndedAs, json_frame};
+    use crate::wire::EndedAs;
+    use kodo_sandbox::provider::{FileHeader, json_frame};
 
     fn job() -> JobSpec {
         let mut job = JobSpec::new(["true"]);
@@ -237,19 +244,19 @@ mod tests {
         job
     }
 
-    fn say(heard: &mut Heard, kind: Kind, value: &impl serde::Serialize) -> io::Result<bool> {
+    fn say(output: &mut Output, kind: Kind, value: &impl serde::Serialize) -> io::Result<bool> {
         let bytes = json_frame(kind, value).unwrap();
-        heard.take(kind, &bytes[5..])
+        output.take(kind, &bytes[5..])
     }
 
-    fn stream(heard: &mut Heard, head: &[u8]) -> io::Result<bool> {
+    fn stream(output: &mut Output, head: &[u8]) -> io::Result<bool> {
         let header = StreamHeader {
             total: head.len() as u64,
             head: head.len() as u64,
             tail: 0,
         };
-        say(heard, Kind::Stream, &header)?;
-        heard.take(Kind::Data, head)
+        say(output, Kind::Stream, &header)?;
+        output.take(Kind::Data, head)
     }
 
     fn file(name: &str, size: u64) -> FileHeader {
@@ -279,32 +286,28 @@ mod tests {
 
     #[test]
     fn what_a_guest_says_in_order_is_a_result() {
-        let mut heard = Heard::new(&job());
-        stream(&mut heard, b"out").unwrap();
-        stream(&mut heard, b"").unwrap();
-        say(&mut heard, Kind::File, &file("b/c", 3)).unwrap();
-        heard.take(Kind::Data, b"ab").unwrap();
-        heard.take(Kind::Data, b"c").unwrap();
-        assert!(say(&mut heard, Kind::Outcome, &outcome()).unwrap());
-        let result = heard.judge(BTreeMap::new()).unwrap();
+        let mut output = Output::new(&job());
+        stream(&mut output, b"out").unwrap();
+        stream(&mut output, b"").unwrap();
+        say(&mut output, Kind::File, &file("b/c", 3)).unwrap();
+        output.take(Kind::Data, b"ab").unwrap();
+        output.take(Kind::Data, b"c").unwrap();
+        assert!(say(&mut output, Kind::Outcome, &outcome()).unwrap());
+        let result = output.result(BTreeMap::new()).unwrap();
         assert_eq!(result.ended, Ended::Exited(3));
         assert_eq!(result.stdout.text(), "out");
-        assert_eq!(result.files[0].sha256, kodo_sandbox_sha("abc"));
+        assert_eq!(result.files[0].content, b"abc");
         assert_eq!(result.skipped[0].name.len(), MAX_WORDS);
         assert_eq!(result.enforced.keys().collect::<Vec<_>>(), [&"memory"]);
-    }
-
-    fn kodo_sandbox_sha(text: &str) -> String {
-        returned((file("x", 3), text.as_bytes().to_vec())).sha256
     }
 
     #[test]
     fn what_a_guest_must_not_say_ends_the_talk() {
         let begun = || {
-            let mut heard = Heard::new(&job());
-            stream(&mut heard, b"").unwrap();
-            stream(&mut heard, b"").unwrap();
-            heard
+            let mut output = Output::new(&job());
+            stream(&mut output, b"").unwrap();
+            stream(&mut output, b"").unwrap();
+            output
         };
         for bad in [file("../x", 1), file("/x", 1), file("", 1), file("x", 11)] {
             assert!(say(&mut begun(), Kind::File, &bad).is_err(), "{bad:?}");
@@ -320,26 +323,26 @@ mod tests {
         let mut shorter = begun();
         say(&mut shorter, Kind::File, &file("a", 2)).unwrap();
         assert!(say(&mut shorter, Kind::Outcome, &outcome()).is_err());
-        let mut kept = Heard::new(&job());
+        let mut kept = Output::new(&job());
         assert!(stream(&mut kept, b"123456789").is_err());
         assert!(begun().take(Kind::Order, b"{}").is_err());
-        assert!(Heard::new(&job()).take(Kind::Data, b"x").is_err());
+        assert!(Output::new(&job()).take(Kind::Data, b"x").is_err());
     }
 
     #[test]
     fn streams_that_are_no_streams_are_no_result() {
-        let mut heard = Heard::new(&job());
+        let mut output = Output::new(&job());
         let header = StreamHeader {
             total: 100,
             head: 1,
             tail: 0,
         };
-        say(&mut heard, Kind::Stream, &header).unwrap();
-        heard.take(Kind::Data, b"x").unwrap();
-        stream(&mut heard, b"").unwrap();
-        say(&mut heard, Kind::Outcome, &outcome()).unwrap();
+        say(&mut output, Kind::Stream, &header).unwrap();
+        output.take(Kind::Data, b"x").unwrap();
+        stream(&mut output, b"").unwrap();
+        say(&mut output, Kind::Outcome, &outcome()).unwrap();
         assert_eq!(
-            heard.judge(BTreeMap::new()).unwrap_err().code(),
+            output.result(BTreeMap::new()).unwrap_err().code(),
             "sandbox_unavailable"
         );
     }

@@ -1,20 +1,12 @@
-//! What host and guest say to each other: frames on a port, `kind, length, content`.
+//! The messages between the service and a guest, in frames on a virtual serial port.
 //!
-//! The guest runs what nobody trusts. Whatever it sends is read with bounds, and held against what was asked.
+//! The guest runs untrusted programs: whatever it sends is read with limits and checked against what was asked.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
 
+use kodo_sandbox::provider::{FileHeader, FrameKind};
 use kodo_sandbox::{Ended, JobResult, JobSpec, Limits, Reason, SandboxError, Skipped, Usage};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-
-/// The largest frame: specifications hold arguments and environment, which are bounded by the port.
-const MAX_FRAME: usize = 8 * 1024 * 1024;
-/// How much of a file or a stream goes in one frame.
-pub const CHUNK: usize = 64 * 1024;
-/// Bytes before the content of a frame.
-const HEADER: usize = 5;
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,19 +28,19 @@ pub enum Kind {
     Refusal = b'E',
 }
 
-impl Kind {
-    fn from_byte(byte: u8) -> Option<Self> {
-        [
-            Self::Ready,
-            Self::Order,
-            Self::Data,
-            Self::Stream,
-            Self::File,
-            Self::Outcome,
-            Self::Refusal,
-        ]
-        .into_iter()
-        .find(|kind| *kind as u8 == byte)
+impl FrameKind for Kind {
+    const ALL: &'static [Self] = &[
+        Self::Ready,
+        Self::Order,
+        Self::Data,
+        Self::Stream,
+        Self::File,
+        Self::Outcome,
+        Self::Refusal,
+    ];
+
+    fn byte(self) -> u8 {
+        self as u8
     }
 }
 
@@ -68,7 +60,7 @@ pub struct Order {
     pub env: BTreeMap<String, String>,
     /// Working folder.
     pub cwd: String,
-    /// Bounds.
+    /// Its limits.
     pub limits: Limits,
     /// Files whose content follows.
     pub files: Vec<FileHeader>,
@@ -83,28 +75,9 @@ impl Order {
             env: spec.env.clone(),
             cwd: spec.cwd.clone(),
             limits: spec.limits,
-            files: spec
-                .files
-                .iter()
-                .map(|file| FileHeader {
-                    name: file.name.clone(),
-                    size: file.content.len() as u64,
-                    executable: file.executable,
-                })
-                .collect(),
+            files: spec.files.iter().map(FileHeader::from).collect(),
         }
     }
-}
-
-/// A file whose content follows.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct FileHeader {
-    /// Its path below the job's folder.
-    pub name: String,
-    /// Its size in bytes.
-    pub size: u64,
-    /// Whether it can be run.
-    pub executable: bool,
 }
 
 /// A stream as far as it is kept; its head follows, then its tail.
@@ -118,7 +91,7 @@ pub struct StreamHeader {
     pub tail: u64,
 }
 
-/// How the job ended, in the guest's words.
+/// How the job ended, in the form that is sent.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum EndedAs {
     /// By itself.
@@ -141,7 +114,7 @@ impl EndedAs {
         }
     }
 
-    /// The same as the port has it; none where it is nonsense.
+    /// The same as the port has it; `None` if it is impossible.
     #[must_use]
     pub fn ended(self) -> Option<Ended> {
         match self {
@@ -236,9 +209,9 @@ impl Outcome {
 /// Why nothing was run.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Refusal {
-    /// The job is none.
+    /// The job is invalid.
     Invalid(String),
-    /// Something is missing: what, and why.
+    /// The sandbox cannot run it: the mechanism, and the reason.
     Refused(String, String),
     /// Something went wrong.
     Unavailable(String),
@@ -265,149 +238,9 @@ impl From<Refusal> for SandboxError {
     }
 }
 
-/// A frame as bytes.
-#[must_use]
-pub fn frame(kind: Kind, content: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEADER + content.len());
-    bytes.push(kind as u8);
-    // No caller has a frame of four gigabytes: they are bounded by `MAX_FRAME`.
-    let length = u32::try_from(content.len()).unwrap_or(u32::MAX);
-    bytes.extend_from_slice(&length.to_le_bytes());
-    bytes.extend_from_slice(content);
-    bytes
-}
-
-/// A value as a frame.
-///
-/// # Errors
-/// Where it is larger than any frame.
-pub fn json_frame(kind: Kind, value: &impl Serialize) -> io::Result<Vec<u8>> {
-    let content = serde_json::to_vec(value)?;
-    if content.len() > MAX_FRAME {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "it is too large to be sent",
-        ));
-    }
-    Ok(frame(kind, &content))
-}
-
-/// A value from the content of a frame.
-///
-/// # Errors
-/// Where it is something else.
-pub fn from_json<T: DeserializeOwned>(content: &[u8]) -> io::Result<T> {
-    serde_json::from_slice(content).map_err(io::Error::from)
-}
-
-/// Sends content in as many frames as it takes.
-///
-/// # Errors
-/// Where nobody takes them.
-pub fn send_data(to: &mut impl Write, content: &[u8]) -> io::Result<()> {
-    content
-        .chunks(CHUNK)
-        .try_for_each(|chunk| to.write_all(&frame(Kind::Data, chunk)))
-}
-
-/// Waits for a frame.
-///
-/// # Errors
-/// Where none comes, or something that is none.
-pub fn receive(from: &mut impl Read) -> io::Result<(Kind, Vec<u8>)> {
-    let mut header = [0; HEADER];
-    from.read_exact(&mut header)?;
-    let (kind, length) = parse(header)?;
-    let mut content = vec![0; length];
-    from.read_exact(&mut content)?;
-    Ok((kind, content))
-}
-
-fn parse(header: [u8; HEADER]) -> io::Result<(Kind, usize)> {
-    let [kind, length @ ..] = header;
-    let length = u32::from_le_bytes(length) as usize;
-    match Kind::from_byte(kind) {
-        Some(kind) if length <= MAX_FRAME => Ok((kind, length)),
-        _ => Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "this is no frame",
-        )),
-    }
-}
-
-/// Frames out of bytes that come in pieces.
-#[derive(Debug, Default)]
-pub struct Frames {
-    bytes: Vec<u8>,
-    read: usize,
-}
-
-impl Frames {
-    /// Takes what was read.
-    pub fn push(&mut self, bytes: &[u8]) {
-        self.bytes.drain(..self.read);
-        self.read = 0;
-        self.bytes.extend_from_slice(bytes);
-    }
-
-    /// Bytes that have come and were not taken.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.bytes.len() - self.read
-    }
-
-    /// The next whole one.
-    ///
-    /// # Errors
-    /// Where what comes is none.
-    pub fn take(&mut self) -> io::Result<Option<(Kind, Vec<u8>)>> {
-        let rest = &self.bytes[self.read..];
-        let Some(header) = rest.first_chunk::<HEADER>() else {
-            return Ok(None);
-        };
-        let (kind, length) = parse(*header)?;
-        let Some(content) = rest.get(HEADER..HEADER + length) else {
-            return Ok(None);
-        };
-        let content = content.to_vec();
-        self.read += HEADER + length;
-        Ok(Some((kind, content)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn frames_come_out_as_they_went_in_whatever_the_pieces() {
-        let mut bytes = frame(Kind::Data, b"abc");
-        bytes.extend(frame(Kind::File, b""));
-        bytes.extend(frame(Kind::Outcome, &[7; 1000]));
-        for size in [1, 2, 5, 9, 2000] {
-            let mut frames = Frames::default();
-            let mut all = Vec::new();
-            for piece in bytes.chunks(size) {
-                frames.push(piece);
-                while let Some(one) = frames.take().unwrap() {
-                    all.push(one);
-                }
-            }
-            assert_eq!(all[0], (Kind::Data, b"abc".to_vec()));
-            assert_eq!(all[1], (Kind::File, Vec::new()));
-            assert_eq!(all[2], (Kind::Outcome, vec![7; 1000]), "{size}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_frame_is_an_error_and_no_allocation() {
-        let mut frames = Frames::default();
-        frames.push(&[b'D', 0xff, 0xff, 0xff, 0xff]);
-        assert!(frames.take().is_err());
-        frames = Frames::default();
-        frames.push(b"hello");
-        assert!(frames.take().is_err());
-    }
 
     #[test]
     fn an_ending_that_cannot_be_is_none() {

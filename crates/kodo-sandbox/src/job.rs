@@ -67,6 +67,21 @@ impl JobSpec {
             .map_or(Ok(()), |reason| Err(SandboxError::JobInvalid { reason }))
     }
 
+    /// As [`check`](Self::check), for a provider that has no network to give.
+    ///
+    /// # Errors
+    /// [`SandboxError::JobInvalid`], or [`SandboxError::Refused`] if the job asks for a network.
+    pub fn check_without_network(&self) -> Result<(), SandboxError> {
+        self.check()?;
+        if self.network {
+            return Err(SandboxError::Refused {
+                mechanism: "network".to_owned(),
+                reason: "a network was asked for, and this provider gives none".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
     fn first_fault(&self) -> Option<String> {
         if self.argv.first().is_none_or(String::is_empty) {
             return Some("argv must name a program".to_owned());

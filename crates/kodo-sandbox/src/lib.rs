@@ -11,6 +11,8 @@ mod mock;
 mod outcome;
 mod overlay;
 mod port;
+#[doc(hidden)]
+pub mod provider;
 mod secret;
 mod tool;
 

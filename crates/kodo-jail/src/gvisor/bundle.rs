@@ -1,16 +1,16 @@
-//! What `runsc` is told: its arguments, and the sandbox as the specification of OCI has it.
+//! The arguments of `runsc`, and the sandbox in the form of the OCI runtime specification.
 //!
-//! Only what every `runsc` since 2022 knows: a word that it does not know would end it.
+//! Only what every `runsc` since 2022 knows: it exits on an option that it does not know.
 
-use crate::enclosure::Enclosure;
+use crate::layout::{BUNDLE, GUEST, GUEST_ARGUMENT, STATE};
 use serde_json::json;
 
 use super::platform::Platform;
 
-/// What a sandbox is called among those of its own state, where there is no other.
+/// The sandbox's id in its state folder, which has no other.
 const NAME: &str = "job";
-/// What our first process may do in its own sandbox: make the job's folders, become the job, end all of it. The job
-/// itself may do none of it.
+/// The capabilities of our init inside the sandbox: to make the job's folders, to become the job's user, and to kill all
+/// of it. The job itself has none.
 const CAPABILITIES: [&str; 6] = [
     "CAP_CHOWN",
     "CAP_KILL",
@@ -23,27 +23,27 @@ const CAPABILITIES: [&str; 6] = [
 /// The arguments.
 pub(crate) fn arguments(platform: Platform) -> Vec<String> {
     vec![
-        format!("--root={}", Enclosure::state()),
-        // It is user 0 of a namespace that has no other user, and not the machine's.
+        format!("--root={STATE}"),
+        // `runsc` is user 0 of a user namespace that maps no other user, and not the machine's.
         "--rootless".to_owned(),
         "--network=none".to_owned(),
-        // Its groups are the job's, which it is in already.
+        // It is in the job's cgroups already.
         "--ignore-cgroups".to_owned(),
         format!("--platform={platform}"),
         "run".to_owned(),
-        format!("--bundle={}", Enclosure::bundle()),
+        format!("--bundle={BUNDLE}"),
         NAME.to_owned(),
     ]
 }
 
-/// The sandbox: a read-only tree, no network, and nothing in it but our own first process.
+/// The sandbox: a read-only file tree, no network, and our own init as its one process.
 pub(crate) fn config() -> String {
     json!({
         "ociVersion": "1.0.2",
         "process": {
             "terminal": false,
             "user": {"uid": 0, "gid": 0},
-            "args": Enclosure::guest(),
+            "args": [GUEST, GUEST_ARGUMENT],
             "env": [],
             "cwd": "/",
             "noNewPrivileges": true,

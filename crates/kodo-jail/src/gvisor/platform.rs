@@ -1,4 +1,4 @@
-//! How gVisor's kernel gets hold of a job's system calls.
+//! gVisor's platforms: how its kernel intercepts a job's system calls.
 
 use std::fmt;
 use std::fs;
@@ -8,16 +8,16 @@ use std::path::{Path, PathBuf};
 /// The device of KVM.
 const KVM: &str = "/dev/kvm";
 
-/// How gVisor's kernel gets hold of a job's system calls. Whether one works is tried out; there is no way from one to
-/// another but the operator's word.
+/// How gVisor's kernel intercepts a job's system calls. Whether one works is tried at the start; another one is never used
+/// instead.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Platform {
     /// By signals: gVisor's own choice since 2023, on every machine.
     #[default]
     Systrap,
-    /// By the kernel's interface for debuggers: for what is older, and slower.
+    /// By `ptrace`: for an older `runsc`, and slower.
     Ptrace,
-    /// By the processor: for machines that are no virtual ones themselves.
+    /// By KVM: for machines that are not virtual ones themselves.
     Kvm,
 }
 
@@ -25,7 +25,7 @@ impl Platform {
     /// Every one.
     pub const ALL: [Self; 3] = [Self::Systrap, Self::Ptrace, Self::Kvm];
 
-    /// The word that `runsc` and the settings have for it.
+    /// Its name in `runsc` and in the settings.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -35,7 +35,7 @@ impl Platform {
         }
     }
 
-    /// The one of this word.
+    /// The platform of this name.
     #[must_use]
     pub fn of(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|it| it.as_str() == word)
@@ -52,7 +52,7 @@ impl Platform {
     /// Groups of the machine that may use them.
     pub(crate) fn groups(self) -> Vec<u32> {
         let group = |path: &Path| fs::metadata(path).map(|it| it.gid()).ok();
-        // Group 0 is a right that nothing of a job is to have.
+        // Group 0 is never kept: it has rights on the machine.
         self.devices()
             .iter()
             .filter_map(|path| group(path))
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_platform_is_known_by_its_word_alone() {
+    fn a_platform_is_known_by_its_exact_name_alone() {
         for platform in Platform::ALL {
             assert_eq!(Platform::of(platform.as_str()), Some(platform));
         }

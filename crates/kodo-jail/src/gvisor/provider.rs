@@ -1,4 +1,4 @@
-//! The provider: where a job is asked for.
+//! The provider `gvisor`: where a job is asked for.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,24 +12,24 @@ use kodo_sandbox::{JobResult, JobSpec, Sandbox, SandboxError};
 use super::bundle;
 use super::platform::Platform;
 use super::runsc;
-use crate::enclosure::Enclosure;
+use crate::host::enclosure::Enclosure;
 use crate::{Jail, JailConfig};
 
 /// The provider's name.
 const NAME: &str = "gvisor";
-/// What a refusal names where there is no `runsc`, or it does not come up.
+/// What a refusal names if there is no `runsc`, or it does not come up.
 const MECHANISM: &str = "gvisor";
-/// What a refusal names where it does not come up by the platform that was asked for.
+/// What a refusal names if no sandbox comes up by the platform that was asked for.
 const PLATFORM: &str = "gvisor-platform";
-/// What the jail names where it is no program that could be executed.
+/// What the jail names if `runsc` cannot be executed.
 const EXECUTED: &str = "enclosure";
-/// What `runsc` says of a platform that it does not have.
+/// What `runsc` prints for a platform that it does not have.
 const UNKNOWN: [&str; 2] = ["unknown platform", "invalid platform"];
 /// How long a sandbox may take to come up in the trial: it does in less than a second, or never.
 const TRIAL: Duration = Duration::from_secs(15);
 /// The same for one that has proved to come up, on a machine that may be busy.
 const START: Duration = Duration::from_secs(60);
-/// What gVisor's kernel and its helper take of the machine's memory, on top of a job's.
+/// Memory of gVisor's kernel and its file server, in bytes, on top of a job's.
 const OWN_MEMORY: u64 = 192 << 20;
 
 /// How sandboxes are made.
@@ -39,11 +39,11 @@ pub struct GvisorConfig {
     pub runsc: PathBuf,
     /// Folders of programs, as `PATH` has them.
     pub search: Option<OsString>,
-    /// How it gets hold of a job's system calls.
+    /// How gVisor intercepts a job's system calls.
     pub platform: Platform,
     /// How long a sandbox may take to come up in the trial.
     pub trial: Duration,
-    /// The jail that all of it is in: cgroups, what jobs may read, how our own program is started.
+    /// The jail around all of it: cgroups, what jobs may read, how our own program is started.
     pub jail: JailConfig,
 }
 
@@ -131,7 +131,7 @@ impl Gvisor {
             Err(SandboxError::Refused { mechanism, reason }) if mechanism == EXECUTED => Err(
                 refused(MECHANISM, format!("{}: {reason}", program.display())),
             ),
-            // It came up and broke off, or said what it must not.
+            // It came up and then ended, or broke the protocol.
             Err(SandboxError::Unavailable { reason }) => {
                 Err(refused(PLATFORM, format!("platform {platform}: {reason}")))
             }
@@ -148,7 +148,7 @@ impl Gvisor {
     }
 }
 
-/// What to do about a job that was refused for want of a sandbox, in a sentence without a capital and a full stop.
+/// What to do about a refusal of this provider: a sentence without a capital and a full stop.
 #[must_use]
 pub fn hint_for(error: &SandboxError) -> Option<&'static str> {
     let SandboxError::Refused { mechanism, reason } = error else {
@@ -169,7 +169,7 @@ pub fn hint_for(error: &SandboxError) -> Option<&'static str> {
     }
 }
 
-/// What holds a job, in words; the jail adds what bounds memory and processes.
+/// What confines a job, in words; the jail adds what limits memory and processes.
 fn enforced(platform: Platform) -> BTreeMap<&'static str, String> {
     BTreeMap::from([
         (
@@ -216,7 +216,7 @@ impl Sandbox for Gvisor {
 
     async fn run(&self, spec: &JobSpec) -> Result<JobResult, SandboxError> {
         match self.jail.run(spec).await {
-            // Sandboxes come up here, as was proved: that one did not is no property of the machine.
+            // Sandboxes come up here, as the trial has shown: that one did not is transient.
             Err(SandboxError::Refused { mechanism, reason }) if mechanism == MECHANISM => {
                 Err(SandboxError::Unavailable { reason })
             }

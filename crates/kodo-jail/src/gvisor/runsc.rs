@@ -1,4 +1,4 @@
-//! Where the operator's `runsc` is.
+//! Finds the operator's `runsc`.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -6,13 +6,13 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// How a program of this machine begins.
+/// How a binary of this machine begins.
 const ELF: [u8; 4] = *b"\x7fELF";
 
 /// Finds it by its path, or by its name in the folders of `search`.
 ///
 /// # Errors
-/// What is missing, or what it is instead.
+/// What is missing, or why the file cannot be used.
 pub(crate) fn find(named: &Path, search: Option<&OsStr>) -> Result<PathBuf, String> {
     let place = if named.components().count() > 1 {
         named.to_owned()
@@ -30,7 +30,7 @@ pub(crate) fn find(named: &Path, search: Option<&OsStr>) -> Result<PathBuf, Stri
         .and_then(|mut file| file.read_exact(&mut begins))
         .map_err(at)?;
     if begins != ELF {
-        // It is started where there is no shell and nothing else of the machine's.
+        // It is started in a file tree without a shell.
         return Err(format!(
             "{}: this is not the program itself, but perhaps a script that starts it",
             place.display()
@@ -41,7 +41,7 @@ pub(crate) fn find(named: &Path, search: Option<&OsStr>) -> Result<PathBuf, Stri
         return Err(format!("{}: it is not executable", place.display()));
     }
     if rustix::process::geteuid().is_root() {
-        // What runs it is not user 0.
+        // The process that executes it is an ordinary user by then.
         let closed = place.ancestors().find(|above| {
             let needed = if *above == place { 0o005 } else { 0o001 };
             fs::metadata(above).is_ok_and(|it| it.mode() & needed != needed)

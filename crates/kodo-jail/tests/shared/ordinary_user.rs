@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// `nobody`, on every Linux machine.
@@ -24,6 +24,13 @@ pub fn helper() -> PathBuf {
     )
 }
 
+/// Copies a program that is then executed. By a process of its own: a descriptor that is open for writing here would be
+/// inherited by what other tests fork meanwhile, and nobody can execute a file that somebody can write to.
+pub fn copy_program(from: &Path, to: &Path) {
+    let copied = Command::new("cp").args([from, to]).status();
+    assert!(copied.unwrap().success(), "cp {from:?} {to:?}");
+}
+
 /// Runs every test of this program but one as `nobody`, from copies that `nobody` can read. Where the tests
 /// are run by an ordinary user anyway, they have all run as one already.
 pub fn run_this_suite(but: &str) {
@@ -31,13 +38,13 @@ pub fn run_this_suite(but: &str) {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let open = |path: &std::path::Path| {
+    let open = |path: &Path| {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     };
     open(folder.path());
     let copy = |from: PathBuf, name: &str| {
         let to = folder.path().join(name);
-        fs::copy(from, &to).unwrap();
+        copy_program(&from, &to);
         open(&to);
         to
     };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kodo_jail::{Jail, JailConfig, Resident, ResidentSpec, hint_for};
+use kodo_jail::{Jail, JailConfig, JailedService, JailedServiceSpec, hint_for};
 use kodo_planner::{MODEL_PROXY_PORT, OpenCodeLauncher, OpenCodeProcess, Start, Stream};
 use kodo_sandbox::{JobSpec, Limits};
 
@@ -55,12 +55,12 @@ impl OpenCodeLauncher for JailedOpenCode {
             job = job.file(&name, content);
         }
         job.limits = limits();
-        let spec = ResidentSpec {
+        let spec = JailedServiceSpec {
             job,
             program: self.program.clone(),
             port: MODEL_PROXY_PORT,
         };
-        let resident = self.jail.keep(spec).await.map_err(|error| {
+        let resident = self.jail.start_service(spec).await.map_err(|error| {
             let hint = hint_for(&error).map_or_else(String::new, |hint| format!("; {hint}"));
             format!(
                 "it cannot be jailed: {error}{hint}; OC_OPENCODE_JAIL=false runs it with this machine's network and \
@@ -72,7 +72,7 @@ impl OpenCodeLauncher for JailedOpenCode {
 }
 
 #[derive(Debug)]
-struct Jailed(Resident);
+struct Jailed(JailedService);
 
 #[async_trait]
 impl OpenCodeProcess for Jailed {

@@ -9,10 +9,8 @@ use std::fs::File;
 use std::io::{self, Write};
 
 use kodo_jail::{CgroupPolicy, Jail, JailConfig};
-use kodo_microvm::wire::{
-    FileHeader, Kind, Order, Outcome, Ready, Refusal, StreamHeader, from_json, json_frame, receive,
-    send_data,
-};
+use kodo_microvm::wire::{Kind, Order, Outcome, Ready, Refusal, StreamHeader};
+use kodo_sandbox::provider::{FileHeader, from_json, json_frame, receive, send_data};
 use kodo_sandbox::{InputFile, JobResult, JobSpec, Sandbox, SandboxError};
 
 fn main() {
@@ -44,7 +42,7 @@ fn serve() -> io::Result<()> {
 }
 
 fn take_order(port: &mut File) -> io::Result<JobSpec> {
-    let (kind, content) = receive(port)?;
+    let (kind, content) = receive::<Kind>(port)?;
     if kind != Kind::Order {
         return Err(io::ErrorKind::InvalidData.into());
     }
@@ -102,8 +100,8 @@ fn report(port: &mut File, result: &JobResult) -> io::Result<()> {
             tail: tail.len() as u64,
         };
         port.write_all(&json_frame(Kind::Stream, &header)?)?;
-        send_data(port, head)?;
-        send_data(port, tail)?;
+        send_data(port, Kind::Data, head)?;
+        send_data(port, Kind::Data, tail)?;
     }
     for file in &result.files {
         let header = FileHeader {
@@ -112,7 +110,7 @@ fn report(port: &mut File, result: &JobResult) -> io::Result<()> {
             executable: file.executable,
         };
         port.write_all(&json_frame(Kind::File, &header)?)?;
-        send_data(port, &file.content)?;
+        send_data(port, Kind::Data, &file.content)?;
     }
     port.write_all(&json_frame(Kind::Outcome, &Outcome::of(result))?)
 }

@@ -1,5 +1,5 @@
-//! The first process of the jail. It is alone in a pid namespace with the job: when it ends, the kernel kills
-//! whatever is left, and no signal from inside reaches it.
+//! The init process of the jail. It is alone in a pid namespace with the job: when it ends, the kernel kills all that is
+//! left, and no signal from inside reaches it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,23 +10,26 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use kodo_sandbox::provider::{from_json, receive, send};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-
 use sha2::{Digest, Sha256};
 
-use crate::collect::Hash;
+use super::collect::{self, Hash};
+use super::control::{die_with_parent, report};
+use super::program::Program;
+use super::seccomp::Filters;
+use super::watch::{self, FileCount};
+use super::{tree, users};
 use crate::defence::{Defence, on};
-use crate::program::Program;
-use crate::seccomp::Filters;
+use crate::layout::USER;
+use crate::sockets;
 use crate::sys::{self, Fork};
-use crate::watch::Count;
-use crate::wire::{Cut, Exit, Fault, Kernel, Kind, Spec, Started, receive, send};
-use crate::{collect, doors, helper, tree, watch};
+use crate::wire::{Cut, Exit, Fault, Kernel, Kind, Spec, Started};
 
-/// How often is looked, where no cgroup bounds memory.
+/// How often memory is looked at, if no cgroup limits it.
 const LOOK: Duration = Duration::from_millis(10);
-/// The same for a program that stays: looking costs time, and nobody else is in its jail.
+/// The same for a jailed service: looking costs time, and there is no other program in its jail.
 const SELDOM: Duration = Duration::from_secs(1);
 
 /// Builds the rest of the jail, runs the program in it, kills what is left, and hands everything back.
@@ -37,17 +40,17 @@ pub(crate) fn run(
     filters: &Filters,
     kernel: Kernel,
 ) -> Result<(), Fault> {
-    helper::lifeline()?;
+    die_with_parent()?;
     if on(Defence::Undumpable) {
         set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Fault::at("undumpable"))?;
     }
-    let sentry = kernel.is_gvisor();
-    let proc = if sentry {
+    let in_gvisor = kernel.is_gvisor();
+    let proc = if in_gvisor {
         tree::enter_guest(spec)?
     } else {
         tree::enter(spec)?
     };
-    // Without a pid namespace (in a test) there is no /proc of its own, and nothing is watched.
+    // Without a pid namespace (in a test) the jail has no /proc of its own, and nothing is watched.
     if spec.watch && !proc && on(Defence::PidNamespace) {
         return Err(Fault::new(
             "memory-limit",
@@ -56,9 +59,9 @@ pub(crate) fn run(
     }
     let folder = tree::job_folder();
     let mut given = BTreeMap::new();
-    if sentry {
-        // What the job is given is the job's.
-        helper::act_as_user(tree::USER).map_err(Fault::at("leave-root"))?;
+    if in_gvisor {
+        // The job's files belong to the job's user.
+        users::act_as_user(USER).map_err(Fault::at("leave-root"))?;
     }
     for file in &spec.files {
         let place = folder.join(&file.name);
@@ -70,40 +73,40 @@ pub(crate) fn run(
         };
         given.insert(file.name.clone(), as_given);
     }
-    if sentry {
-        helper::act_as_user(0).map_err(Fault::at("leave-root"))?;
+    if in_gvisor {
+        users::act_as_user(0).map_err(Fault::at("leave-root"))?;
     }
     let program = Program::prepare(spec, filters, kernel)?;
-    if let Some(port) = spec.resident {
-        let listener = doors::listener(port).map_err(Fault::at("doors"))?;
-        doors::hand_out(control, listener.as_fd()).map_err(Fault::at("doors"))?;
+    if let Some(port) = spec.service_port {
+        let listener = sockets::listener(port).map_err(Fault::at("sockets"))?;
+        sockets::send(control, listener.as_fd()).map_err(Fault::at("sockets"))?;
     }
-    let mut look = watch::Look::new(sentry);
+    let watch = watch::Watch::new(in_gvisor);
     let ended = sys::children_ended().map_err(Fault::at("signals"))?;
-    // Closes when the program begins; before that it carries the reason why it does not.
-    let (mut says, mut tell) = UnixStream::pair().map_err(Fault::at("fork"))?;
+    // Closed by the exec of the program; before that it carries the reason why there is none.
+    let (mut failure, mut tell) = UnixStream::pair().map_err(Fault::at("fork"))?;
     let began = Instant::now();
     let child = match sys::fork().map_err(Fault::at("fork"))? {
         Fork::Child => {
-            drop(says);
+            drop(failure);
             let fault = program.start(spec);
-            helper::report(&mut tell, &fault);
+            report(&mut tell, &fault);
             sys::exit_now(1);
         }
         Fork::Parent(child) => child,
     };
     drop(tell);
-    if let Ok((_, content)) = receive(&mut says) {
-        return Err(crate::wire::from_json(&content).unwrap_or_else(Fault::at("program")));
+    if let Ok((_, content)) = receive::<Kind>(&mut failure) {
+        return Err(from_json(&content).unwrap_or_else(Fault::at("program")));
     }
-    drop(says);
+    drop(failure);
     let started = Started {
         user,
         landlock: sys::landlock_version(),
         proc,
     };
-    let told = serde_json::to_vec(&started).map_err(Fault::at("report"))?;
-    send(control, Kind::Started, &told).map_err(Fault::at("report"))?;
+    let content = serde_json::to_vec(&started).map_err(Fault::at("report"))?;
+    send(control, Kind::Started, &content).map_err(Fault::at("report"))?;
     leave_streams().map_err(Fault::at("streams"))?;
 
     let mut job = Job {
@@ -111,19 +114,19 @@ pub(crate) fn run(
         child,
         deadline: on(Defence::Deadline)
             .then(|| began + spec.limits.wall)
-            .filter(|_| spec.resident.is_none()),
+            .filter(|_| spec.service_port.is_none()),
         folder,
         given,
-        seen: watch::Seen::default(),
-        look: &mut look,
-        count: sentry.then(|| Count::new(spec.limits.inodes)),
+        most: watch::Seen::default(),
+        watch,
+        file_count: in_gvisor.then(|| FileCount::new(spec.limits.inodes)),
         lifeline: on(Defence::Lifeline),
         now: 0,
         status: None,
     };
     let cut = job.wait(control, &ended).map_err(Fault::at("wait"))?;
     let wall = began.elapsed();
-    // As any other process than the first of a namespace (in a test) this would reach far beyond the job.
+    // As any other process than the init of a namespace (in a test) this would kill processes that are not the job's.
     let first = rustix::process::getpid() == rustix::process::Pid::INIT;
     if on(Defence::KillAll) && first {
         sys::kill_all();
@@ -131,12 +134,12 @@ pub(crate) fn run(
             job.note(&other);
         }
     }
-    // The last look is at what cannot change any more.
+    // Once more, now that nothing changes any more.
     let cut = cut.or_else(|| job.too_many_files(true).then_some(Cut::Inodes));
     let disk = job.disk().map_err(Fault::at("collect"))?;
-    if sentry {
-        // What the job left is read as the job, and with no more rights than it had.
-        helper::become_user(tree::USER).map_err(Fault::at("leave-root"))?;
+    if in_gvisor {
+        // The job's files are read as the job's user, with no more rights than the job had.
+        users::become_user(USER).map_err(Fault::at("leave-root"))?;
     }
     let exit = job.finish(control, cut, wall, &disk);
     let exit = exit.map_err(Fault::at("collect"))?;
@@ -144,7 +147,7 @@ pub(crate) fn run(
     send(control, Kind::Exit, &content).map_err(Fault::at("report"))
 }
 
-/// The streams are the job's alone.
+/// Closes this process's standard output and error: they are the job's alone.
 fn leave_streams() -> io::Result<()> {
     let nothing = fs::File::options()
         .read(true)
@@ -176,7 +179,7 @@ fn receive_file(
     let mut hash = Sha256::new();
     let mut left = size;
     while left > 0 {
-        let (kind, content) = receive(control).map_err(at)?;
+        let (kind, content) = receive::<Kind>(control).map_err(at)?;
         if kind != Kind::Data || content.len() as u64 > left {
             return Err(at(io::Error::from(io::ErrorKind::InvalidData)));
         }
@@ -192,20 +195,21 @@ struct Job<'a> {
     child: libc::pid_t,
     deadline: Option<Instant>,
     folder: &'a Path,
-    /// The files that it was given, which come back only where they are no longer the same.
+    /// The files that it was given; they are handed back only if they were changed.
     given: BTreeMap<String, collect::Given>,
-    /// The most that was seen, where something looks.
-    seen: watch::Seen,
-    look: &'a mut watch::Look,
-    /// Counts files, where nothing bounds them.
-    count: Option<Count>,
+    /// The most that the watch has seen.
+    most: watch::Seen,
+    watch: watch::Watch,
+    /// Counts files, if nothing limits them.
+    file_count: Option<FileCount>,
     lifeline: bool,
-    /// Processes at the last look.
+    /// Processes when the watch looked last.
     now: u64,
     status: Option<i32>,
 }
 
 impl Job<'_> {
+    /// Notes the program's exit status.
     fn note(&mut self, ended: &sys::Ended) {
         if ended.pid == self.child {
             self.status = Some(ended.status);
@@ -225,9 +229,9 @@ impl Job<'_> {
             }
             if self.status.is_some() {
                 if self.spec.watch {
-                    // What failed for want of processes fails at once, and its siblings are still there.
+                    // A fork that the limit refused fails at once, and the other processes are still there.
                     self.over_memory();
-                    self.seen.processes = self.seen.processes.max(self.now + 1);
+                    self.most.processes = self.most.processes.max(self.now + 1);
                 }
                 return Ok(None);
             }
@@ -257,11 +261,11 @@ impl Job<'_> {
                 while rustix::io::read(ended, &mut drain).is_ok_and(|count| count > 0) {}
             }
             if service.contains(PollFlags::IN) {
-                // A service that died before it had read everything is an error here, and gone: see below.
+                // An error if the service died before it had read everything: see below.
                 match receive(control) {
                     Ok((Kind::Stop, _)) => return Ok(Some(Cut::Stopped)),
-                    Ok((Kind::Dial, _)) if self.spec.resident.is_some() => {
-                        doors::hand_out(control, doors::socket()?.as_fd())?;
+                    Ok((Kind::NewSocket, _)) if self.spec.service_port.is_some() => {
+                        sockets::send(control, sockets::unconnected()?.as_fd())?;
                         continue;
                     }
                     _ => {}
@@ -269,18 +273,19 @@ impl Job<'_> {
             }
             let gone = PollFlags::IN | PollFlags::HUP | PollFlags::ERR;
             if self.lifeline && service.intersects(gone) {
-                // The service is gone: so is everything here, as soon as this process is.
+                // The service has died: the end of this process is the end of all processes here.
                 sys::exit_now(1);
             }
         }
     }
 
+    /// How long to wait until the deadline, or until memory is to be looked at.
     fn patience(&self) -> Option<Timespec> {
         let mut most = self
             .deadline
             .map(|deadline| deadline.saturating_duration_since(Instant::now()));
         if self.spec.watch {
-            let look = if self.spec.resident.is_some() {
+            let look = if self.spec.service_port.is_some() {
                 SELDOM
             } else {
                 LOOK
@@ -292,15 +297,17 @@ impl Job<'_> {
 
     fn over_memory(&mut self) -> bool {
         let files = self.disk().map_or(0, |disk| disk.used);
-        let seen = self.look.look(&self.spec.limits, files);
-        self.seen.memory = self.seen.memory.max(seen.memory);
-        self.seen.processes = self.seen.processes.max(seen.processes);
+        let seen = self.watch.look(&self.spec.limits, files);
+        self.most.memory = self.most.memory.max(seen.memory);
+        self.most.processes = self.most.processes.max(seen.processes);
         self.now = seen.processes;
         seen.memory > self.spec.limits.memory_bytes
     }
 
     fn too_many_files(&mut self, now: bool) -> bool {
-        self.count.as_mut().is_some_and(|count| count.over(now))
+        self.file_count
+            .as_mut()
+            .is_some_and(|count| count.over(now))
     }
 
     fn disk(&self) -> io::Result<Disk> {
@@ -308,8 +315,8 @@ impl Job<'_> {
         Ok(Disk {
             used: (stat.f_blocks - stat.f_bfree) * stat.f_frsize,
             full: stat.f_bfree == 0,
-            // In gVisor there is no such bound, and the figure is always none.
-            inodes_full: stat.f_ffree == 0 && self.count.is_none(),
+            // gVisor has no such limit, and always says 0.
+            inodes_full: stat.f_ffree == 0 && self.file_count.is_none(),
         })
     }
 
@@ -324,19 +331,19 @@ impl Job<'_> {
         let (user, system, max_rss) = sys::children_used();
         let micros = |it: Duration| u64::try_from(it.as_micros()).unwrap_or(u64::MAX);
         Ok(Exit {
-            // Killed with the rest: by SIGKILL.
+            // If it was killed with the rest, that was by SIGKILL.
             status: self.status.unwrap_or(libc::SIGKILL),
             cut,
             disk_full: disk.full,
             inodes_full: disk.inodes_full,
-            processes_full: self.spec.watch && self.seen.processes >= self.spec.limits.processes,
+            processes_full: self.spec.watch && self.most.processes >= self.spec.limits.processes,
             returned_full: collected.full,
             skipped: collected.skipped,
             wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
             user_us: micros(user),
             system_us: micros(system),
             max_rss,
-            peak_memory: self.spec.watch.then_some(self.seen.memory),
+            peak_memory: self.spec.watch.then_some(self.most.memory),
             disk_bytes: disk.used,
         })
     }

@@ -1,5 +1,5 @@
-//! A program that stays: in the same jail as a job, for as long as the service wants it, and with sockets of its network
-//! in the service's hands.
+//! A jailed service: a program in the same jail as a job, for as long as this process wants it. The two talk over sockets
+//! of the jail's network, which has nothing else.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -11,110 +11,112 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kodo_sandbox::{Captured, JobSpec, SandboxError};
+use kodo_sandbox::provider::{CHUNK, frame};
+use kodo_sandbox::{JobSpec, SandboxError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{oneshot, watch};
 
-use crate::Jail;
-use crate::jail::Inner;
-use crate::job::{broken, group};
-use crate::talk::{Stays, Talk};
-use crate::wire::{self, CHUNK, Fault, Kind};
+use super::channel::{Channel, ServiceProgram};
+use super::jail::Jail;
+use super::job::{broken, group};
+use super::shared::Shared;
+use crate::wire::{Fault, Kind};
 
 /// How long the jail may take until the program runs in it.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-/// How much of what it last printed is told when it has ended, in characters.
-const SHOWN: usize = 400;
 
-/// What is to stay.
+/// A service to be jailed.
 #[derive(Clone, Debug)]
-pub struct ResidentSpec {
-    /// Arguments, environment, files and limits, as for a job; the time alone has no bound. `argv` begins with the
-    /// arguments, since the program is [`program`](Self::program).
+pub struct JailedServiceSpec {
+    /// Arguments, environment, files and limits, as for a job, except that its time is unlimited. `argv` holds the
+    /// arguments alone, since the program is [`program`](Self::program).
     pub job: JobSpec,
-    /// The program on this machine. The jail gets a copy, so that it need not be readable for anybody else.
+    /// The program on this machine. The jail gets a copy, so that no other user needs to be able to read it.
     pub program: PathBuf,
-    /// The port, in the program's network, on which the service listens.
+    /// The port, in the program's network, on which this process listens.
     pub port: u16,
 }
 
-/// A program that runs in a jail. Dropping it ends it, and so does the end of the service, however that comes.
+/// A service that runs in a jail. Dropping it ends the program, and so does the end of this process, whatever ends it.
 #[derive(Debug)]
-pub struct Resident {
+pub struct JailedService {
     listener: TcpListener,
     requests: Sender<oneshot::Sender<OwnedFd>>,
-    /// A byte for each request; closed, it ends the program.
-    bell: OwnedFd,
+    /// A byte wakes the supervisor for a request; closing it ends the program.
+    wake: OwnedFd,
     ended: watch::Receiver<Option<String>>,
 }
 
-/// What the program is called in its folder.
+/// The program's file name in the jail.
 const NAME: &str = "resident";
 
 impl Jail {
-    /// Starts a program that stays.
+    /// Starts a service in the jail.
     ///
     /// # Errors
-    /// [`SandboxError`], as for a job: where the whole jail cannot be put up, nothing runs.
-    pub async fn keep(&self, mut spec: ResidentSpec) -> Result<Resident, SandboxError> {
+    /// [`SandboxError`], as for a job: if the whole jail cannot be made, nothing runs.
+    pub async fn start_service(
+        &self,
+        mut spec: JailedServiceSpec,
+    ) -> Result<JailedService, SandboxError> {
         spec.job.argv.insert(0, format!("/job/{NAME}"));
         spec.job.check()?;
-        if self.inner.enclosure.is_some() {
+        if self.shared.enclosure.is_some() {
             return Err(SandboxError::Refused {
                 mechanism: "resident".to_owned(),
-                reason: format!("the provider {} keeps no programs", self.inner.provider()),
+                reason: format!("the provider {} runs no services", self.shared.provider()),
             });
         }
         let unavailable = |what: &str, error: io::Error| SandboxError::Unavailable {
             reason: format!("{what}: {error}"),
         };
-        let (rung, bell) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
+        let (woken, wake) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
             .map_err(|error| unavailable("no pipe", error.into()))?;
         let (requests, requested) = channel();
         let (tell_end, ended) = watch::channel(None);
         let (answer, answered) = oneshot::channel();
-        let inner = Arc::clone(&self.inner);
+        let shared = Arc::clone(&self.shared);
         // A thread of its own and not one of the runtime's: the helper dies with the thread that started it.
         thread::Builder::new()
             .name("kodo-resident".to_owned())
             .spawn(move || {
-                let mut keeper = Keeper {
+                let mut supervisor = Supervisor {
                     spec: &spec,
-                    rung,
+                    woken,
                     requested,
                     waiting: VecDeque::new(),
                     started: Some(answer),
                 };
-                let end = keeper.run(&inner);
+                let end = supervisor.run(&shared);
                 let _ = tell_end.send(Some(end));
             })
             .map_err(|error| unavailable("no thread", error))?;
         let listener = answered.await.unwrap_or_else(|_| {
             Err(SandboxError::Unavailable {
-                reason: "the thread of the program broke off".to_owned(),
+                reason: "the thread of the service ended without an answer".to_owned(),
             })
         })?;
         let listener = StdListener::from(listener);
         listener
             .set_nonblocking(true)
             .and_then(|()| TcpListener::from_std(listener))
-            .map(|listener| Resident {
+            .map(|listener| JailedService {
                 listener,
                 requests,
-                bell,
+                wake,
                 ended,
             })
             .map_err(|error| unavailable("the listener", error))
     }
 }
 
-impl Resident {
-    /// The next connection that the program makes to the service's port.
+impl JailedService {
+    /// The next connection that the program makes to this process's port.
     ///
     /// # Errors
-    /// As the system has it.
+    /// Those of the system.
     pub async fn accept(&self) -> io::Result<TcpStream> {
         self.listener.accept().await.map(|(stream, _)| stream)
     }
@@ -122,12 +124,12 @@ impl Resident {
     /// A connection to a port on which the program listens.
     ///
     /// # Errors
-    /// As the system has it, or where the program has ended.
+    /// Those of the system, or [`ErrorKind::NotConnected`] if the program has ended.
     pub async fn connect(&self, port: u16) -> io::Result<TcpStream> {
         let gone = || io::Error::new(ErrorKind::NotConnected, "the program has ended");
         let (answer, answered) = oneshot::channel();
         self.requests.send(answer).map_err(|_| gone())?;
-        rustix::io::write(&self.bell, &[Kind::Dial as u8])?;
+        rustix::io::write(&self.wake, &[1])?;
         let socket = StdStream::from(answered.await.map_err(|_| gone())?);
         socket.set_nonblocking(true)?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -141,58 +143,58 @@ impl Resident {
             Ok(end) => end.clone(),
             Err(_) => None,
         };
-        end.unwrap_or_else(|| "its thread broke off".to_owned())
+        end.unwrap_or_else(|| "its thread ended without an answer".to_owned())
     }
 }
 
 type Started = oneshot::Sender<Result<OwnedFd, SandboxError>>;
 
-/// What holds a resident, on a thread of its own.
-struct Keeper<'a> {
-    spec: &'a ResidentSpec,
-    rung: OwnedFd,
+/// Runs one service, on a thread of its own.
+struct Supervisor<'a> {
+    spec: &'a JailedServiceSpec,
+    woken: OwnedFd,
     requested: Receiver<oneshot::Sender<OwnedFd>>,
-    /// Who waits for a socket.
+    /// Those that wait for a socket, in the order in which they asked.
     waiting: VecDeque<oneshot::Sender<OwnedFd>>,
-    /// Who waits for the start.
+    /// The caller that waits for the start.
     started: Option<Started>,
 }
 
-impl Keeper<'_> {
-    /// Runs it to its end, and says what that was.
-    fn run(&mut self, inner: &Inner) -> String {
-        let begun = group(inner, &self.spec.job).and_then(|group| {
-            let stays = Stays {
+impl Supervisor<'_> {
+    /// Runs it to its end. Returns how it ended.
+    fn run(&mut self, shared: &Shared) -> String {
+        let begun = group(shared, &self.spec.job).and_then(|group| {
+            let program = ServiceProgram {
                 program: &self.spec.program,
                 name: NAME,
                 port: self.spec.port,
             };
-            let talk = Talk::begin(inner, &self.spec.job, None).and_then(|mut talk| {
-                let told = talk.tell(inner, &self.spec.job, group.as_ref(), Some(stays));
-                if told.is_err() {
-                    talk.helper.end();
+            let channel = Channel::open(shared, &self.spec.job, None).and_then(|mut channel| {
+                let sent = channel.send_job(shared, &self.spec.job, group.as_ref(), Some(program));
+                if sent.is_err() {
+                    channel.helper.end();
                 }
-                told.map(|()| talk)
+                sent.map(|()| channel)
             });
-            Ok((group, talk.map_err(broken("start the helper"))?))
+            Ok((group, channel.map_err(broken("start the helper"))?))
         });
-        let (group, mut talk) = match begun {
+        let (group, mut channel) = match begun {
             Ok(begun) => begun,
             Err(error) => return self.refuse(error),
         };
-        let held = self.hold(&mut talk);
-        talk.helper.end();
+        let ran = self.hold(&mut channel);
+        channel.helper.end();
         let killed_for_memory = group
             .as_ref()
-            .is_some_and(|group| group.seen().killed_for_memory);
+            .is_some_and(|group| group.observed().killed_for_memory);
         drop(group);
-        if let Some(Fault { mechanism, reason }) = talk.heard.fault.take() {
+        if let Some(Fault { mechanism, reason }) = channel.output.fault.take() {
             return self.refuse(SandboxError::Refused { mechanism, reason });
         }
-        let end = match held {
-            Err(error) => format!("the talk with the helper broke off: {error}"),
-            Ok(()) if killed_for_memory => "it was ended for want of memory".to_owned(),
-            Ok(()) => how(&talk),
+        let end = match ran {
+            Err(error) => format!("the connection to the helper broke: {error}"),
+            Ok(()) if killed_for_memory => "it was ended because it exceeded its memory".to_owned(),
+            Ok(()) => how_it_ended(&channel),
         };
         self.refuse(SandboxError::Unavailable {
             reason: end.clone(),
@@ -200,7 +202,7 @@ impl Keeper<'_> {
         end
     }
 
-    /// Tells whoever still waits for the start.
+    /// Answers the caller that still waits for the start, if there is one.
     fn refuse(&mut self, error: SandboxError) -> String {
         let text = error.to_string();
         if let Some(started) = self.started.take() {
@@ -209,21 +211,22 @@ impl Keeper<'_> {
         text
     }
 
-    fn hold(&mut self, talk: &mut Talk) -> io::Result<()> {
+    /// Sends and receives until the program has ended, or nobody wants it any more.
+    fn hold(&mut self, channel: &mut Channel) -> io::Result<()> {
         let deadline = Instant::now() + START_TIMEOUT;
         let mut buffer = vec![0; CHUNK];
         loop {
             let mut wanted = PollFlags::IN;
-            if talk.has_more() {
+            if channel.has_unsent() {
                 wanted |= PollFlags::OUT;
             }
             let mut fds = vec![
-                PollFd::from_borrowed_fd(talk.helper.control.as_fd(), wanted),
-                PollFd::new(&self.rung, PollFlags::IN),
+                PollFd::from_borrowed_fd(channel.helper.control.as_fd(), wanted),
+                PollFd::new(&self.woken, PollFlags::IN),
             ];
             let streams = [
-                talk.helper.stdout.as_ref().map(AsFd::as_fd),
-                talk.helper.stderr.as_ref().map(AsFd::as_fd),
+                channel.helper.stdout.as_ref().map(AsFd::as_fd),
+                channel.helper.stderr.as_ref().map(AsFd::as_fd),
             ];
             for stream in streams.into_iter().flatten() {
                 fds.push(PollFd::from_borrowed_fd(stream, PollFlags::IN));
@@ -237,32 +240,31 @@ impl Keeper<'_> {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            let rung = !fds[1].revents().is_empty();
+            let woken = !fds[1].revents().is_empty();
             drop(fds);
-            if rung && !self.hear(talk)? {
-                // Nobody wants it any more.
+            if woken && !self.take_requests(channel)? {
                 return Ok(());
             }
-            talk.feed();
-            talk.read_streams(&mut buffer, u64::MAX)?;
-            let over = talk.listen(&mut buffer, &self.spec.job)?;
-            self.hand_on(talk);
+            channel.flush();
+            channel.read_streams(&mut buffer, u64::MAX)?;
+            let over = channel.receive(&mut buffer, &self.spec.job)?;
+            self.hand_out_sockets(channel);
             if over {
-                return talk.read_streams(&mut buffer, u64::MAX);
+                return channel.read_streams(&mut buffer, u64::MAX);
             }
         }
     }
 
-    /// Passes on what was asked for. False where nobody will ask again.
-    fn hear(&mut self, talk: &mut Talk) -> io::Result<bool> {
-        let mut rings = [0; 64];
-        match rustix::io::read(&self.rung, &mut rings) {
+    /// Passes requests for sockets on to the helper. Returns false once the [`JailedService`] is dropped.
+    fn take_requests(&mut self, channel: &mut Channel) -> io::Result<bool> {
+        let mut bytes = [0; 64];
+        match rustix::io::read(&self.woken, &mut bytes) {
             Ok(0) => return Ok(false),
             Ok(count) => {
                 for _ in 0..count {
                     if let Ok(request) = self.requested.try_recv() {
                         self.waiting.push_back(request);
-                        talk.outgoing.extend(wire::frame(Kind::Dial, &[]));
+                        channel.outgoing.extend(frame(Kind::NewSocket, &[]));
                     }
                 }
             }
@@ -273,41 +275,34 @@ impl Keeper<'_> {
     }
 
     /// The first socket is the listener, and comes before the program runs; each further one was asked for.
-    fn hand_on(&mut self, talk: &mut Talk) {
+    fn hand_out_sockets(&mut self, channel: &mut Channel) {
         if self.started.is_some() {
-            if talk.heard.started.is_none() || talk.doors.is_empty() {
+            if channel.output.started.is_none() || channel.sockets.is_empty() {
                 return;
             }
-            let listener = talk.doors.remove(0);
+            let listener = channel.sockets.remove(0);
             if let Some(started) = self.started.take() {
                 let _ = started.send(Ok(listener));
             }
         }
-        for socket in talk.doors.drain(..) {
+        for socket in channel.sockets.drain(..) {
             if let Some(waiting) = self.waiting.pop_front() {
-                // Whoever asked may no longer wait for it.
+                // Fails if the caller no longer waits for it.
                 let _ = waiting.send(socket);
             }
         }
     }
 }
 
-fn how(talk: &Talk) -> String {
-    let code = talk.heard.exit.as_ref().map(|exit| exit.status);
-    let how = match code {
+fn how_it_ended(channel: &Channel) -> String {
+    let status = channel.output.exit.as_ref().map(|exit| exit.status);
+    let how = match status {
         Some(status) if status & 0x7f == 0 => format!("it exited with {}", (status >> 8) & 0xff),
         Some(status) => format!("it was ended by signal {}", status & 0x7f),
         None => "it was ended".to_owned(),
     };
-    let printed: Vec<String> = talk.printed.iter().map(Captured::text).collect();
-    let printed = printed.join(" ");
-    let words: Vec<&str> = printed.split_whitespace().collect();
-    let text = words.join(" ");
-    let skip = text.chars().count().saturating_sub(SHOWN);
-    let tail: String = text.chars().skip(skip).collect();
-    if tail.is_empty() {
-        how
-    } else {
-        format!("{how}; the last that it printed: {tail}")
+    match channel.last_words() {
+        Some(words) => format!("{how}; the last that it printed: {words}"),
+        None => how,
     }
 }

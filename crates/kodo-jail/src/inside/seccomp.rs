@@ -1,8 +1,8 @@
 //! Which system calls a job can make: those of a list, with arguments where arguments matter.
 //!
-//! What is on no list does not exist for it (`ENOSYS`), as on an older kernel, so that libraries fall back to
-//! what they used before; `clone3` is not on it because its flags are behind a pointer, where no filter can
-//! look. What is refused on purpose says so (`EPERM`). A call of another architecture kills.
+//! A call that is on no list fails with `ENOSYS`, as on an older kernel, so that libraries fall back to what they used
+//! before; `clone3` is not on it because its flags are behind a pointer, which a filter cannot follow. A call that is
+//! refused on purpose fails with `EPERM`. A call of another architecture kills the process.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::wire::Fault;
 pub(crate) struct Filters {
     allowed: BpfProgram,
     refused: BpfProgram,
-    /// Refuses files without a name as well.
+    /// Also refuses unnamed memory files.
     unnamed: BpfProgram,
 }
 
@@ -44,7 +44,8 @@ impl Filters {
         })
     }
 
-    /// Applies them to this process, for good. The later one is asked first, and the first error counts.
+    /// Applies them to this process, irrevocably. The kernel runs the one applied last first, and takes the strictest
+    /// answer.
     pub(crate) fn apply(&self, allow_unnamed_files: bool) -> Result<(), Fault> {
         let unnamed = (!allow_unnamed_files).then_some(&self.unnamed);
         for filter in [&self.allowed, &self.refused].into_iter().chain(unnamed) {

@@ -1,5 +1,5 @@
-//! Landlock: the kernel's own access control, over the file tree that the mounts have made. Where a mistake in
-//! one of them opened something, the other one still holds.
+//! Landlock: the kernel's own access control, over the file tree that the mounts have made. If a mistake in one of the two
+//! opens something, the other still refuses it.
 
 use std::path::Path;
 
@@ -8,12 +8,13 @@ use landlock::{
     RulesetCreatedAttr, RulesetStatus, Scope,
 };
 
-use crate::tree::{DEVICES, JOB, SYSTEM};
+use super::sources::{DEVICES, SYSTEM};
+use crate::layout::JOB;
 use crate::wire::{Fault, Spec};
 
 /// The newest version whose rules are used where the kernel has them: 6 keeps signals and abstract sockets in.
 const WANTED: ABI = ABI::V6;
-/// The oldest that will do.
+/// The oldest version that is accepted.
 const NEEDED: ABI = ABI::V1;
 
 /// Restricts this process and its children, for good.
@@ -49,7 +50,7 @@ pub(crate) fn restrict(spec: &Spec) -> Result<(), Fault> {
         ]);
     let extra = spec.read_only.iter().map(|path| (path.as_str(), read));
     for (path, access) in fixed.chain(extra) {
-        // A link to a folder that is on the list too, or something that this machine lacks.
+        // This machine does not have every path of the list.
         let Ok(fd) = PathFd::new(path) else { continue };
         let access = if Path::new(path).is_dir() {
             access

@@ -1,5 +1,5 @@
-//! The last steps before the job's own program: everything that binds a process, from the mildest to the one
-//! after which nothing else could be done.
+//! The last steps before the job's own program: everything that confines a single process, the seccomp filter last, since
+//! it forbids most of the other steps.
 
 use std::ffi::CString;
 use std::io::Write;
@@ -7,26 +7,26 @@ use std::io::Write;
 use rustix::process::{Resource, Rlimit, setrlimit, umask};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use super::seccomp::Filters;
+use super::{landlock, tree, users};
 use crate::defence::{Defence, on};
-use crate::seccomp::Filters;
+use crate::layout::{JOB, USER};
 use crate::sys::{self, Strings};
-use crate::tree::JOB;
 use crate::wire::{Fault, Kernel, Spec};
-use crate::{helper, landlock, tree};
 
-/// Where programs are looked for that are named without a path.
+/// The folders in which a program that is named without a path is looked for.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Open files of one process.
 const OPEN_FILES: u64 = 1024;
-/// Memory that one process can lock.
+/// Bytes of memory that one process can lock.
 const LOCKED: u64 = 64 * 1024;
-/// The last capability that any kernel so far has.
+/// The largest number of a capability that fits into the kernel's sets.
 const LAST_CAPABILITY: u32 = 63;
-/// What shells say of a program that is there and cannot be run, and of one that is not there.
+/// The exit codes of shells for a program that cannot be run, and for one that does not exist.
 const CANNOT_RUN: i32 = 126;
 const NOT_FOUND: i32 = 127;
 
-/// What is ready before the fork, so that little is left to fail after it.
+/// Prepared before the fork, so that little is left to fail after it.
 pub(crate) struct Program<'a> {
     candidates: Vec<CString>,
     arguments: Strings,
@@ -93,38 +93,38 @@ impl<'a> Program<'a> {
             environment: Strings::new(environment),
             filters,
             kernel,
-            // gVisor counts them with the rest.
+            // gVisor counts them with the job's memory.
             unnamed_files: !spec.watch || kernel.is_gvisor(),
         })
     }
 
-    /// Becomes the program. Returns only where a defence could not be put up; a program that cannot be run
-    /// ends the process as a shell would.
+    /// Becomes the program. Returns only if this process could not be confined; a program that cannot be run ends the
+    /// process with the exit code of a shell.
     pub(crate) fn start(&self, spec: &Spec) -> Fault {
-        match self.bind(spec) {
+        match self.confine(spec) {
             Err(fault) => fault,
             Ok(()) => self.execute(spec),
         }
     }
 
-    fn bind(&self, spec: &Spec) -> Result<(), Fault> {
+    fn confine(&self, spec: &Spec) -> Result<(), Fault> {
         if on(Defence::Session) {
             sys::new_session().map_err(Fault::at("session"))?;
         }
         umask(rustix::fs::Mode::from_raw_mode(0o022));
-        // Should memory run out, the job goes and not what guards it. Without /proc it cannot be said.
+        // If memory runs out, the kernel kills the job and not the jail. Impossible without /proc.
         let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
         let folder = tree::job_folder().join(&spec.cwd);
         std::env::set_current_dir(&folder).map_err(|error| {
             Fault::new("working-folder", format_args!("{:?}: {error}", spec.cwd))
         })?;
         if on(Defence::ResourceLimits) {
-            bound_resources(spec, self.kernel)?;
+            limit_resources(spec, self.kernel)?;
         }
         if self.kernel.is_gvisor() {
             drop_bounding_set();
             rustix::thread::set_thread_groups(&[]).map_err(Fault::at("leave-root"))?;
-            helper::become_user(tree::USER).map_err(Fault::at("leave-root"))?;
+            users::become_user(USER).map_err(Fault::at("leave-root"))?;
         }
         if on(Defence::Capabilities) {
             drop_capabilities()?;
@@ -173,11 +173,10 @@ impl<'a> Program<'a> {
     }
 }
 
-fn bound_resources(spec: &Spec, kernel: Kernel) -> Result<(), Fault> {
+fn limit_resources(spec: &Spec, kernel: Kernel) -> Result<(), Fault> {
     let limits = &spec.limits;
-    // The two processes of the jail itself are counted with the job's, here inside its user namespace. Where
-    // a cgroup bounds processes too, it is to be asked first, since it counts what it refuses.
-    // In gVisor they are another user's.
+    // The jail's own two processes are counted with the job's in its user namespace. If a cgroup limits processes too, its
+    // limit is to be reached first, since it counts what it refuses. In gVisor the jail's processes are another user's.
     let own = match (kernel.is_gvisor(), spec.watch) {
         (true, _) => 0,
         (false, true) => 2,
@@ -191,29 +190,29 @@ fn bound_resources(spec: &Spec, kernel: Kernel) -> Result<(), Fault> {
         (Resource::Memlock, LOCKED),
     ];
     if spec.watch && !kernel.is_gvisor() {
-        // What watching cannot see in time: one process that takes much at once.
+        // A second limit for one process that allocates faster than the watch can see.
         let most = limits.memory_bytes.saturating_mul(2) + (64 << 20);
         table.push((Resource::Data, most));
     }
     table
         .into_iter()
-        .try_for_each(|(resource, most)| bound(resource, most))
+        .try_for_each(|(resource, most)| limit(resource, most))
 }
 
-/// Bounds a resource of this process and of all that come from it.
-pub(crate) fn bound(resource: Resource, most: u64) -> Result<(), Fault> {
-    let limit = Rlimit {
+/// Limits a resource of this process and of its children.
+pub(crate) fn limit(resource: Resource, most: u64) -> Result<(), Fault> {
+    let rlimit = Rlimit {
         current: Some(most),
         maximum: Some(most),
     };
     let lowered = rustix::process::getrlimit(resource)
         .maximum
         .is_some_and(|maximum| maximum < most);
-    // A machine that allows less is no reason to ask for more, which would fail.
+    // The hard limit is lower already, and raising it would fail.
     if lowered {
         return Ok(());
     }
-    setrlimit(resource, limit).map_err(Fault::at("resource-limits"))
+    setrlimit(resource, rlimit).map_err(Fault::at("resource-limits"))
 }
 
 /// The capabilities of the namespace's owner, kept over the exec, which would drop them by itself.
@@ -232,7 +231,7 @@ fn keep_capabilities() -> Result<(), Fault> {
 fn drop_bounding_set() {
     for number in 0..=LAST_CAPABILITY {
         let one = CapabilitySet::from_bits_retain(1 << number);
-        // Beyond the kernel's last one it says EINVAL.
+        // EINVAL: the kernel has no further capability.
         if rustix::thread::remove_capability_from_bounding_set(one).is_err() {
             break;
         }
@@ -241,7 +240,7 @@ fn drop_bounding_set() {
 
 fn drop_capabilities() -> Result<(), Fault> {
     drop_bounding_set();
-    // Fails where there are no ambient ones, on kernels of long ago.
+    // Fails on kernels that are too old for ambient capabilities.
     let _ = rustix::thread::clear_ambient_capability_set();
     let none = CapabilitySets {
         effective: CapabilitySet::empty(),

@@ -1,8 +1,8 @@
-//! Sockets of the jail's network, handed out of it.
+//! Sockets of the jail's network, sent to the process that started the jail.
 //!
-//! A socket belongs to the network in which it was made, whoever holds it. So a program in a jail, whose network has
-//! nothing but a loopback, can be talked with by the service alone, and no byte passes a process of ours in there: the
-//! first process of the jail makes sockets and hands them over the conversation that it has with the service anyway.
+//! A socket belongs to the network namespace in which it was made, whichever process holds it. So the jail's init makes
+//! sockets and sends them over its control channel (`SCM_RIGHTS`): the process that started the jail, and no other, can
+//! talk with a program whose network is a loopback, and no proxy is needed inside.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -15,7 +15,9 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
-use crate::wire::{Kind, frame};
+use kodo_sandbox::provider::frame;
+
+use crate::wire::Kind;
 
 /// A socket that listens in this network.
 pub(crate) fn listener(port: u16) -> io::Result<OwnedFd> {
@@ -23,7 +25,7 @@ pub(crate) fn listener(port: u16) -> io::Result<OwnedFd> {
 }
 
 /// A socket that can be connected in this network.
-pub(crate) fn socket() -> io::Result<OwnedFd> {
+pub(crate) fn unconnected() -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC;
     Ok(rustix::net::socket_with(
         AddressFamily::INET,
@@ -33,13 +35,13 @@ pub(crate) fn socket() -> io::Result<OwnedFd> {
     )?)
 }
 
-/// Hands a socket to the service.
-pub(crate) fn hand_out(control: &UnixStream, socket: BorrowedFd<'_>) -> io::Result<()> {
+/// Sends a socket, attached to a frame.
+pub(crate) fn send(control: &UnixStream, socket: BorrowedFd<'_>) -> io::Result<()> {
     let sockets = [socket];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut attached = SendAncillaryBuffer::new(&mut space);
     attached.push(SendAncillaryMessage::ScmRights(&sockets));
-    let bytes = frame(Kind::Door, &[]);
+    let bytes = frame(Kind::Socket, &[]);
     let sent = rustix::net::sendmsg(
         control,
         &[IoSlice::new(&bytes)],
@@ -53,7 +55,7 @@ pub(crate) fn hand_out(control: &UnixStream, socket: BorrowedFd<'_>) -> io::Resu
     Ok(())
 }
 
-/// Reads what there is, and takes the sockets that came with it.
+/// Reads what is there, and adds the sockets that came with it to `sockets`.
 pub(crate) fn receive(
     control: &UnixStream,
     buffer: &mut [u8],

@@ -1,4 +1,4 @@
-//! The helper as a process of the service: started, and not yet told anything.
+//! A helper as a child process of the service, from its start to its end.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,9 +8,9 @@ use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-use crate::jail::Helper;
+use super::shared::Helper;
 
-/// A helper that waits to be told what to run. It dies with the thread that started it.
+/// A helper, which does nothing until it has received a job. It dies with the thread that started it.
 #[derive(Debug)]
 pub(crate) struct HelperProcess {
     pub(crate) child: Child,
@@ -38,7 +38,7 @@ impl HelperProcess {
             command.env_clear();
         }
         let mut child = command.spawn()?;
-        // It holds the other end of the conversation, which must not stay open here.
+        // The command holds the other end of the channel, which must not stay open in this process.
         drop(command);
         let mut helper = Self {
             control,
@@ -67,14 +67,14 @@ impl HelperProcess {
         Ok(())
     }
 
-    /// Whether it still waits, as far as one can know.
-    pub(crate) fn waits(&mut self) -> bool {
+    /// Whether it is still alive.
+    pub(crate) fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
     /// Ends it, and waits until it is gone.
     pub(crate) fn end(&mut self) {
-        // One that has come to its own end is dead already; killing what is dead is nothing.
+        // Killing a process that has ended is an error that changes nothing.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

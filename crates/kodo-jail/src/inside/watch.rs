@@ -1,7 +1,7 @@
-//! Watching memory and processes from the jail's first process, where no cgroup bounds them.
+//! Watches memory and processes from the jail's init, if no cgroup limits them.
 //!
-//! Weaker than a cgroup, and reported as such: it looks every few milliseconds, so a job can be over its bound
-//! for that long, and memory of the kernel on the job's behalf (socket buffers, for instance) is not seen.
+//! Weaker than a cgroup, and reported as such: it looks every few milliseconds, so a job can exceed its limit for that long,
+//! and memory that the kernel uses for the job (socket buffers, for instance) is not seen.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use kodo_sandbox::Limits;
 
-use crate::tree::JOB;
+use crate::layout::JOB;
 
 /// What was seen at one look.
 #[derive(Clone, Copy, Default)]
@@ -18,17 +18,17 @@ pub(crate) struct Seen {
     pub(crate) processes: u64,
 }
 
-/// What looks, and at what.
-pub(crate) struct Look {
-    /// In gVisor: what its kernel says that all processes held before the job began.
+/// Adds up the memory and the processes of a job.
+pub(crate) struct Watch {
+    /// In gVisor, the memory of all processes before the job began, as its kernel counts it.
     held_before: Option<u64>,
 }
 
-impl Look {
+impl Watch {
     /// To be made before the job begins.
-    pub(crate) fn new(sentry: bool) -> Self {
+    pub(crate) fn new(in_gvisor: bool) -> Self {
         Self {
-            held_before: sentry.then(|| memory_of_all().0),
+            held_before: in_gvisor.then(|| memory_of_all().0),
         }
     }
 
@@ -40,7 +40,7 @@ impl Look {
                 Seen {
                     // Files in memory are shared memory too; not every version counts them there at once.
                     memory: anonymous.saturating_sub(before) + shared.max(files),
-                    // But this one.
+                    // Not counting this process.
                     processes: u64::from(rustix::system::sysinfo().procs).saturating_sub(1),
                 }
             }
@@ -48,20 +48,20 @@ impl Look {
     }
 }
 
-/// What gVisor's kernel says of the memory of all processes: their own, and what they share.
+/// The memory of all processes as gVisor's kernel counts it: their own, and what they share.
 fn memory_of_all() -> (u64, u64) {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     (field(&text, "AnonPages:"), field(&text, "Shmem:"))
 }
 
-/// Counts files and folders where nothing bounds them but somebody who looks: no more often than takes a tenth of the
-/// time, and never further than the bound.
-pub(crate) struct Count {
+/// Counts files and folders, for a kernel that does not limit them: at most a tenth of the time, and never beyond the
+/// limit.
+pub(crate) struct FileCount {
     most: u64,
     next: Instant,
 }
 
-impl Count {
+impl FileCount {
     pub(crate) fn new(most: u64) -> Self {
         Self {
             most,
@@ -69,7 +69,7 @@ impl Count {
         }
     }
 
-    /// Whether there are more than there may be; if it is not yet time to look again, no.
+    /// Whether there are more than allowed. Without `now`, false if it is too early to count again.
     pub(crate) fn over(&mut self, now: bool) -> bool {
         let began = Instant::now();
         if began < self.next && !now {
@@ -84,11 +84,11 @@ impl Count {
     }
 }
 
-/// Takes all that is below a folder off what is left. Not where that is not enough.
+/// Subtracts the number of files below a folder from `left`. Returns false if there are more than that.
 fn within(folder: &Path, left: &mut u64) -> bool {
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
-        // What is gone in the meantime is no file any more.
+        // The folder may have been removed meanwhile.
         let Ok(entries) = fs::read_dir(&folder) else {
             continue;
         };
@@ -105,10 +105,10 @@ fn within(folder: &Path, left: &mut u64) -> bool {
     true
 }
 
-/// Adds up what the job holds: its processes' own memory, and its files, which are memory too.
+/// Adds up the memory of the job's processes, and of its files, which are in memory too.
 ///
-/// Resident memory first, which counts a page that two processes share twice and is quick to read; only where
-/// that is over the bound, each process's share, which is exact.
+/// First resident memory, which is quick to read but counts a page once for each process that shares it; only if that
+/// exceeds the limit, each process's proportional share, which is exact.
 fn look(limits: &Limits, files: u64) -> Seen {
     let mut seen = Seen {
         memory: files,
@@ -130,7 +130,7 @@ fn look(limits: &Limits, files: u64) -> Seen {
     seen
 }
 
-/// Every process but the first, which is the jail's own.
+/// Every process except the jail's init.
 fn processes() -> Vec<std::path::PathBuf> {
     let Ok(entries) = fs::read_dir(Path::new("/proc")) else {
         return Vec::new();

@@ -1,6 +1,7 @@
-//! What of a jail this machine has, for people who want to know why there is none.
+//! Which of the jail's mechanisms this machine has, for `kodo doctor`.
 
-use crate::{Jail, JailConfig};
+use super::jail::Jail;
+use super::shared::JailConfig;
 use kodo_sandbox::SandboxError;
 
 /// One mechanism, tried out.
@@ -12,19 +13,19 @@ pub struct Finding {
     pub available: bool,
     /// What was seen.
     pub detail: String,
-    /// What to do where it is missing or weaker than it could be.
+    /// What to do if it is missing or weaker than it could be.
     pub hint: Option<String>,
 }
 
 /// What this machine has of what a jail needs.
 #[derive(Clone, Debug)]
 pub struct Capabilities {
-    /// One a mechanism; the first one, `jail`, is the whole.
+    /// One for each mechanism; the first, `jail`, is a job in all of them.
     pub findings: Vec<Finding>,
 }
 
 impl Capabilities {
-    /// Tries everything out, by running a job that does nothing: that a file or a flag is there proves nothing.
+    /// Finds out by running a job that does nothing: that a file or a flag exists proves nothing.
     pub async fn probe(config: JailConfig) -> Self {
         let jail = Jail::new(config);
         let mut findings = vec![match jail.try_out().await {
@@ -58,11 +59,11 @@ impl Capabilities {
                 hint: hint_for(&error).map(str::to_owned),
             },
         }];
-        findings.push(match &jail.inner.place {
-            Ok(place) => Finding {
+        findings.push(match &jail.shared.cgroups {
+            Ok(cgroups) => Finding {
                 mechanism: "cgroup".to_owned(),
                 available: true,
-                detail: format!("{} bounds memory and processes", place.describe()),
+                detail: format!("{} bounds memory and processes", cgroups.describe()),
                 hint: None,
             },
             Err(reason) => Finding {

@@ -1,4 +1,4 @@
-//! The conversation with a helper: what it is told, and what is heard of the job.
+//! The conversation with one helper, from the service's side: sends it the job, receives what it says of it.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -7,101 +7,111 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use kodo_sandbox::provider::{CHUNK, FileHeader, Frames, content_frames, frame, json_frame};
 use kodo_sandbox::{Captured, JobSpec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::cgroup::Group;
-use crate::doors;
-use crate::heard::{Heard, broken_protocol};
-use crate::jail::Inner;
-use crate::process::HelperProcess;
-use crate::wire::{self, CHUNK, FileHeader, Frames, Kind, Spec, json_frame};
+use super::cgroup::Group;
+use super::output::{Output, broken_protocol};
+use super::process::HelperProcess;
+use super::shared::Shared;
+use crate::sockets;
+use crate::wire::{Kind, Spec};
 
-/// How long building the jail, killing and collecting may take beyond the job's own time.
+/// How long making the jail, killing and collecting may take beyond the job's own time.
 const GRACE: Duration = Duration::from_secs(30);
-/// How long the kernel may take to end what was around a job that is over.
+/// How long the kernel may take to end the enclosure of a job that is over.
 const CLEARED: Duration = Duration::from_secs(10);
 
-/// What makes a job one that stays.
+/// How much of what a program printed last is told, in characters.
+const SHOWN: usize = 400;
+
+/// The program of a jailed service.
 #[derive(Clone, Copy)]
-pub(crate) struct Stays<'a> {
-    /// Its program on the machine, whose content is given to it as a file of this name.
+pub(crate) struct ServiceProgram<'a> {
+    /// The program on the machine, whose content the jail gets as a file of the name `name`.
     pub(crate) program: &'a Path,
     pub(crate) name: &'a str,
-    /// Where the service listens in its network.
+    /// The port in the jail's network on which this process listens.
     pub(crate) port: u16,
 }
 
 /// The conversation with one helper.
-pub(crate) struct Talk {
+pub(crate) struct Channel {
     pub(crate) helper: HelperProcess,
     pub(crate) outgoing: VecDeque<u8>,
-    /// What is sent after that: the program that stays.
+    /// What is sent after `outgoing`: the program of a jailed service.
     rest: Option<File>,
     frames: Frames,
-    pub(crate) heard: Heard,
-    /// Sockets that came, in their order.
-    pub(crate) doors: Vec<OwnedFd>,
+    pub(crate) output: Output,
+    /// Sockets that were received, in their order.
+    pub(crate) sockets: Vec<OwnedFd>,
     pub(crate) printed: [Captured; 2],
+    /// The job printed more than it may.
     pub(crate) too_much: bool,
+    /// The job's time, or that of an enclosure to come up, is over and the helper has not ended.
     pub(crate) late: bool,
+    /// Nobody waits for the result any more.
     pub(crate) abandoned: bool,
     /// By when an enclosure has to have come up.
     up_by: Option<Instant>,
     pub(crate) began: Instant,
 }
 
-impl Talk {
-    /// With a helper that waits, or one that is started now.
-    pub(crate) fn begin(
-        inner: &Inner,
+impl Channel {
+    /// A channel to a helper that is ready, or to one that is started now.
+    pub(crate) fn open(
+        shared: &Shared,
         spec: &JobSpec,
         ready: Option<HelperProcess>,
     ) -> io::Result<Self> {
         let helper = match ready {
             Some(helper) => helper,
-            None => HelperProcess::start(&inner.config.helper)?,
+            None => HelperProcess::start(&shared.config.helper)?,
         };
         Ok(Self {
             helper,
             outgoing: VecDeque::new(),
             rest: None,
             frames: Frames::default(),
-            heard: Heard::default(),
-            doors: Vec::new(),
+            output: Output::default(),
+            sockets: Vec::new(),
             printed: [(); 2].map(|()| Captured::keeping(spec.limits.kept_bytes)),
             too_much: false,
             late: false,
             abandoned: false,
             began: Instant::now(),
-            up_by: inner.enclosure.as_ref().map(|it| Instant::now() + it.start),
+            up_by: shared
+                .enclosure
+                .as_ref()
+                .map(|it| Instant::now() + it.start),
         })
     }
 
-    /// Says to the helper what it has to run. Until then it does nothing.
-    pub(crate) fn tell(
+    /// Queues the job for the helper, which does nothing until it has received it.
+    pub(crate) fn send_job(
         &mut self,
-        inner: &Inner,
+        shared: &Shared,
         spec: &JobSpec,
         group: Option<&Group>,
-        resident: Option<Stays<'_>>,
+        service: Option<ServiceProgram<'_>>,
     ) -> io::Result<()> {
-        let rest = resident.map(|it| File::open(it.program)).transpose()?;
-        let stays = match (resident, &rest) {
-            (Some(resident), Some(file)) => Some((resident, file.metadata()?.len())),
+        let rest = service.map(|it| File::open(it.program)).transpose()?;
+        let service = match (service, &rest) {
+            (Some(service), Some(file)) => Some((service, file.metadata()?.len())),
             _ => None,
         };
-        self.outgoing = outgoing(inner, spec, group, stays)?.into();
+        self.outgoing = outgoing(shared, spec, group, service)?.into();
         self.rest = rest;
         Ok(())
     }
 
-    /// Feeds the helper and reads what comes, until it says nothing more.
-    pub(crate) fn hold(&mut self, spec: &JobSpec, waited_for: &OwnedFd) -> io::Result<()> {
+    /// Sends and receives until the helper has ended, time is over, or nobody waits any more.
+    pub(crate) fn run_job(&mut self, spec: &JobSpec, abandoned: impl AsFd) -> io::Result<()> {
         let deadline = Instant::now() + spec.limits.wall + GRACE;
         let mut buffer = vec![0; CHUNK];
         loop {
-            let up_by = self.up_by.filter(|_| self.heard.started.is_none());
+            let up_by = self.up_by.filter(|_| self.output.started.is_none());
             let left = up_by
                 .map_or(deadline, |it| it.min(deadline))
                 .saturating_duration_since(Instant::now());
@@ -110,12 +120,12 @@ impl Talk {
                 return Ok(());
             }
             let mut wanted = PollFlags::IN;
-            if self.has_more() {
+            if self.has_unsent() {
                 wanted |= PollFlags::OUT;
             }
             let mut fds = vec![
                 PollFd::from_borrowed_fd(self.helper.control.as_fd(), wanted),
-                PollFd::new(waited_for, PollFlags::IN),
+                PollFd::new(&abandoned, PollFlags::IN),
             ];
             let streams = [
                 self.helper.stdout.as_ref().map(AsFd::as_fd),
@@ -135,40 +145,40 @@ impl Talk {
                 self.abandoned = true;
                 return Ok(());
             }
-            self.feed();
+            self.flush();
             self.read_streams(&mut buffer, spec.limits.output_bytes)?;
-            let over = self.listen(&mut buffer, spec)?;
-            if !self.doors.is_empty() {
-                // Only a program that stays hands out any.
+            let over = self.receive(&mut buffer, spec)?;
+            if !self.sockets.is_empty() {
+                // Only a jailed service's init sends any.
                 return Err(broken_protocol());
             }
             if over {
-                // The first process is dead, and with it every writer: what is in the pipes is all there is.
+                // The jail's init has ended, and with it every writer: what is in the pipes is all there is.
                 return self.read_streams(&mut buffer, u64::MAX);
             }
-            if self.up_by.is_some() && self.heard.exit.is_some() {
+            if self.up_by.is_some() && self.output.exit.is_some() {
                 // The job is dead, and what it printed is in the pipes. The rest would take its time to go.
                 return self.clear_away(&mut buffer);
             }
         }
     }
 
-    /// Ends an enclosure whose job is over, and waits until nobody of it is there who could say anything.
+    /// Ends an enclosure whose job is over, and waits until no process of it holds the channel.
     fn clear_away(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         self.read_streams(buffer, u64::MAX)?;
         let _ = self.helper.child.kill();
         let by = Instant::now() + CLEARED;
         loop {
-            match doors::receive(&self.helper.control, buffer, &mut self.doors) {
-                // Whatever it is: the last word was spoken before.
-                Ok(count) if count > 0 => self.doors.clear(),
+            match sockets::receive(&self.helper.control, buffer, &mut self.sockets) {
+                // Whatever it is, the last message came before.
+                Ok(count) if count > 0 => self.sockets.clear(),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     let left = by.saturating_duration_since(Instant::now());
                     if left.is_zero() {
                         return Err(io::Error::new(
                             ErrorKind::TimedOut,
-                            "what was around the job does not go",
+                            "the processes around the job do not end",
                         ));
                     }
                     let mut fds = [PollFd::from_borrowed_fd(
@@ -185,8 +195,9 @@ impl Talk {
         }
     }
 
-    /// Sends what fits. A helper that has already refused does not read on; what it says is read all the same.
-    pub(crate) fn feed(&mut self) {
+    /// Sends as much as the socket takes. A helper that has refused the job does not read on; what it says is received
+    /// all the same.
+    pub(crate) fn flush(&mut self) {
         loop {
             if self.outgoing.is_empty() && !self.refill() {
                 return;
@@ -204,7 +215,7 @@ impl Talk {
         }
     }
 
-    /// The next piece of what is still to be sent, if there is any.
+    /// Reads the next piece of `rest` into `outgoing`. Returns whether there is any.
     fn refill(&mut self) -> bool {
         let Some(file) = &mut self.rest else {
             return false;
@@ -212,12 +223,11 @@ impl Talk {
         let mut piece = vec![0; CHUNK];
         match file.read(&mut piece) {
             Ok(count) if count > 0 => {
-                self.outgoing
-                    .extend(wire::frame(Kind::Data, &piece[..count]));
+                self.outgoing.extend(frame(Kind::Data, &piece[..count]));
                 true
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => true,
-            // A file that became shorter, or unreadable: the helper waits for the rest in vain, and is ended.
+            // At its end, or unreadable: then the helper waits for the missing content in vain, and is ended.
             _ => {
                 self.rest = None;
                 false
@@ -225,11 +235,12 @@ impl Talk {
         }
     }
 
-    /// Whether there is something to be sent.
-    pub(crate) fn has_more(&self) -> bool {
+    /// Whether there is something left to send.
+    pub(crate) fn has_unsent(&self) -> bool {
         !self.outgoing.is_empty() || self.rest.is_some()
     }
 
+    /// Reads the job's two streams. If they are longer than `most` bytes together, tells the helper to end the job.
     pub(crate) fn read_streams(&mut self, buffer: &mut [u8], most: u64) -> io::Result<()> {
         let [out, err] = &mut self.printed;
         let open = drain(&mut self.helper.stdout, out, buffer)?;
@@ -242,16 +253,16 @@ impl Talk {
         }
         if !self.too_much && self.printed.iter().map(Captured::total).sum::<u64>() > most {
             self.too_much = true;
-            self.outgoing.extend(wire::frame(Kind::Stop, &[]));
-            self.feed();
+            self.outgoing.extend(frame(Kind::Stop, &[]));
+            self.flush();
         }
         Ok(())
     }
 
-    /// Reads frames. True where there will be no more.
-    pub(crate) fn listen(&mut self, buffer: &mut [u8], spec: &JobSpec) -> io::Result<bool> {
+    /// Receives frames. Returns true if the helper has closed the channel.
+    pub(crate) fn receive(&mut self, buffer: &mut [u8], spec: &JobSpec) -> io::Result<bool> {
         loop {
-            let over = match doors::receive(&self.helper.control, buffer, &mut self.doors) {
+            let over = match sockets::receive(&self.helper.control, buffer, &mut self.sockets) {
                 Ok(0) => true,
                 Ok(count) => {
                     self.frames.push(&buffer[..count]);
@@ -262,34 +273,45 @@ impl Talk {
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => true,
                 Err(error) => return Err(error),
             };
-            while let Some((kind, content)) = self.frames.next()? {
-                self.heard.take(kind, content, spec)?;
+            while let Some((kind, content)) = self.frames.take()? {
+                self.output.take(kind, &content, spec)?;
             }
             if over {
                 return Ok(true);
             }
         }
     }
+
+    /// The last of what was printed, as one line; `None` if nothing was.
+    pub(crate) fn last_words(&self) -> Option<String> {
+        let printed: Vec<String> = self.printed.iter().map(Captured::text).collect();
+        let printed = printed.join(" ");
+        let words: Vec<&str> = printed.split_whitespace().collect();
+        let line = words.join(" ");
+        let skip = line.chars().count().saturating_sub(SHOWN);
+        let tail: String = line.chars().skip(skip).collect();
+        (!tail.is_empty()).then_some(tail)
+    }
 }
 
 /// The specification, then the content of each file.
 fn outgoing(
-    inner: &Inner,
+    shared: &Shared,
     spec: &JobSpec,
     group: Option<&Group>,
-    stays: Option<(Stays<'_>, u64)>,
+    service: Option<(ServiceProgram<'_>, u64)>,
 ) -> io::Result<Vec<u8>> {
-    let read_only: Vec<_> = inner
+    let read_only: Vec<_> = shared
         .config
         .read_only
         .iter()
         .map(|path| path.to_string_lossy().into_owned())
         .collect();
-    let groups = group.map(Group::doors).unwrap_or_default();
-    let (become_users, watch) = (inner.next_users(), group.is_none());
-    // Who makes the jail and who is the first process are one, or two that are told each its own.
+    let groups = group.map(Group::entry_files).unwrap_or_default();
+    let (become_users, watch) = (shared.next_users(), group.is_none());
+    // With an enclosure there are two to tell: the helper, which makes the jail around it, and the init inside.
     let mut around = Vec::new();
-    let (groups, become_users, watch, read_only) = match &inner.enclosure {
+    let (groups, become_users, watch, read_only) = match &shared.enclosure {
         None => (groups, become_users, watch, read_only),
         Some(enclosure) => {
             around = json_frame(
@@ -304,8 +326,8 @@ fn outgoing(
                     become_users,
                     watch,
                     read_only,
-                    resident: None,
-                    enclosed: Some(enclosure.told(spec.limits.processes)),
+                    service_port: None,
+                    enclosed: Some(enclosure.message(spec.limits.processes)),
                 },
             )?;
             (Vec::new(), Vec::new(), true, Vec::new())
@@ -320,13 +342,9 @@ fn outgoing(
             files: spec
                 .files
                 .iter()
-                .map(|file| FileHeader {
-                    name: file.name.clone(),
-                    size: file.content.len() as u64,
-                    executable: file.executable,
-                })
-                .chain(stays.map(|(stays, size)| FileHeader {
-                    name: stays.name.to_owned(),
+                .map(FileHeader::from)
+                .chain(service.map(|(service, size)| FileHeader {
+                    name: service.name.to_owned(),
                     size,
                     executable: true,
                 }))
@@ -336,21 +354,17 @@ fn outgoing(
             become_users,
             watch,
             read_only,
-            resident: stays.map(|(stays, _)| stays.port),
+            service_port: service.map(|(service, _)| service.port),
             enclosed: None,
         },
     )?;
     let mut bytes = around;
     bytes.extend(own);
-    for file in &spec.files {
-        for chunk in file.content.chunks(CHUNK) {
-            bytes.extend(wire::frame(Kind::Data, chunk));
-        }
-    }
+    bytes.extend(content_frames(Kind::Data, &spec.files));
     Ok(bytes)
 }
 
-/// Reads what there is. False where the stream has ended.
+/// Reads what is there. Returns false if the stream has ended.
 fn drain(
     stream: &mut Option<impl Read>,
     into: &mut Captured,
@@ -359,7 +373,7 @@ fn drain(
     let Some(stream) = stream else {
         return Ok(false);
     };
-    // Bounded, so that a job that never stops printing does not keep us from hearing of anything else.
+    // Bounded, so that a job that never stops printing does not keep the service from everything else.
     for _ in 0..64 {
         match stream.read(buffer) {
             Ok(0) => return Ok(false),

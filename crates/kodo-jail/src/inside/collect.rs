@@ -1,6 +1,6 @@
-//! The files that a job left, on their way out: regular files only, no link followed, everything bounded.
+//! Sends the files that a job left: regular files only, no link followed, number and size limited.
 //!
-//! By now every process of the job is dead, so nothing changes under our eyes.
+//! Every process of the job has ended by now, so nothing changes meanwhile.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -10,19 +10,19 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use kodo_sandbox::Limits;
+use kodo_sandbox::provider::{CHUNK, FileHeader, send};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use sha2::{Digest, Sha256};
 
 #[cfg(feature = "weaken")]
 use crate::defence::{Defence, on};
-use crate::wire::{CHUNK, FileHeader, Kind, send};
+use crate::wire::Kind;
 
-/// How many folders deep is looked.
+/// The greatest depth of folders that is searched.
 const MAX_DEPTH: usize = 64;
-/// How much is said of what is not handed back.
+/// The most entries in the list of what is not handed back.
 const MAX_SKIPPED: usize = 256;
-
-/// How much of a name is said there, in characters.
+/// The most characters of a name in that list.
 const MAX_NAME: usize = 1024;
 
 /// SHA-256 of a file.
@@ -39,11 +39,11 @@ pub(crate) struct Given {
 #[derive(Default)]
 pub(crate) struct Collected {
     pub(crate) skipped: Vec<(String, String)>,
-    /// There was more than is handed back.
+    /// There were more or larger files than are handed back.
     pub(crate) full: bool,
 }
 
-/// Sends every regular file below a folder that is not just as it was given.
+/// Sends every regular file below a folder, except those that are as they were given.
 pub(crate) fn send_files(
     folder: &Path,
     given: &BTreeMap<String, Given>,
@@ -61,7 +61,7 @@ pub(crate) fn send_files(
     Ok(walk.collected)
 }
 
-/// Never through a link, and without waiting for whoever should be at the other end of a fifo.
+/// Opens without following a link, and without waiting for the other end of a fifo.
 fn open(at: impl std::os::fd::AsFd, name: &Path, more: OFlags) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | more;
     Ok(openat(at, name, flags, Mode::empty())?)
@@ -97,7 +97,7 @@ impl Walk<'_> {
                 names.push(name);
             }
         }
-        // The order of a folder is an accident; the order of a result is not.
+        // The order of a folder's entries is arbitrary; that of a result is not.
         names.sort();
         for name in names {
             if self.collected.full {
@@ -197,7 +197,9 @@ impl Walk<'_> {
             let most = CHUNK.min(usize::try_from(left).unwrap_or(CHUNK));
             let count = (&file).read(&mut buffer[..most])?;
             if count == 0 {
-                return Err(io::Error::other("a file of the dead shrank"));
+                return Err(io::Error::other(
+                    "a file became shorter although every process has ended",
+                ));
             }
             send(to, Kind::Data, &buffer[..count])?;
             left -= count as u64;

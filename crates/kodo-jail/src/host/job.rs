@@ -1,51 +1,48 @@
-//! One job, from the service's side: give it to a helper, wait for its end, judge what came of it.
+//! One job, from the service's side: sends it to a helper, waits for its end, and makes its result.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 
-use kodo_sandbox::{Captured, Ended, JobResult, JobSpec, Reason, SandboxError};
+use kodo_sandbox::provider::ReceivedFiles;
+use kodo_sandbox::{Ended, JobResult, JobSpec, Reason, SandboxError};
 
-use crate::cgroup::{CgroupPolicy, Group, Seen};
-use crate::enclosure::Enclosure;
-use crate::heard::returned;
-use crate::jail::Inner;
-use crate::process::HelperProcess;
-use crate::talk::Talk;
+use super::cgroup::{CgroupPolicy, Group, Observed};
+use super::channel::Channel;
+use super::enclosure::Enclosure;
+use super::process::HelperProcess;
+use super::shared::Shared;
 use crate::wire::{Cut, Exit, Fault, Started};
 
-/// How much of what an enclosure says is told where it does not come up, in characters.
-const SHOWN: usize = 400;
-
-/// Runs a job and waits for its end, or until nobody waits for it any more. Takes the helper that is ready, if there is
-/// one that still waits.
+/// Runs a job and waits for its end, or until `abandoned` becomes readable. Uses the helper that is ready, if there is one
+/// and it is still alive.
 pub(crate) fn run(
-    inner: &Inner,
+    shared: &Shared,
     spec: &JobSpec,
-    waited_for: &OwnedFd,
+    abandoned: impl AsFd,
     ready: Option<HelperProcess>,
 ) -> Result<JobResult, SandboxError> {
-    let ready = ready.and_then(|mut it| it.waits().then_some(it));
-    let mut talk = Talk::begin(inner, spec, ready).map_err(broken("start the helper"))?;
-    // While the helper comes to life. It does nothing before it has heard of its groups.
-    let group = match group(inner, spec) {
+    let ready = ready.and_then(|mut it| it.is_alive().then_some(it));
+    let mut channel = Channel::open(shared, spec, ready).map_err(broken("start the helper"))?;
+    // While the helper comes up. It does nothing before it has been told of its cgroups.
+    let group = match group(shared, spec) {
         Ok(group) => group,
         Err(error) => {
-            talk.helper.end();
+            channel.helper.end();
             return Err(error);
         }
     };
-    let outcome = talk
-        .tell(inner, spec, group.as_ref(), None)
-        .and_then(|()| talk.hold(spec, waited_for));
-    // At the usual end all of the job is dead by now: the helper ends after the first process of the jail, and
-    // that only after the kernel has killed the rest. Where it is cut short here, that follows at once.
-    talk.helper.end();
+    let outcome = channel
+        .send_job(shared, spec, group.as_ref(), None)
+        .and_then(|()| channel.run_job(spec, abandoned));
+    // Usually all of the job has ended by now: the helper ends after the jail's init, and that only after the kernel has
+    // killed the rest. If the helper is killed here, the others are at once.
+    channel.helper.end();
     outcome.map_err(broken("talk with the helper"))?;
-    let seen = group.as_ref().map(Group::seen).unwrap_or_default();
+    let observed = group.as_ref().map(Group::observed).unwrap_or_default();
     let by_group = group.is_some();
     drop(group);
-    talk.judge(inner, spec, by_group, seen)
+    channel.result(shared, spec, by_group, observed)
 }
 
 pub(crate) fn broken(what: &str) -> impl Fn(io::Error) -> SandboxError + '_ {
@@ -54,23 +51,24 @@ pub(crate) fn broken(what: &str) -> impl Fn(io::Error) -> SandboxError + '_ {
     }
 }
 
-pub(crate) fn group(inner: &Inner, spec: &JobSpec) -> Result<Option<Group>, SandboxError> {
+/// Makes the job's cgroup; `None` if the configuration does without one.
+pub(crate) fn group(shared: &Shared, spec: &JobSpec) -> Result<Option<Group>, SandboxError> {
     let refused = |reason: String| SandboxError::Refused {
         mechanism: "cgroup".to_owned(),
         reason,
     };
     let mut limits = spec.limits;
-    if let Some(enclosure) = &inner.enclosure {
-        // A bound around all of it, should what keeps the job's own in there not hold.
+    if let Some(enclosure) = &shared.enclosure {
+        // A limit around all of it, in case that the job's own inside does not hold.
         limits.memory_bytes = limits.memory_bytes.saturating_add(enclosure.own_memory);
         limits.processes = Enclosure::processes(limits.processes);
     }
-    match &inner.place {
-        Ok(place) => place
+    match &shared.cgroups {
+        Ok(cgroups) => cgroups
             .make(&limits)
             .map(Some)
             .map_err(|error| refused(format!("no group can be made: {error}"))),
-        Err(reason) => match inner.config.cgroup {
+        Err(reason) => match shared.config.cgroup {
             CgroupPolicy::Auto => Ok(None),
             #[cfg(feature = "weaken")]
             CgroupPolicy::Never => Ok(None),
@@ -79,13 +77,14 @@ pub(crate) fn group(inner: &Inner, spec: &JobSpec) -> Result<Option<Group>, Sand
     }
 }
 
-impl Talk {
-    fn judge(
+impl Channel {
+    /// The result of the job, from all that was received and observed.
+    fn result(
         mut self,
-        inner: &Inner,
+        shared: &Shared,
         spec: &JobSpec,
         by_group: bool,
-        seen: Seen,
+        observed: Observed,
     ) -> Result<JobResult, SandboxError> {
         let unavailable = |reason: &str| SandboxError::Unavailable {
             reason: reason.to_owned(),
@@ -95,7 +94,7 @@ impl Talk {
                 "nobody waits for the job any more, and it was ended",
             ));
         }
-        if let Some(Fault { mechanism, reason }) = self.heard.fault {
+        if let Some(Fault { mechanism, reason }) = self.output.fault {
             return Err(match mechanism.as_str() {
                 "working-folder" | "input-file" => SandboxError::JobInvalid {
                     reason: format!("{mechanism}: {reason}"),
@@ -103,79 +102,75 @@ impl Talk {
                 _ => SandboxError::Refused { mechanism, reason },
             });
         }
-        if let Some(enclosure) = &inner.enclosure
-            && self.heard.started.is_none()
-            && !seen.killed_for_memory
+        if let Some(enclosure) = &shared.enclosure
+            && self.output.started.is_none()
+            && !observed.killed_for_memory
         {
             return Err(self.not_up(enclosure));
         }
-        if self.late && inner.enclosure.is_none() {
+        if self.late && shared.enclosure.is_none() {
             return Err(unavailable("the jail did not end in time, and was killed"));
         }
-        let ended_for = match (inner.enclosure.is_some(), self.late) {
+        let ended_for = match (shared.enclosure.is_some(), self.late) {
             (true, true) => Some(Reason::Timeout),
-            // The machine's bound around all of it ended the kernel in there with the job.
-            (true, false) if seen.killed_for_memory => Some(Reason::Memory),
+            // The limit around all of it ended the kernel inside together with the job.
+            (true, false) if observed.killed_for_memory => Some(Reason::Memory),
             _ => None,
         };
-        let mut exit = match (self.heard.exit.take(), ended_for, &self.heard.started) {
+        let mut exit = match (self.output.exit.take(), ended_for, &self.output.started) {
             (Some(exit), _, _) => exit,
             (None, Some(reason), Some(_)) => {
-                // Its files went with it, and half of one is none.
-                self.heard.files.clear();
+                // The job was killed: partially received files are discarded.
+                self.output.files = ReceivedFiles::default();
                 Exit::cut_off(reason, self.began.elapsed())
             }
             _ => {
-                return Err(if seen.killed_for_memory {
+                return Err(if observed.killed_for_memory {
                     SandboxError::Refused {
                         mechanism: "memory-limit".to_owned(),
-                        reason: "the job's memory does not even hold the jail and its files"
+                        reason: "the job's memory limit is too low even for the jail and the job's files"
                             .to_owned(),
                     }
                 } else {
-                    unavailable("the helper broke off without a word")
+                    unavailable("the helper ended without saying why")
                 });
             }
         };
-        if !self.heard.complete() {
-            return Err(unavailable("the helper broke off in the middle of a file"));
+        if !self.output.files.is_complete() {
+            return Err(unavailable("the helper ended in the middle of a file"));
         }
         let started = self
-            .heard
+            .output
             .started
-            .ok_or_else(|| unavailable("the helper did not say what holds the job"))?;
-        let ended = ended(&exit, seen, self.too_much);
-        // What a group around an enclosure saw is more than the job's.
-        let peak = seen.peak_memory.filter(|_| inner.enclosure.is_none());
+            .ok_or_else(|| unavailable("the helper did not say what confines the job"))?;
+        let ended = ended(&exit, observed, self.too_much);
+        // The cgroup around an enclosure counts more than the job's memory.
+        let peak = observed.peak_memory.filter(|_| shared.enclosure.is_none());
         let (skipped, usage) = (exit.skipped(), exit.usage(peak));
         let [stdout, stderr] = self.printed;
         Ok(JobResult {
-            provider: inner.provider(),
+            provider: shared.provider(),
             ended,
             stdout,
             stderr,
-            files: returned(self.heard.files),
+            files: self.output.files.into_files(),
             skipped,
             limits: spec.limits,
-            enforced: enforced(inner, &started, by_group),
+            enforced: enforced(shared, &started, by_group),
             usage,
         })
     }
 
-    /// Why an enclosure did not come up, with what it said itself.
+    /// Why an enclosure did not come up, with what it printed.
     fn not_up(&self, enclosure: &Enclosure) -> SandboxError {
         let mut reason = if self.late {
             format!("it did not come up within {:?}", enclosure.start)
         } else {
             "it ended before the job began".to_owned()
         };
-        let said: Vec<_> = self.printed.iter().map(Captured::text).collect();
-        let said: Vec<_> = said.iter().flat_map(|it| it.split_whitespace()).collect();
-        let said = said.join(" ");
-        if !said.is_empty() {
-            let skip = said.chars().count().saturating_sub(SHOWN);
+        if let Some(words) = self.last_words() {
             reason.push_str("; the last that it said: ");
-            reason.extend(said.chars().skip(skip));
+            reason.push_str(&words);
         }
         SandboxError::Refused {
             mechanism: enclosure.mechanism.to_owned(),
@@ -184,8 +179,8 @@ impl Talk {
     }
 }
 
-/// What ended the job. Where several things are true, what came from outside of it counts first.
-fn ended(exit: &Exit, seen: Seen, too_much: bool) -> Ended {
+/// What ended the job. If several reasons hold, the one from outside of the job counts.
+fn ended(exit: &Exit, observed: Observed, too_much: bool) -> Ended {
     let signal = exit.status & 0x7f;
     let status = if signal == 0 {
         (exit.status >> 8) & 0xff
@@ -198,7 +193,7 @@ fn ended(exit: &Exit, seen: Seen, too_much: bool) -> Ended {
         (Reason::Timeout, exit.cut == Some(Cut::Timeout)),
         (
             Reason::Memory,
-            exit.cut == Some(Cut::Memory) || seen.killed_for_memory,
+            exit.cut == Some(Cut::Memory) || observed.killed_for_memory,
         ),
         (
             Reason::Disk,
@@ -210,7 +205,7 @@ fn ended(exit: &Exit, seen: Seen, too_much: bool) -> Ended {
         ),
         (
             Reason::Processes,
-            failed && (seen.refused_a_process || exit.processes_full),
+            failed && (observed.refused_a_process || exit.processes_full),
         ),
         (Reason::Returned, exit.returned_full),
     ];
@@ -221,13 +216,13 @@ fn ended(exit: &Exit, seen: Seen, too_much: bool) -> Ended {
     }
 }
 
-/// What held this job, in words.
-fn enforced(inner: &Inner, started: &Started, by_group: bool) -> BTreeMap<&'static str, String> {
-    let place = match (&inner.place, by_group) {
-        (Ok(place), true) => place.describe(),
+/// What confined this job, in words.
+fn enforced(shared: &Shared, started: &Started, by_group: bool) -> BTreeMap<&'static str, String> {
+    let place = match (&shared.cgroups, by_group) {
+        (Ok(cgroups), true) => cgroups.describe(),
         _ => "watched every 10 ms and resource limits; no cgroup",
     };
-    if let Some(enclosure) = &inner.enclosure {
+    if let Some(enclosure) = &shared.enclosure {
         return enclosure.enforced(by_group.then_some(place));
     }
     BTreeMap::from([

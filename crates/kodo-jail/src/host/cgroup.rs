@@ -1,5 +1,5 @@
-//! Bounds on memory and processes by the machine's control groups, version 2 or 1, where this process may make
-//! some below its own: so that whatever bounds the service bounds its jobs too.
+//! Limits on memory and processes by the machine's control groups (cgroups), version 2 or 1, if this process may make
+//! groups below its own: so that what limits the service limits its jobs too.
 
 use std::fs;
 use std::io;
@@ -16,14 +16,14 @@ const OWN_MEMORY: u64 = 4 << 20;
 const OWN_PROCESSES: u64 = 2;
 /// What our groups are called, before the service's process id and a number.
 const PREFIX: &str = "kodo-job-";
-/// How often and how long is waited for the kernel to be done with the dead of a group.
+/// How often, and for how long each time, to wait until the kernel has removed the ended processes from a group.
 const PATIENCE: (u32, Duration) = (100, Duration::from_millis(5));
 
-/// How memory and processes of a job are to be bounded.
+/// How memory and processes of a job are limited.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum CgroupPolicy {
-    /// By a control group where this process may make one, else by watching and resource limits; which it was
-    /// stands in each result.
+    /// By a control group if this process may make one, otherwise by watching and resource limits; each result says which
+    /// it was.
     #[default]
     Auto,
     /// By a control group, or the job is refused.
@@ -35,38 +35,41 @@ pub enum CgroupPolicy {
     Never,
 }
 
-/// Where groups can be made.
+/// The folders of the kernel's cgroup file systems in which groups can be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Hierarchy {
     /// One folder for everything.
     V2(PathBuf),
     /// One folder a controller.
     V1 { memory: PathBuf, pids: PathBuf },
 }
 
-impl Place {
-    /// The folder for groups, or why there is none.
+impl Hierarchy {
+    /// Finds it, and makes a group to see that it works.
+    ///
+    /// # Errors
+    /// Why no group can be made.
     pub(crate) fn find(policy: &CgroupPolicy) -> Result<Self, String> {
-        let place = match policy {
+        let hierarchy = match policy {
             CgroupPolicy::Below(path) => Self::V2(path.clone()),
             #[cfg(feature = "weaken")]
-            CgroupPolicy::Never => return Err("none is to be used".to_owned()),
+            CgroupPolicy::Never => return Err("the configuration uses none".to_owned()),
             CgroupPolicy::Auto | CgroupPolicy::Require => {
                 let read =
                     |path: &str| fs::read_to_string(path).map_err(|it| format!("{path}: {it}"));
                 Self::of_this_process(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?)?
             }
         };
-        place.try_out()?;
-        place.sweep();
-        Ok(place)
+        hierarchy.try_out()?;
+        hierarchy.sweep();
+        Ok(hierarchy)
     }
 
     fn of_this_process(mounts: &str, groups: &str) -> Result<Self, String> {
         let mut why = "no cgroup file system is mounted".to_owned();
         if let Some(own) = folder(mounts, groups, None) {
             match below_v2(&own) {
-                Ok(place) => return Ok(Self::V2(place)),
+                Ok(folder) => return Ok(Self::V2(folder)),
                 Err(reason) => why = reason,
             }
         }
@@ -93,7 +96,7 @@ impl Place {
         }
     }
 
-    /// Makes a group with bounds and removes it: permissions alone say little.
+    /// Makes a group with limits and removes it: file permissions alone prove nothing.
     fn try_out(&self) -> Result<(), String> {
         let group = self
             .make(&Limits::default())
@@ -111,7 +114,7 @@ impl Place {
         names.join(" and ")
     }
 
-    /// Removes what services that were killed have left. Groups with processes cannot be removed.
+    /// Removes groups that killed services have left. The kernel does not remove a group that has processes.
     fn sweep(&self) {
         for folder in self.folders() {
             let Ok(entries) = fs::read_dir(folder) else {
@@ -130,7 +133,7 @@ impl Place {
         }
     }
 
-    /// Makes a group with a job's bounds.
+    /// Makes a group with a job's limits.
     pub(crate) fn make(&self, limits: &Limits) -> io::Result<Group> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -146,7 +149,7 @@ impl Place {
         let bytes = (limits.memory_bytes + OWN_MEMORY).to_string();
         if v2 {
             set(&group.memory, "memory.max", &bytes)?;
-            // Not there without swap.
+            // This file does not exist on a machine without swap.
             let _ = set(&group.memory, "memory.swap.max", "0");
         } else {
             set(&group.memory, "memory.limit_in_bytes", &bytes)?;
@@ -166,9 +169,9 @@ pub(crate) struct Group {
     v2: bool,
 }
 
-/// What a group saw.
+/// What the kernel counted in a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub(crate) struct Observed {
     pub(crate) killed_for_memory: bool,
     pub(crate) refused_a_process: bool,
     pub(crate) peak_memory: Option<u64>,
@@ -183,23 +186,23 @@ impl Group {
         }
     }
 
-    /// The files through which a process puts itself into it, see [`join`].
+    /// The files to which a process writes `0` to enter the group.
     ///
-    /// In version 1 that is `tasks`: a thread that moves itself does not change while it is moved, so the kernel
-    /// takes no lock of the whole machine for it. To `cgroup.procs`, or for another process, it would wait for
-    /// every processor to have been quiet once, which is more than ten milliseconds on a busy machine.
-    pub(crate) fn doors(&self) -> Vec<PathBuf> {
+    /// In version 1 that is `tasks`: a thread that moves itself does not change meanwhile, so the kernel takes no
+    /// machine-wide lock for it. For a write to `cgroup.procs`, or of another process's id, it would wait until every
+    /// processor has been through an RCU grace period, which is more than ten milliseconds on a busy machine.
+    pub(crate) fn entry_files(&self) -> Vec<PathBuf> {
         let name = if self.v2 { "cgroup.procs" } else { "tasks" };
         self.folders().iter().map(|it| it.join(name)).collect()
     }
 
-    pub(crate) fn seen(&self) -> Seen {
+    pub(crate) fn observed(&self) -> Observed {
         let (events, peak) = if self.v2 {
             ("memory.events", "memory.peak")
         } else {
             ("memory.oom_control", "memory.max_usage_in_bytes")
         };
-        Seen {
+        Observed {
             killed_for_memory: count(&self.memory, events, "oom_kill ") > 0,
             refused_a_process: count(&self.pids, "pids.events", "max ") > 0,
             peak_memory: fs::read_to_string(self.memory.join(peak))
@@ -212,11 +215,11 @@ impl Group {
         for folder in self.folders() {
             for _ in 0..PATIENCE.0 {
                 match fs::remove_dir(folder) {
-                    // The dead are counted until the kernel has buried them.
+                    // Ended processes are counted until the kernel has removed them.
                     Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
                         thread::sleep(PATIENCE.1);
                     }
-                    // What is left is removed by the next sweep.
+                    // Otherwise the next sweep removes it.
                     _ => break,
                 }
             }
@@ -228,11 +231,6 @@ impl Drop for Group {
     fn drop(&mut self) {
         self.remove();
     }
-}
-
-/// Puts this process, which has one thread, into a group; its children are born there.
-pub(crate) fn join(door: &Path) -> io::Result<()> {
-    write(door, "0")
 }
 
 fn set(folder: &Path, file: &str, value: &str) -> io::Result<()> {
@@ -284,24 +282,25 @@ fn folder(mounts: &str, groups: &str, controller: Option<&str>) -> Option<PathBu
     })
 }
 
-/// Where groups of version 2 can be made: below our own where that hands memory and pids on (the top one of
-/// all may, though it has processes), or beside us where somebody has delegated the one above to us.
+/// Where groups of version 2 can be made: below this process's own group if that delegates the controllers memory and pids
+/// to its children (the root group may, although it has processes), otherwise beside it if the group above is delegated
+/// to this process.
 fn below_v2(own: &Path) -> Result<PathBuf, String> {
-    let hands_on = |path: &Path| {
+    let delegates = |path: &Path| {
         let text = fs::read_to_string(path.join("cgroup.subtree_control")).unwrap_or_default();
         let names: Vec<_> = text.split_whitespace().collect();
         names.contains(&"memory") && names.contains(&"pids")
     };
-    if hands_on(own) {
+    if delegates(own) {
         return Ok(own.to_owned());
     }
     let above = own.parent().filter(|above| is_delegated(above));
     if let Some(above) = above {
-        if !hands_on(above) {
-            // Works where no process is in it itself.
+        if !delegates(above) {
+            // Works if no process is in that group itself.
             let _ = set(above, "cgroup.subtree_control", "+memory +pids");
         }
-        if hands_on(above) {
+        if delegates(above) {
             return Ok(above.to_owned());
         }
     }
@@ -311,7 +310,7 @@ fn below_v2(own: &Path) -> Result<PathBuf, String> {
     ))
 }
 
-/// Whether whoever manages groups has given this one away: systemd says so in an attribute, others by owner.
+/// Whether the manager of the groups has delegated this one: systemd says so by an extended attribute, others by owner.
 fn is_delegated(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let me = rustix::process::geteuid();
@@ -355,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_of_version_2_that_hands_nothing_on_is_no_place_and_says_why() {
+    fn a_group_of_version_2_that_delegates_nothing_is_not_used_and_says_why() {
         let own = tempfile::tempdir().unwrap();
         fs::write(own.path().join("cgroup.subtree_control"), "cpu\n").unwrap();
         let reason = below_v2(own.path()).unwrap_err();
@@ -384,14 +383,14 @@ mod tests {
         put("memory.peak", "12345\n");
         put("pids.events", "max 0\n");
         put("cgroup.procs", "");
-        let seen = Seen {
+        let observed = Observed {
             killed_for_memory: true,
             refused_a_process: false,
             peak_memory: Some(12345),
         };
-        assert_eq!(group.seen(), seen);
-        for door in group.doors() {
-            join(&door).unwrap();
+        assert_eq!(group.observed(), observed);
+        for file in group.entry_files() {
+            write(&file, "0").unwrap();
         }
         assert_eq!(
             fs::read_to_string(own.path().join("cgroup.procs")).unwrap(),

@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kodo_jail::{Helper, Jail, JailConfig, Resident, ResidentSpec};
+use kodo_jail::{Helper, Jail, JailConfig, JailedService, JailedServiceSpec};
 use kodo_sandbox::{JobSpec, SandboxError};
 use tokio::io::{AsyncReadExt, BufReader};
 use tokio::net::TcpStream;
@@ -21,19 +21,20 @@ const PROBE: &str = env!("CARGO_BIN_EXE_kodo-jail-probe");
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-async fn keep(
+async fn start(
     helper: &[&str],
     program: PathBuf,
     arguments: &[&str],
     port: u16,
-) -> Result<Resident, SandboxError> {
+) -> Result<JailedService, SandboxError> {
     let words: Vec<OsString> = helper.iter().map(Into::into).collect();
     let jail = Jail::new(JailConfig {
         helper: Helper::program(ordinary_user::helper(), words),
         ..JailConfig::default()
     });
     let job = JobSpec::new(arguments.iter().copied());
-    jail.keep(ResidentSpec { job, program, port }).await
+    jail.start_service(JailedServiceSpec { job, program, port })
+        .await
 }
 
 /// A port that is free on this machine, and one that is taken.
@@ -45,14 +46,14 @@ fn ports() -> (u16, u16, TcpListener) {
 }
 
 /// What a program in there says of a port of this machine; the program, and its connection to the service.
-async fn asked(helper: &[&str]) -> (String, Resident, BufReader<TcpStream>, u16) {
+async fn asked(helper: &[&str]) -> (String, JailedService, BufReader<TcpStream>, u16) {
     let (own, service, outside) = ports();
     let outside_port = outside.local_addr().unwrap().port().to_string();
     let (own_port, service_port) = (own.to_string(), service.to_string());
     let arguments = ["hold", "reside", &own_port, &service_port, &outside_port];
     let program = ordinary_user::helper();
-    let resident = keep(helper, program, &arguments, service).await.unwrap();
-    let stream = timeout(PATIENCE, resident.accept()).await.unwrap().unwrap();
+    let service = start(helper, program, &arguments, service).await.unwrap();
+    let stream = timeout(PATIENCE, service.accept()).await.unwrap().unwrap();
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
     use tokio::io::AsyncBufReadExt;
@@ -60,17 +61,17 @@ async fn asked(helper: &[&str]) -> (String, Resident, BufReader<TcpStream>, u16)
         .await
         .unwrap()
         .unwrap();
-    (line.trim().to_owned(), resident, stream, own)
+    (line.trim().to_owned(), service, stream, own)
 }
 
 #[tokio::test]
 async fn the_service_talks_with_it_both_ways_and_it_reaches_nobody_else() {
-    let (said, resident, _stream, own) = asked(&["jail-init"]).await;
+    let (said, service, _stream, own) = asked(&["jail-init"]).await;
     assert_eq!(said, "held");
     let mut greeting = String::new();
     for _ in 0..3 {
         greeting.clear();
-        let mut caller = timeout(PATIENCE, resident.connect(own))
+        let mut caller = timeout(PATIENCE, service.connect(own))
             .await
             .unwrap()
             .unwrap();
@@ -89,8 +90,8 @@ async fn without_a_network_of_its_own_it_would_reach_others() {
 
 #[tokio::test]
 async fn dropping_it_ends_it() {
-    let (_, resident, mut stream, _) = asked(&["jail-init"]).await;
-    drop(resident);
+    let (_, service, mut stream, _) = asked(&["jail-init"]).await;
+    drop(service);
     let mut rest = Vec::new();
     let ended = timeout(PATIENCE, stream.read_to_end(&mut rest))
         .await
@@ -102,19 +103,21 @@ async fn dropping_it_ends_it() {
 async fn how_it_ended_and_what_it_last_said_is_told() {
     let shell = PathBuf::from("/bin/sh");
     let arguments = ["-c", "echo its last words >&2; exit 7"];
-    let resident = keep(&["jail-init"], shell, &arguments, 4097).await.unwrap();
-    let end = timeout(PATIENCE, resident.ended()).await.unwrap();
+    let service = start(&["jail-init"], shell, &arguments, 4097)
+        .await
+        .unwrap();
+    let end = timeout(PATIENCE, service.ended()).await.unwrap();
     assert!(
         end.contains("exited with 7") && end.contains("its last words"),
         "{end}"
     );
-    assert!(resident.connect(1).await.is_err());
+    assert!(service.connect(1).await.is_err());
 }
 
 #[tokio::test]
 async fn a_program_that_is_not_there_is_no_start() {
     let nowhere = PathBuf::from("/nowhere/program");
-    let error = keep(&["jail-init"], nowhere, &[], 4097).await.unwrap_err();
+    let error = start(&["jail-init"], nowhere, &[], 4097).await.unwrap_err();
     assert!(error.to_string().contains("No such file"), "{error}");
 }
 

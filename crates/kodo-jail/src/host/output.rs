@@ -1,0 +1,51 @@
+//! What a helper has sent about its job, checked against what the job may do.
+
+use std::io::{self, ErrorKind};
+
+use kodo_sandbox::JobSpec;
+use kodo_sandbox::provider::{ReceivedFiles, from_json};
+
+use crate::wire::{Exit, Fault, Kind, Started};
+
+/// What has been received so far.
+#[derive(Default)]
+pub(crate) struct Output {
+    pub(crate) started: Option<Started>,
+    pub(crate) fault: Option<Fault>,
+    pub(crate) files: ReceivedFiles,
+    pub(crate) exit: Option<Exit>,
+}
+
+/// The error for a message that the helper must not send.
+pub(crate) fn broken_protocol() -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, "the helper broke the protocol")
+}
+
+impl Output {
+    /// Takes a frame. The helper handles what a job left, so nothing that it sends is taken without limits.
+    ///
+    /// # Errors
+    /// If the protocol does not allow the message here, or the message exceeds a limit of the job.
+    pub(crate) fn take(&mut self, kind: Kind, content: &[u8], spec: &JobSpec) -> io::Result<()> {
+        if self.exit.is_some() || self.fault.is_some() {
+            // Either is the last message.
+            return Err(broken_protocol());
+        }
+        match kind {
+            Kind::Started => self.started = Some(from_json(content)?),
+            Kind::Fault => self.fault = Some(from_json(content)?),
+            Kind::Exit if self.files.is_complete() => self.exit = Some(from_json(content)?),
+            Kind::File => self
+                .files
+                .begin(from_json(content)?, &spec.limits)
+                .map_err(|_| broken_protocol())?,
+            Kind::Data => self.files.append(content).map_err(|_| broken_protocol())?,
+            // The socket itself came beside the frame.
+            Kind::Socket => {}
+            Kind::Exit | Kind::Spec | Kind::Stop | Kind::NewSocket => {
+                return Err(broken_protocol());
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,23 @@
+//! What runs in the helper and in the processes that come from it, each file knowing only those above it in this list.
+
+pub(crate) mod control;
+mod users;
+
+mod seccomp;
+mod sources;
+mod watch;
+
+mod landlock;
+mod tree;
+
+mod collect;
+mod program;
+
+mod init;
+
+mod enclosure;
+mod gvisor_init;
+pub(crate) mod lifeline;
+mod namespaces;
+
+pub(crate) mod helper;

@@ -1,0 +1,177 @@
+//! Files and folders of the machine that are mounted read-only into a jail.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::CWD;
+use rustix::io::Errno;
+use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+
+use crate::layout::JOB;
+use crate::sys;
+use crate::wire::{Fault, Spec};
+
+/// Folders with programs, libraries and what they read. If the machine has a link there, the job has the same link.
+pub(crate) const SYSTEM: &[&str] = &[
+    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32",
+];
+/// What the dynamic linker and Debian's alternatives need of the machine's `/etc`.
+const ETC: &[&str] = &["/etc/ld.so.cache", "/etc/alternatives"];
+/// Devices without any state.
+pub(crate) const DEVICES: &[&str] = &[
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+];
+/// The jail's own folders: nothing of the machine can be mounted there.
+const OWN: &[&str] = &[JOB, "/tmp", "/dev", "/proc", "/sys", "/etc"];
+pub(super) fn fault(what: &str) -> impl Fn(Errno) -> Fault + '_ {
+    move |error| Fault::new("mount-namespace", format_args!("{what}: {error}"))
+}
+
+pub(super) fn io_fault(what: &str) -> impl Fn(std::io::Error) -> Fault + '_ {
+    move |error| Fault::new("mount-namespace", format_args!("{what}: {error}"))
+}
+
+pub(super) const READ_ONLY: MountAttrFlags =
+    MountAttrFlags::MOUNT_ATTR_NODEV.union(MountAttrFlags::MOUNT_ATTR_NOSUID);
+pub(super) const DEVICE: MountAttrFlags =
+    MountAttrFlags::MOUNT_ATTR_NOEXEC.union(MountAttrFlags::MOUNT_ATTR_NOSUID);
+
+/// Files and folders of the machine, opened before anything is mounted over them.
+pub(super) struct Sources {
+    trees: Vec<(PathBuf, OwnedFd, bool)>,
+    links: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Sources {
+    pub(super) fn empty() -> Self {
+        Self {
+            trees: Vec::new(),
+            links: Vec::new(),
+        }
+    }
+
+    /// The system's folders, and those of the configuration.
+    pub(super) fn open(spec: &Spec) -> Result<Self, Fault> {
+        let mut sources = Self::empty();
+        let wanted = SYSTEM.iter().chain(ETC).map(Path::new);
+        for path in wanted {
+            let Ok(metadata) = fs::symlink_metadata(path) else {
+                continue;
+            };
+            if metadata.is_symlink() && !ETC.iter().any(|it| Path::new(it) == path) {
+                let target = fs::read_link(path).map_err(io_fault("read a system link"))?;
+                sources.links.push((path.to_owned(), target));
+            } else {
+                sources.take(path, READ_ONLY, metadata.is_dir())?;
+            }
+        }
+        for path in &spec.read_only {
+            let path = Path::new(path);
+            if OWN.iter().any(|own| path.starts_with(own)) || path == Path::new("/") {
+                let reason = format!("{} lies where the jail has its own", path.display());
+                return Err(Fault::new("read-only-folder", reason));
+            }
+            let is_dir = fs::metadata(path)
+                .map_err(|error| {
+                    Fault::new(
+                        "read-only-folder",
+                        format_args!("{}: {error}", path.display()),
+                    )
+                })?
+                .is_dir();
+            sources.take(path, READ_ONLY, is_dir)?;
+        }
+        Ok(sources)
+    }
+
+    pub(super) fn take(
+        &mut self,
+        path: &Path,
+        flags: MountAttrFlags,
+        is_dir: bool,
+    ) -> Result<(), Fault> {
+        self.take_at(path, path, flags, is_dir)
+    }
+
+    /// Opens what is at `path`, to be mounted at `place`.
+    pub(super) fn take_at(
+        &mut self,
+        path: &Path,
+        place: &Path,
+        flags: MountAttrFlags,
+        is_dir: bool,
+    ) -> Result<(), Fault> {
+        let name = path.display().to_string();
+        let mut how = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        if is_dir {
+            how |= OpenTreeFlags::AT_RECURSIVE;
+        }
+        let tree = open_tree(CWD, path, how).map_err(fault(&name))?;
+        let flags = flags | MountAttrFlags::MOUNT_ATTR_RDONLY;
+        sys::set_mount_attributes(tree.as_fd(), flags, is_dir).map_err(io_fault(&name))?;
+        self.trees.push((place.to_owned(), tree, is_dir));
+        Ok(())
+    }
+
+    /// Mounts everything at its place below the current folder.
+    pub(super) fn place(self) -> Result<(), Fault> {
+        for (path, target) in &self.links {
+            symlink(target, below(path)).map_err(io_fault("make a system link"))?;
+        }
+        for (path, tree, is_dir) in &self.trees {
+            let place = below(path);
+            let name = path.display().to_string();
+            if *is_dir {
+                folder(&place)?;
+            } else {
+                folder(place.parent().unwrap_or(Path::new(".")))?;
+                fs::write(&place, "").map_err(io_fault(&name))?;
+            }
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+            move_mount(tree, "", CWD, &place, flags).map_err(fault(&name))?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn below(path: &Path) -> PathBuf {
+    path.strip_prefix("/").unwrap_or(path).to_owned()
+}
+
+pub(super) fn folder(path: &Path) -> Result<(), Fault> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(path)
+        .map_err(|error| {
+            Fault::new(
+                "mount-namespace",
+                format_args!("{}: {error}", path.display()),
+            )
+        })
+}
+
+/// The path of our own program, which also runs inside the enclosure. Only a path can be opened in another mount
+/// namespace, so the file must be the one that this process runs, and readable by the user that this process is.
+pub(super) fn own_program() -> Result<PathBuf, Fault> {
+    let at = |error: std::io::Error| Fault::new("own-program", error);
+    let path = fs::read_link("/proc/self/exe").map_err(at)?;
+    let named = |error: std::io::Error| {
+        Fault::new("own-program", format_args!("{}: {error}", path.display()))
+    };
+    let found = fs::File::open(&path)
+        .and_then(|it| it.metadata())
+        .map_err(named)?;
+    let this = fs::metadata("/proc/self/exe").map_err(at)?;
+    if (found.dev(), found.ino()) != (this.dev(), this.ino()) {
+        let reason = format_args!("{} is another one than runs", path.display()).to_string();
+        return Err(Fault::new("own-program", reason));
+    }
+    Ok(path)
+}
