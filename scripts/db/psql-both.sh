@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# psql on the product database, in a session that has loaded what the views app.invariant_… need to know of the other one:
-# the engine's rows, and the migrations of this checkout. All arguments go to psql; `-c QUERY` or `-f FILE` is needed.
+# psql on the product database, in a session that has loaded what the queries in db/invariants need to know of the other
+# one: the engine's rows, and the migrations of this checkout. All arguments go to psql; `-c QUERY` or `-f FILE` is needed.
 #
 # The rows are a moment older than the query. On a service that is at work look twice: what is gone by then was in passing.
 set -euo pipefail
 here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 root=$(CDPATH='' cd -- "$here/../.." && pwd -P)
 if (($# == 0)); then
-	echo "scripts/db/psql-both.sh: which query? -c 'SELECT * FROM app.invariant_statuses_agree'" >&2
+	echo "scripts/db/psql-both.sh: which query? -f db/invariants/statuses_agree.sql" >&2
 	exit 2
 fi
 instance=$("$here/psql-app.sh" -Atq -v ON_ERROR_STOP=1 -c 'SELECT id FROM app.instance')
@@ -24,7 +24,7 @@ engine() {
 			cat -- "$root/crates/kodo-engine/src/sysdb/sql/$name.sql"
 			printf ') TO STDOUT;\n\\echo \x27\\\\.\x27\n'
 		done
-	} | "$here/psql-sys.sh" -Atq -v ON_ERROR_STOP=1 -v instance="$instance" -f -
+	} | "$here/psql-sys.sh" -Atq -v ON_ERROR_STOP=1 -v instance="$instance" -v first_run= -f -
 }
 
 migrations() {
@@ -39,7 +39,7 @@ migrations() {
 
 # Into a file first, so that an engine that fails half-way loads nothing.
 {
-	cat -- "$root/crates/kodo-store/sql/engine_rows.sql"
+	cat -- "$root/crates/kodo-store/sql/session.sql"
 	engine
 	migrations
 } >"$rows"

@@ -1,7 +1,7 @@
-//! The invariants: views `app.invariant_…`, each of which returns what offends against one sentence.
+//! The invariants: queries in db/invariants, each of which returns what offends against the sentence at its top.
 //!
 //! What they say of the workflow engine they know from temporary tables of their session, since its rows may be in
-//! another database (see db/migrations/0002_invariants.sql).
+//! another database (see sql/session.sql).
 
 use std::time::Duration;
 
@@ -10,10 +10,20 @@ use sqlx::postgres::PgCopyIn;
 use sqlx::postgres::types::PgInterval;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
+use crate::rows::{content_hash, stored_json};
 use crate::{DatabaseConfig, StoreError, migrations};
 
-/// The invariants, in the order in which they are told. A database that lacks one proves nothing.
-pub const INVARIANTS: [&str; 15] = [
+macro_rules! invariants {
+    ($($name:literal),* $(,)?) => {
+        /// The invariants, in the order in which they are reported. The query is db/invariants/NAME.sql.
+        pub const INVARIANTS: [&str; 15] = [$($name),*];
+
+        /// Their queries, in the same order.
+        const QUERIES: [&str; 15] = [$(include_str!(concat!("../../../db/invariants/", $name, ".sql"))),*];
+    };
+}
+
+invariants![
     "no_run_stranded",
     "no_effect_twice",
     "statuses_agree",
@@ -31,17 +41,45 @@ pub const INVARIANTS: [&str; 15] = [
     "one_system_database",
 ];
 
+/// The invariant whose query leaves the rows without their text to [`content_hash`].
+const HASHES: &str = "artifact_hashes_fit";
+
+/// The tables that the queries read.
+const TABLES: [&str; 8] = [
+    "schema_migrations",
+    "instance",
+    "intents",
+    "runs",
+    "run_steps",
+    "artifacts",
+    "marks",
+    "idempotency_keys",
+];
+
 /// One invariant, and how much it was held against.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invariant {
-    /// Its name; the view is `app.invariant_NAME`.
-    pub name: String,
-    /// What must hold: the comment on the view.
+    /// Its name, one of [`INVARIANTS`].
+    pub name: &'static str,
+    /// What must hold.
     pub sentence: String,
     /// How many rows it looks at. Nothing offends among none.
     pub looked_at: i64,
     /// What these rows are.
     pub units: String,
+    query: &'static str,
+}
+
+/// Sentence, units and counting query of an invariant, from the comment at the top of its file.
+fn header(query: &str) -> (String, String, String) {
+    let lines: Vec<&str> = query
+        .lines()
+        .map_while(|line| line.strip_prefix("-- "))
+        .collect();
+    let header = lines.join(" ");
+    let (sentence, rest) = header.split_once(" Looks at ").unwrap_or((&header, ""));
+    let (units, count) = rest.split_once(": ").unwrap_or((rest, ""));
+    (sentence.to_owned(), units.to_owned(), count.to_owned())
 }
 
 /// One row that offends against an invariant.
@@ -56,29 +94,45 @@ pub struct Offender {
 }
 
 /// A session that looks at the invariants. It writes to temporary tables of its own and to nothing else.
-pub struct Evidence(PgConnection);
+pub struct Evidence {
+    connection: PgConnection,
+    newest: Option<i64>,
+    /// The first run that is looked at, once there was a look; the empty text if all of them are.
+    first_run: Option<String>,
+}
 
 impl Evidence {
-    /// Connects.
+    /// Connects. With `newest`, only that many runs are looked at, those that were made last, with their steps, artifacts
+    /// and workflows; what belongs to no run is looked at as a whole.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] where the server does not answer in time or has no such database.
-    pub async fn connect(app: &DatabaseConfig) -> Result<Self, StoreError> {
-        Ok(Self(app.connect("kodo-prove").await?))
+    /// [`StoreError::Unavailable`] if the server does not answer in time or has no such database.
+    pub async fn connect(app: &DatabaseConfig, newest: Option<i64>) -> Result<Self, StoreError> {
+        Ok(Self {
+            connection: app.connect("kodo-prove").await?,
+            newest,
+            first_run: None,
+        })
     }
 
-    /// The first of the invariants that the database has no view for: it was not migrated to this version.
+    /// Returns the first table or column that the queries need and the database does not have: it was not migrated to
+    /// this version.
     ///
     /// # Errors
     /// As any statement.
     pub async fn lacks(&mut self) -> Result<Option<String>, StoreError> {
         Ok(sqlx::query_scalar(
-            "SELECT name FROM unnest($1::text[]) WITH ORDINALITY AS expected (name, place)
-             WHERE to_regclass('app.invariant_' || name) IS NULL OR to_regclass('app.invariant_scopes') IS NULL
-             ORDER BY place LIMIT 1",
+            "SELECT thing FROM (
+                 SELECT place, 'table app.' || name FROM unnest($1::text[]) WITH ORDINALITY AS t (name, place)
+                 WHERE to_regclass('app.' || name) IS NULL
+                 UNION ALL
+                 SELECT 1000, 'column app.artifacts.canonical' WHERE NOT EXISTS (
+                     SELECT FROM pg_attribute
+                     WHERE attrelid = to_regclass('app.artifacts') AND attname = 'canonical' AND NOT attisdropped)
+             ) AS lacking (place, thing) ORDER BY place LIMIT 1",
         )
-        .bind(INVARIANTS.as_slice())
-        .fetch_optional(&mut self.0)
+        .bind(TABLES.as_slice())
+        .fetch_optional(&mut self.connection)
         .await?)
     }
 
@@ -88,7 +142,7 @@ impl Evidence {
     /// As any statement.
     pub async fn instance(&mut self) -> Result<String, StoreError> {
         Ok(sqlx::query_scalar("SELECT id FROM app.instance")
-            .fetch_one(&mut self.0)
+            .fetch_one(&mut self.connection)
             .await?)
     }
 
@@ -98,14 +152,23 @@ impl Evidence {
     /// # Errors
     /// As any statement.
     pub async fn begin(&mut self) -> Result<(), StoreError> {
-        sqlx::raw_sql(include_str!("../sql/engine_rows.sql"))
-            .execute(&mut self.0)
+        sqlx::raw_sql(include_str!("../sql/session.sql"))
+            .execute(&mut self.connection)
             .await?;
         sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            .execute(&mut self.0)
+            .execute(&mut self.connection)
             .await?;
-        // The first statement after BEGIN is what fixes the moment.
-        self.instance().await?;
+        // The first statement after BEGIN is what fixes the moment. A later look begins at the same run as the first.
+        let first_run: String = sqlx::query_scalar(
+            "UPDATE pg_temp.proof_window SET first_run = coalesce(
+                 $1, (SELECT id FROM app.runs WHERE $2 IS NOT NULL ORDER BY id DESC OFFSET $2 - 1 LIMIT 1), '')
+             RETURNING first_run",
+        )
+        .bind(&self.first_run)
+        .bind(self.newest)
+        .fetch_one(&mut self.connection)
+        .await?;
+        self.first_run = Some(first_run);
         let mut migrations = self.load("known_migrations").await?;
         for (version, checksum) in migrations::known() {
             migrations
@@ -115,13 +178,19 @@ impl Evidence {
         migrations.finish().await
     }
 
+    /// The first run that this look is at, by id; the empty text if it is at all of them.
+    #[must_use]
+    pub fn first_run(&self) -> &str {
+        self.first_run.as_deref().unwrap_or_default()
+    }
+
     /// Loads rows, as text of COPY, into one of the session's tables.
     ///
     /// # Errors
     /// As any statement.
     pub async fn load(&mut self, table: &str) -> Result<Load<'_>, StoreError> {
         let statement = format!("COPY pg_temp.{table} FROM STDIN");
-        Ok(Load(self.0.copy_in_raw(&statement).await?))
+        Ok(Load(self.connection.copy_in_raw(&statement).await?))
     }
 
     /// Every invariant, in order, with how much it looks at.
@@ -129,48 +198,39 @@ impl Evidence {
     /// # Errors
     /// As any statement; the engine's rows have to be loaded.
     pub async fn invariants(&mut self) -> Result<Vec<Invariant>, StoreError> {
-        type Row = (String, Option<String>, Option<i64>, Option<String>);
-        let rows: Vec<Row> = sqlx::query_as(
-            "SELECT expected.name, obj_description(to_regclass('app.invariant_' || expected.name), 'pg_class'),
-                    s.looked_at, s.units
-             FROM unnest($1::text[]) WITH ORDINALITY AS expected (name, place)
-             LEFT JOIN app.invariant_scopes s ON s.invariant = expected.name
-             ORDER BY place",
-        )
-        .bind(INVARIANTS.as_slice())
-        .fetch_all(&mut self.0)
-        .await?;
-        rows.into_iter()
-            .map(|(name, sentence, looked_at, units)| {
-                let (Some(sentence), Some(looked_at), Some(units)) = (sentence, looked_at, units)
-                else {
-                    let lost = format!("view app.invariant_{name} has lost its comment or scope");
-                    return Err(StoreError::Corrupt(lost));
-                };
-                Ok(Invariant {
-                    name,
-                    sentence,
-                    looked_at,
-                    units,
-                })
-            })
-            .collect()
+        let mut invariants = Vec::with_capacity(INVARIANTS.len());
+        for (name, query) in INVARIANTS.into_iter().zip(QUERIES) {
+            let (sentence, units, count) = header(query);
+            let looked_at = sqlx::query_scalar(AssertSqlSafe(count))
+                .fetch_one(&mut self.connection)
+                .await?;
+            invariants.push(Invariant {
+                name,
+                sentence,
+                looked_at,
+                units,
+                query,
+            });
+        }
+        Ok(invariants)
     }
 
-    /// Hands over what offends against an invariant, row by row; `name` is one of [`INVARIANTS`].
+    /// Hands over what offends against an invariant, row by row.
     ///
     /// # Errors
     /// As any statement; the engine's rows have to be loaded.
     pub async fn offenders(
         &mut self,
-        name: &str,
+        invariant: &Invariant,
         mut each: impl FnMut(Offender),
     ) -> Result<(), StoreError> {
-        let statement =
-            format!("SELECT subject, finding, allowed FROM app.invariant_{name} ORDER BY subject");
+        let query = invariant.query.trim_end().trim_end_matches(';');
+        let statement = format!(
+            "SELECT subject, finding, allowed FROM (\n{query}\n) AS offenders ORDER BY subject"
+        );
         let mut rows =
             sqlx::query_as::<_, (String, String, Option<PgInterval>)>(AssertSqlSafe(statement))
-                .fetch(&mut self.0);
+                .fetch(&mut self.connection);
         while let Some((subject, finding, allowed)) = rows.try_next().await? {
             let allowed = allowed.and_then(|allowed| u64::try_from(allowed.microseconds).ok());
             each(Offender {
@@ -179,19 +239,48 @@ impl Evidence {
                 allowed: allowed.map(Duration::from_micros),
             });
         }
+        drop(rows);
+        if invariant.name == HASHES {
+            self.wrong_hashes(each).await?;
+        }
         Ok(())
     }
 
-    /// How many runs there are in each status that some run has.
+    /// Rows that do not keep the text that was hashed: from before there was a column for it.
+    async fn wrong_hashes(&mut self, mut each: impl FnMut(Offender)) -> Result<(), StoreError> {
+        let mut rows = sqlx::query_as::<_, (String, String, String, String)>(
+            "SELECT format('%s/%s/%s', run_id, step_id, idx), kind, sha256, inline::text FROM pg_temp.artifacts
+             WHERE canonical IS NULL AND stored_bytes IS NULL AND inline IS NOT NULL
+             ORDER BY run_id, step_id, idx",
+        )
+        .fetch(&mut self.connection);
+        while let Some((subject, kind, sha256, inline)) = rows.try_next().await? {
+            let found = content_hash(&stored_json(&inline)?);
+            if found != sha256 {
+                let finding = format!(
+                    "kind {kind}, sha256 {:.12}… is not that of its content, {found:.12}…",
+                    sha256
+                );
+                each(Offender {
+                    subject,
+                    finding,
+                    allowed: None,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// How many of the runs that are looked at there are in each status that some run has.
     ///
     /// # Errors
     /// As any statement.
     pub async fn runs_by_status(&mut self) -> Result<Vec<(String, i64)>, StoreError> {
-        Ok(
-            sqlx::query_as("SELECT status, count(*) FROM app.runs GROUP BY status ORDER BY status")
-                .fetch_all(&mut self.0)
-                .await?,
+        Ok(sqlx::query_as(
+            "SELECT status, count(*) FROM pg_temp.runs GROUP BY status ORDER BY status",
         )
+        .fetch_all(&mut self.connection)
+        .await?)
     }
 
     /// Ends a look.
@@ -199,7 +288,9 @@ impl Evidence {
     /// # Errors
     /// As any statement.
     pub async fn end(&mut self) -> Result<(), StoreError> {
-        sqlx::raw_sql("ROLLBACK").execute(&mut self.0).await?;
+        sqlx::raw_sql("ROLLBACK")
+            .execute(&mut self.connection)
+            .await?;
         Ok(())
     }
 
@@ -208,7 +299,7 @@ impl Evidence {
     /// # Errors
     /// As any statement.
     pub async fn close(self) -> Result<(), StoreError> {
-        Ok(self.0.close().await?)
+        Ok(self.connection.close().await?)
     }
 }
 
@@ -232,5 +323,40 @@ impl Load<'_> {
     pub async fn finish(self) -> Result<(), StoreError> {
         self.0.finish().await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_query_begins_with_its_sentence_and_with_what_it_looks_at() {
+        for (name, query) in INVARIANTS.into_iter().zip(QUERIES) {
+            let (sentence, units, count) = header(query);
+            assert!(
+                sentence.ends_with(['.', ')']) && sentence.contains(' '),
+                "{name}: {sentence}"
+            );
+            assert!(!units.is_empty(), "{name}");
+            assert!(
+                count.starts_with("SELECT ") && !count.ends_with(';'),
+                "{name}: {count}"
+            );
+            assert!(query.trim_end().ends_with(';'), "{name}: psql wants an end");
+        }
+    }
+
+    #[test]
+    fn every_file_of_the_folder_is_one_of_the_invariants() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../db/invariants");
+        let mut found: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        let mut expected = INVARIANTS.map(|name| format!("{name}.sql")).to_vec();
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected);
     }
 }

@@ -27,6 +27,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "one system database",
         include_str!("../../../db/migrations/0004_one_system_database.sql"),
     ),
+    (
+        5,
+        "hashed text",
+        include_str!("../../../db/migrations/0005_hashed_text.sql"),
+    ),
 ];
 
 /// What `db:seed` inserts. Each statement can run again without effect.

@@ -9,6 +9,8 @@ mod runs;
 pub(crate) mod steps;
 mod workers;
 
+pub(crate) use json::{content_hash, stored_json};
+
 pub use artifacts::{ArtifactRow, Found, NewArtifact};
 pub use idempotency::{Idempotency, Write};
 pub use marks::{Mark, Marks};

@@ -306,8 +306,11 @@ pub(crate) struct ProveArgs {
     /// The same as `-o json`
     #[arg(long, conflicts_with = "format")]
     pub(crate) json: bool,
+    /// Look only at so many runs, those that were made last, with their steps, artifacts and workflows [default: all]
+    #[arg(long, value_name = "RUNS", value_parser = clap::value_parser!(i64).range(1..))]
+    pub(crate) newest: Option<i64>,
     /// Run the completion bar of docs/course.md instead and report claim by claim; needs a checkout
-    #[arg(long, conflicts_with_all = ["format", "json"])]
+    #[arg(long, conflicts_with_all = ["format", "json", "newest"])]
     pub(crate) demo: bool,
 }
 

@@ -58,23 +58,32 @@ impl EngineTable {
 pub struct EngineRows {
     connection: PgConnection,
     instance: String,
+    first_run: String,
 }
 
 impl EngineRows {
-    /// Connects. The rows are those of the moment of the first reading.
+    /// Connects. The rows are those of the moment of the first reading, and of the workflows of runs only those from
+    /// `first_run` on, by id; the empty text comes before all of them.
     ///
     /// # Errors
     /// As [`InspectError`] says.
-    pub async fn connect(system: &DatabaseConfig, instance: &str) -> Result<Self, InspectError> {
+    pub async fn connect(
+        system: &DatabaseConfig,
+        instance: &str,
+        first_run: &str,
+    ) -> Result<Self, InspectError> {
         let mut connection = system.connect("kodo-prove").await?;
         sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             .execute(&mut connection)
             .await?;
-        // Statements of COPY take no parameters. An instance is eight hexadecimal digits; nothing else gets in.
+        // Statements of COPY take no parameters. An instance is eight hexadecimal digits, and an id has letters, digits and
+        // an underscore; nothing else gets in.
         let instance = instance.chars().filter(char::is_ascii_hexdigit).collect();
+        let plain = |c: &char| c.is_ascii_alphanumeric() || *c == '_';
         Ok(Self {
             connection,
             instance,
+            first_run: first_run.chars().filter(plain).collect(),
         })
     }
 
@@ -83,7 +92,7 @@ impl EngineRows {
     /// # Errors
     /// As [`InspectError`] says.
     pub async fn read(&mut self, table: EngineTable) -> Result<EngineCopy<'_>, InspectError> {
-        let query = self.with_instance(table);
+        let query = self.with_parameters(table);
         let rows = self
             .connection
             .copy_out_raw(&format!("COPY (\n{query}\n) TO STDOUT"))
@@ -96,7 +105,7 @@ impl EngineRows {
     /// # Errors
     /// As [`InspectError`] says.
     pub async fn workers(&mut self) -> Result<Vec<String>, InspectError> {
-        let query = self.with_instance(EngineTable::Workers);
+        let query = self.with_parameters(EngineTable::Workers);
         let mut workers: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(query))
             .fetch_all(&mut self.connection)
             .await?;
@@ -112,9 +121,10 @@ impl EngineRows {
         Ok(self.connection.close().await?)
     }
 
-    fn with_instance(&self, table: EngineTable) -> String {
-        let quoted = format!("'{}'", self.instance);
-        table.query().replace(":'instance'", &quoted)
+    fn with_parameters(&self, table: EngineTable) -> String {
+        let query = table.query();
+        let query = query.replace(":'instance'", &format!("'{}'", self.instance));
+        query.replace(":'first_run'", &format!("'{}'", self.first_run))
     }
 }
 

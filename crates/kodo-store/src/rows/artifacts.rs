@@ -1,6 +1,6 @@
 //! Artifacts: what a step produced, with the hash of its content.
 
-use kodo_contract::{ContentHash, RunId, StepId, StoredContent};
+use kodo_contract::{ContentHash, RunId, StepId, StoredContent, canonical_json, sha256_hex};
 use serde_json::Value;
 
 use super::json::{content_hash, stored_json};
@@ -36,11 +36,15 @@ impl NewArtifact {
         }
     }
 
-    /// What column `sha256` says.
-    pub(crate) fn hash(&self) -> String {
+    /// Columns `canonical` and `sha256`: the text that is hashed and its hash, or the hash of the content that is stored.
+    pub(crate) fn hashed(&self) -> (Option<String>, String) {
         match &self.stored {
-            Some(stored) => stored.sha256.as_str().to_owned(),
-            None => content_hash(&self.inline),
+            Some(stored) => (None, stored.sha256.as_str().to_owned()),
+            None => {
+                let text = canonical_json(&self.inline);
+                let hash = sha256_hex(text.as_bytes());
+                (Some(text), hash)
+            }
         }
     }
 

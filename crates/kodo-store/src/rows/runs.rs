@@ -2,12 +2,13 @@
 
 use kodo_contract::{
     ArtifactRef, IntentId, RunError, RunId, RunStatus, RunView, StepView, Timestamp, Transition,
+    canonical_json, sha256_hex,
 };
 use serde_json::{Value, json};
 use sqlx::types::Json;
 use time::OffsetDateTime;
 
-use super::json::{content_hash, stored_json};
+use super::json::stored_json;
 use crate::{Idempotency, Store, StoreError, Write};
 
 /// What planning needs to know of a run and its intent.
@@ -238,6 +239,7 @@ impl Store {
         let mut statuses = Vec::with_capacity(settlements.len());
         let mut errors: Vec<Option<Json<Value>>> = Vec::with_capacity(settlements.len());
         let mut steps = Vec::with_capacity(settlements.len());
+        let mut texts = Vec::with_capacity(settlements.len());
         let mut hashes = Vec::with_capacity(settlements.len());
         let mut sources = Vec::with_capacity(settlements.len());
         for settlement in settlements {
@@ -257,13 +259,16 @@ impl Store {
                     .and_then(|error| error.step_id.as_ref())
                     .map_or("run", |step| step.as_str()),
             );
-            hashes.push(error.as_ref().map(content_hash));
+            let text = error.as_ref().map(canonical_json);
+            hashes.push(text.as_ref().map(|text| sha256_hex(text.as_bytes())));
+            texts.push(text);
             errors.push(error.map(Json));
         }
         let changed: Vec<String> = sqlx::query_scalar(
             "WITH ended AS (
-                 SELECT * FROM unnest($1::text[], $2::text[], $3::jsonb[], $4::text[], $5::text[], $6::text[])
-                     AS e (id, status, error, step_id, sha256, sources)
+                 SELECT * FROM unnest($1::text[], $2::text[], $3::jsonb[], $4::text[], $5::text[],
+                                      $6::text[], $7::text[])
+                     AS e (id, status, error, step_id, sha256, sources, canonical)
              ), changed AS (
                  UPDATE app.runs r
                  SET status = e.status, error = e.error, updated_at = now()
@@ -277,9 +282,10 @@ impl Store {
                  DELETE FROM app.artifacts a USING changed c JOIN app.runs was ON was.id = c.id
                  WHERE was.error IS NOT NULL AND a.run_id = c.id AND a.kind = 'error'
              ), told AS (
-                 INSERT INTO app.artifacts (run_id, step_id, idx, kind, uri, inline, sha256)
+                 INSERT INTO app.artifacts (run_id, step_id, idx, kind, uri, inline, sha256, canonical)
                  SELECT e.id, e.step_id, next.idx, 'error',
-                        'artifact://' || e.id || '/' || e.step_id || '/' || next.idx, e.error, e.sha256
+                        'artifact://' || e.id || '/' || e.step_id || '/' || next.idx, e.error, e.sha256,
+                        e.canonical
                  FROM ended e JOIN changed c ON c.id = e.id,
                       LATERAL (SELECT coalesce(max(a.idx) + 1, 0) AS idx FROM app.artifacts a
                                WHERE a.run_id = e.id AND a.step_id = e.step_id) next
@@ -294,6 +300,7 @@ impl Store {
         .bind(steps)
         .bind(hashes)
         .bind(sources)
+        .bind(texts)
         .fetch_all(&self.pool)
         .await?;
         Ok(changed.iter().filter_map(|id| RunId::parse(id)).collect())

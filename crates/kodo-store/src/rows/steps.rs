@@ -80,7 +80,8 @@ pub(crate) async fn record<'e>(
         .map(|index| NewArtifact::uri(step.run_id, step.step_id, index))
         .collect();
     let inlines: Vec<Json<&Value>> = step.artifacts.iter().map(|a| Json(&a.inline)).collect();
-    let hashes: Vec<String> = step.artifacts.iter().map(NewArtifact::hash).collect();
+    let hashed = step.artifacts.iter().map(NewArtifact::hashed);
+    let (texts, hashes): (Vec<Option<String>>, Vec<String>) = hashed.unzip();
     let stored = step.artifacts.iter().map(|a| a.stored.as_ref());
     let (sizes, media_types): (Vec<Option<i64>>, Vec<Option<&str>>) = stored
         .map(|stored| {
@@ -101,12 +102,12 @@ pub(crate) async fn record<'e>(
              FROM step WHERE id = step.run_id AND status = ANY($15)
          ), kept AS (
              INSERT INTO app.artifacts
-                 (run_id, step_id, idx, kind, uri, inline, sha256, stored_bytes, media_type)
+                 (run_id, step_id, idx, kind, uri, inline, sha256, stored_bytes, media_type, canonical)
              SELECT step.run_id, step.step_id, a.idx, a.kind, a.uri, a.inline, a.sha256,
-                    a.stored_bytes, a.media_type
+                    a.stored_bytes, a.media_type, a.canonical
              FROM step, unnest($8::int[], $9::text[], $10::text[], $11::jsonb[], $12::text[],
-                             $13::bigint[], $14::text[])
-                 AS a (idx, kind, uri, inline, sha256, stored_bytes, media_type)
+                             $13::bigint[], $14::text[], $16::text[])
+                 AS a (idx, kind, uri, inline, sha256, stored_bytes, media_type, canonical)
          )
          SELECT 1 FROM step",
     )
@@ -125,6 +126,7 @@ pub(crate) async fn record<'e>(
     .bind(sizes)
     .bind(media_types)
     .bind(Transition::Start.sources(RunStatus::Running))
+    .bind(texts)
     .fetch_optional(executor)
     .await?;
     Ok(match written {

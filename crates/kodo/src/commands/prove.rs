@@ -28,6 +28,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// What was found.
 struct Proof {
     instance: String,
+    /// Only so many runs were looked at, those that were made last.
+    newest: Option<i64>,
     product: String,
     system: String,
     place: String,
@@ -54,7 +56,7 @@ impl Proof {
 
 /// Proves and prints. Exit code 0 where every invariant holds, 1 where one is violated, 2 where that cannot be said.
 pub(crate) async fn run(settings: &Settings, args: ProveArgs) -> ExitCode {
-    let proof = match prove(settings).await {
+    let proof = match prove(settings, args.newest).await {
         Ok(proof) => proof,
         Err(error) => return unproven(&error),
     };
@@ -77,9 +79,9 @@ pub(crate) fn unproven(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(UNPROVEN)
 }
 
-async fn prove(settings: &Settings) -> anyhow::Result<Proof> {
-    let mut prover = Prover::connect(settings).await?;
-    let mut proof = prover.first().await?;
+async fn prove(settings: &Settings, newest: Option<i64>) -> anyhow::Result<Proof> {
+    let mut prover = Prover::connect(settings, newest).await?;
+    let mut proof = prover.first(newest).await?;
     loop {
         let dead = proof.workers.is_empty();
         for (_, rows) in &mut proof.found {

@@ -125,7 +125,7 @@ async fn a_deployment_that_never_ran_anything_holds_and_says_that_it_looked_at_n
           "violations": [],
           "more": false,
           "waiting": [],
-          "query": "scripts/db/psql-both.sh -c 'SELECT * FROM app.invariant_no_run_stranded'"
+          "query": "scripts/db/psql-both.sh -f db/invariants/no_run_stranded.sql"
         }
       ]
     }
@@ -251,13 +251,13 @@ async fn where_a_database_cannot_be_asked_nothing_is_proven() {
     assert!(said.contains("start the service once"), "{said}");
 
     let app = databases.databases.app_pool();
-    sqlx::query("DROP VIEW app.invariant_statuses_agree")
+    sqlx::query("ALTER TABLE app.artifacts DROP COLUMN canonical")
         .execute(&app)
         .await
         .unwrap();
     let said = unproven(&borrowed(&environment), &[]).await;
     assert!(
-        said.contains("app.invariant_statuses_agree") && said.contains("kodo db migrate"),
+        said.contains("column app.artifacts.canonical") && said.contains("kodo db migrate"),
         "{said}"
     );
     sqlx::raw_sql("DROP SCHEMA app CASCADE")
@@ -290,7 +290,7 @@ async fn the_query_to_check_by_hand_finds_the_same_and_refuses_where_nothing_is_
     let mut expected = Vec::new();
     for invariant in proof["invariants"].as_array().unwrap() {
         let query = invariant["query"].as_str().unwrap();
-        arguments.extend(["-c", query.split('\'').nth(1).unwrap()]);
+        arguments.extend(["-f", query.split_once(" -f ").unwrap().1]);
         expected.extend(invariant["violations"].as_array().unwrap().iter().cloned());
     }
     let ended = in_repository("scripts/db/psql-both.sh", &arguments, &borrowed(&variables)).await;
@@ -310,13 +310,17 @@ async fn the_query_to_check_by_hand_finds_the_same_and_refuses_where_nothing_is_
     );
     let bare = in_repository(
         "scripts/db/psql-app.sh",
-        &["-c", "SELECT * FROM app.invariant_statuses_agree"],
+        &[
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-f",
+            "db/invariants/statuses_agree.sql",
+        ],
         &borrowed(&variables),
     )
     .await;
-    assert_eq!(bare.code, Some(1));
-    assert!(bare.stderr.contains("has not loaded"), "{}", bare.stderr);
-    assert!(bare.stderr.contains("psql-both.sh"), "{}", bare.stderr);
+    assert_eq!((bare.code, bare.stdout.as_str()), (Some(3), ""));
+    assert!(bare.stderr.contains("pg_temp.runs"), "{}", bare.stderr);
     // Half of the engine's rows would be worse than none.
     let broken = [
         &borrowed(&variables)[..],
@@ -373,5 +377,50 @@ async fn a_proof_writes_to_no_table_and_needs_no_right_to() {
             "status"
         ),
         "succeeded"
+    );
+}
+
+#[tokio::test]
+async fn of_a_large_database_the_newest_runs_can_be_looked_at_alone() {
+    let mut world = World::apart("prove_newest", |options| options).await;
+    let intent = world.intent(OTHER_INTENT).await;
+    let mut runs = Vec::new();
+    for _ in 0..3 {
+        let run = world.run(&intent).await;
+        world.ended(&run).await;
+        runs.push(run);
+    }
+    assert!(world.service.stop().await.expect("an exit").success());
+    // The oldest is out of order in both databases: among the newest two nothing is.
+    let broken = "UPDATE app.runs SET status = 'canceled' WHERE id = $1";
+    sqlx::query(broken)
+        .bind(&runs[0])
+        .execute(&world.app)
+        .await
+        .unwrap();
+    sqlx::query("DELETE FROM dbos.operation_outputs WHERE workflow_uuid = $1")
+        .bind(&runs[0])
+        .execute(&world.system)
+        .await
+        .unwrap();
+    let newest = kodo_on(&world, &["prove", "-o", "json", "--newest", "2"]).await;
+    let proof = crate::proof::read(&newest);
+    assert_eq!(violated(&proof), [""; 0], "{proof:#}");
+    assert_eq!(proof["newest"], 2);
+    assert_eq!(proof["runs"], json!({ "succeeded": 2 }));
+    let looked_at = |name: &str| invariant(&proof, name)["lookedAt"].as_i64().unwrap();
+    assert_eq!(looked_at("statuses_agree"), 2);
+    assert_eq!(looked_at("artifacts_complete"), 2 * 4);
+    assert_eq!(looked_at("workflows_have_runs"), 2);
+    assert_eq!(looked_at("checkpoints_match_steps"), 2 * 8);
+    let told = kodo_on(&world, &["prove", "--newest", "2"]).await;
+    let head = "Looked at the newest 2 runs alone (--newest).\n";
+    assert!(told.stdout.contains(head), "{}", told.stdout);
+    let all = kodo_on(&world, &["prove", "-o", "json", "--newest", "99"]).await;
+    let proof = crate::proof::read(&all);
+    assert!(violated(&proof).contains(&"statuses_agree"), "{proof:#}");
+    assert!(
+        violated(&proof).contains(&"checkpoints_match_steps"),
+        "{proof:#}"
     );
 }

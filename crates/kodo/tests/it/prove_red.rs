@@ -114,8 +114,33 @@ const CASES: &[Case] = &[
         invariant: "artifact_hashes_fit",
         side: App,
         harm: "UPDATE app.artifacts SET sha256 = repeat('0', 64) WHERE kind = 'plan'",
-        mend: "UPDATE app.artifacts SET sha256 = app.content_sha256(inline) WHERE kind = 'plan'",
+        mend: "UPDATE app.artifacts SET sha256 = encode(sha256(convert_to(canonical, 'UTF8')), 'hex') WHERE kind = 'plan'",
         finding: "kind plan, sha256 000000000000… is not that of its content",
+    },
+    Case {
+        invariant: "artifact_hashes_fit",
+        side: App,
+        harm: "UPDATE app.artifacts SET canonical = canonical || ' ' WHERE kind = 'plan'",
+        mend: "UPDATE app.artifacts SET canonical = rtrim(canonical) WHERE kind = 'plan'",
+        finding: "kind plan, sha256 ",
+    },
+    Case {
+        invariant: "artifact_hashes_fit",
+        side: App,
+        harm: "UPDATE app.artifacts SET inline = inline || '{\"prompt\":\"other\"}' WHERE kind = 'plan'",
+        mend: "UPDATE app.artifacts SET inline = canonical::jsonb WHERE kind = 'plan'",
+        finding: "kind plan, the text that was hashed is not its content",
+    },
+    // As a row is from before there was a column for the text.
+    Case {
+        invariant: "artifact_hashes_fit",
+        side: App,
+        harm: "CREATE TABLE public.kept AS SELECT * FROM app.artifacts WHERE kind = 'plan';
+               UPDATE app.artifacts SET canonical = NULL;
+               UPDATE app.artifacts SET inline = inline || '{\"prompt\":\"other\"}' WHERE kind = 'plan'",
+        mend: "DELETE FROM app.artifacts WHERE kind = 'plan'; INSERT INTO app.artifacts SELECT * FROM public.kept;
+               DROP TABLE public.kept",
+        finding: "is not that of its content",
     },
     Case {
         invariant: "ids_not_reused",
@@ -374,7 +399,7 @@ async fn a_person_is_shown_a_few_of_many_and_a_program_all() {
                 by hand 009/s1: the mark has no crash_demo workflow of that id
                 by hand 010/s1: the mark has no crash_demo workflow of that id
                 and 2 more (kodo prove --json lists them)
-              scripts/db/psql-both.sh -c 'SELECT * FROM app.invariant_marks_match_workflows'
+              scripts/db/psql-both.sh -f db/invariants/marks_match_workflows.sql
     ");
     assert!(told.stdout.ends_with("\n1 of 15 invariants is violated.\n"));
     // At the end of the screen, behind those that hold.

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use kodo_engine::{EngineRows, EngineTable};
-use kodo_store::{Evidence, StoreError};
+use kodo_store::{Evidence, Invariant, StoreError};
 
 use super::Proof;
 use super::suspects::Suspects;
@@ -22,13 +22,16 @@ pub(super) struct Prover<'a> {
 
 impl<'a> Prover<'a> {
     /// Connects to the product database and sees that it can be asked.
-    pub(super) async fn connect(settings: &'a Settings) -> anyhow::Result<Self> {
-        let mut evidence = Evidence::connect(&settings.app)
+    pub(super) async fn connect(
+        settings: &'a Settings,
+        newest: Option<i64>,
+    ) -> anyhow::Result<Self> {
+        let mut evidence = Evidence::connect(&settings.app, newest)
             .await
             .with_context(|| place("product", settings))?;
-        if let Some(name) = evidence.lacks().await? {
+        if let Some(thing) = evidence.lacks().await? {
             bail!(
-                "database {:?} has no view app.invariant_{name}: it is not migrated to this version \
+                "database {:?} has no {thing}: it is not migrated to this version \
                  (`kodo db migrate` does that, and every start of the service)",
                 settings.app.database
             );
@@ -42,7 +45,7 @@ impl<'a> Prover<'a> {
     }
 
     /// The first look.
-    pub(super) async fn first(&mut self) -> anyhow::Result<Proof> {
+    pub(super) async fn first(&mut self, newest: Option<i64>) -> anyhow::Result<Proof> {
         let begun = Instant::now();
         let workers = self.begin().await?;
         let had = Instant::now();
@@ -50,12 +53,13 @@ impl<'a> Prover<'a> {
         let mut found = Vec::new();
         for invariant in self.evidence.invariants().await? {
             let mut suspects = Suspects::new(had);
-            self.look(&invariant.name, &mut suspects, begun).await?;
+            self.look(&invariant, &mut suspects, begun).await?;
             found.push((invariant, suspects));
         }
         self.evidence.end().await?;
         Ok(Proof {
             instance: self.instance.clone(),
+            newest,
             product: self.settings.app.database.clone(),
             system: self.settings.system.database.clone(),
             place: format!("{}:{}", self.settings.app.host, self.settings.app.port),
@@ -71,7 +75,7 @@ impl<'a> Prover<'a> {
         proof.workers = self.begin().await?;
         let open = proof.found.iter_mut().filter(|(_, rows)| !rows.judged());
         for (invariant, suspects) in open {
-            self.look(&invariant.name, suspects, begun).await?;
+            self.look(invariant, suspects, begun).await?;
         }
         Ok(self.evidence.end().await?)
     }
@@ -84,9 +88,13 @@ impl<'a> Prover<'a> {
     /// Fixes the moment and carries the engine's rows over. Returns the workers that live.
     async fn begin(&mut self) -> anyhow::Result<Vec<String>> {
         self.evidence.begin().await?;
-        let mut engine = EngineRows::connect(&self.settings.system, &self.instance)
-            .await
-            .with_context(|| place("system", self.settings))?;
+        let mut engine = EngineRows::connect(
+            &self.settings.system,
+            &self.instance,
+            self.evidence.first_run(),
+        )
+        .await
+        .with_context(|| place("system", self.settings))?;
         for table in EngineTable::ALL {
             let mut rows = engine.read(table).await?;
             let mut load = self.evidence.load(table.table()).await?;
@@ -102,12 +110,14 @@ impl<'a> Prover<'a> {
 
     async fn look(
         &mut self,
-        name: &str,
+        invariant: &Invariant,
         suspects: &mut Suspects,
         begun: Instant,
     ) -> Result<(), StoreError> {
         let mut look = suspects.look(begun);
-        self.evidence.offenders(name, |row| look.sees(row)).await?;
+        self.evidence
+            .offenders(invariant, |row| look.sees(row))
+            .await?;
         look.end();
         Ok(())
     }

@@ -24,6 +24,8 @@ struct Report<'a> {
     product_database: &'a str,
     system_database: &'a str,
     instance: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    newest: Option<i64>,
     workers: &'a [String],
     runs: &'a BTreeMap<String, i64>,
     invariants: Vec<Line<'a>>,
@@ -62,13 +64,13 @@ impl<'a> From<&'a Offender> for Row<'a> {
 
 /// The command that shows an invariant's offenders, from the root of the repository.
 fn query(name: &str) -> String {
-    format!("scripts/db/psql-both.sh -c 'SELECT * FROM app.invariant_{name}'")
+    format!("scripts/db/psql-both.sh -f db/invariants/{name}.sql")
 }
 
 /// For programs.
 pub(super) fn json(proof: &Proof) -> String {
     let invariants = proof.found.iter().map(|(invariant, rows)| Line {
-        name: &invariant.name,
+        name: invariant.name,
         sentence: &invariant.sentence,
         holds: rows.holds(),
         looked_at: invariant.looked_at,
@@ -76,13 +78,14 @@ pub(super) fn json(proof: &Proof) -> String {
         violations: rows.of(Verdict::Violation).map(Row::from).collect(),
         more: rows.overflows(),
         waiting: rows.of(Verdict::Waiting).map(Row::from).collect(),
-        query: query(&invariant.name),
+        query: query(invariant.name),
     });
     let report = Report {
         holds: proof.violated() == 0,
         product_database: &proof.product,
         system_database: &proof.system,
         instance: &proof.instance,
+        newest: proof.newest,
         workers: &proof.workers,
         runs: &proof.runs,
         invariants: invariants.collect(),
@@ -91,7 +94,7 @@ pub(super) fn json(proof: &Proof) -> String {
     serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"
 }
 
-/// So many of what a view counts, which names them in the plural.
+/// So many of what a query counts, which names them in the plural.
 fn counted(number: i64, units: &str) -> String {
     if number != 1 {
         return format!("{number} {units}");
@@ -127,7 +130,7 @@ pub(super) fn text(proof: &Proof) -> String {
         };
         list(&mut text, rows, Verdict::Violation);
         list(&mut text, rows, Verdict::Waiting);
-        let _ = writeln!(text, "{INDENT}{}", say.dim(&query(&invariant.name)));
+        let _ = writeln!(text, "{INDENT}{}", say.dim(&query(invariant.name)));
     }
     let all = proof.found.len();
     let seen = proof
@@ -180,9 +183,13 @@ fn head(proof: &Proof) -> String {
         }
         _ => String::new(),
     };
+    let window = match proof.newest {
+        Some(newest) => format!("Looked at the newest {newest} runs alone (--newest).\n"),
+        None => String::new(),
+    };
     format!(
         "Product database {product} (instance {instance}), system database {system}, at {place}.\n\
-         {workers}; {runs}.\n{waiting}"
+         {workers}; {runs}.\n{waiting}{window}"
     )
 }
 

@@ -1,0 +1,9 @@
+-- Every workflow has its run: the row came first, so no workflow of this product database is an orphan.
+-- Looks at workflows of runs: SELECT count(*) FROM pg_temp.engine_workflows WHERE name = 'intent_run'
+
+-- By hand, at the root of a checkout: scripts/db/psql-both.sh -f db/invariants/workflows_have_runs.sql
+SELECT w.id AS subject, format('workflow %s without a row in app.runs', w.status) AS finding, NULL::interval AS allowed
+FROM pg_temp.engine_workflows w
+-- A workflow that somebody forked writes under the keys of the run that it was forked from.
+WHERE w.name = 'intent_run' AND w.forked_from IS NULL
+  AND NOT EXISTS (SELECT FROM pg_temp.runs r WHERE r.workflow_id = w.id);
