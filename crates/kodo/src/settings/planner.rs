@@ -488,7 +488,7 @@ mod tests {
 
     #[cfg(not(feature = "opencode"))]
     #[test]
-    fn a_build_without_opencode_refuses_it_and_says_so() {
+    fn opencode_is_refused_by_a_kodo_that_was_built_without_it() {
         let refused = live("--oc-provider=opencode").unwrap_err();
         assert_eq!(
             refused,
