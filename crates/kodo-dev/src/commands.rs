@@ -3,7 +3,6 @@
 mod chaos;
 mod course;
 mod demo;
-mod policy;
 mod prove_demo;
 mod scripted_model;
 mod soak;
@@ -29,8 +28,6 @@ pub(crate) enum Command {
     Course(course::Args),
     /// Show runs that survive kill -9; `scripts/kodo demo` calls it
     Demo(demo::Args),
-    /// Check the rules of this repository that no compiler knows
-    Policy(policy::Arguments),
     /// Run the completion bar of docs/course.md claim by claim; `scripts/kodo prove --demo` calls it
     ProveDemo(prove_demo::Args),
     ScriptedModel(scripted_model::ScriptedModelArgs),
@@ -44,7 +41,6 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Chaos(options) => chaos::run(&options),
         Command::Course(args) => course::run(&args),
         Command::Demo(args) => demo::run(&args),
-        Command::Policy(arguments) => policy::run(&arguments),
         Command::ProveDemo(args) => prove_demo::run(&args),
         Command::ScriptedModel(args) => scripted_model::run(args),
         Command::Soak(arguments) => soak::run(&arguments),

@@ -1,4 +1,5 @@
-//! Tests of what is shared here, of the planner against the scripted model, and of the pages. None needs a database.
+//! The rules of the repository, what is shared here, the planner against the scripted model, and the pages. None needs a
+//! database.
 
 // A test says that something cannot fail by failing.
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
@@ -7,3 +8,4 @@ mod course;
 mod live;
 mod opencode;
 mod pages;
+mod policy;

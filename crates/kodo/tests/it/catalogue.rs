@@ -1,10 +1,12 @@
 //! What our migrations leave behind, by the catalogue of the database that they ran on: schema `app` and nothing else.
 //!
-//! `policy:ddl` reads the migrations; this looks at what they did, however they did it.
+//! `policy:ddl` reads the migrations; this looks at what they did, however they did it, and what rights they need.
 
+use kodo_dev::harness::TestDatabases;
 use sqlx::PgPool;
 
-use crate::support::World;
+use crate::program::kodo;
+use crate::support::{World, program, server};
 use crate::workflow_commands::kodo_on;
 
 /// Everything in the catalogue that is not of schema `app` and not Postgres's own, as text without object numbers, so
@@ -90,6 +92,46 @@ async fn dropping_and_migrating_anew_does_not_touch_the_engines_schema() {
     let reset = kodo_on(&world, &["db", "reset"]).await;
     assert_eq!(reset.code, Some(0), "{reset:?}");
     similar(&outside_of_app(&world.app).await, &before);
+}
+
+#[tokio::test]
+async fn migrations_and_seeds_need_no_right_on_the_engines_schema() {
+    let databases = TestDatabases::one(&program(), &server(), "catalogue_role").await;
+    let databases = databases.expect("databases");
+    let (pool, database) = (
+        databases.databases.app_pool(),
+        &databases.databases.app.database,
+    );
+    let role = format!("kodo_it_migrates_{}", std::process::id());
+    let statement = format!(
+        "DROP SCHEMA app CASCADE; CREATE ROLE {role} LOGIN PASSWORD 'migrates';
+         GRANT CREATE ON DATABASE {database} TO {role}"
+    );
+    run(&pool, statement).await;
+    let environment = databases.databases.environment();
+    let mut variables: Vec<(&str, &str)> = environment
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    variables.extend([("DB_USER", role.as_str()), ("DB_PASSWORD", "migrates")]);
+    let migrated = kodo(&["db", "migrate"], &variables).await;
+    let seeded = kodo(&["db", "seed"], &variables).await;
+    let has_right: bool = sqlx::query_scalar("SELECT has_schema_privilege($1, 'dbos', 'USAGE')")
+        .bind(&role)
+        .fetch_one(&pool)
+        .await
+        .expect("a right");
+    run(&pool, format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+    assert_eq!(migrated.code, Some(0), "{migrated:?}");
+    assert_eq!(seeded.code, Some(0), "{seeded:?}");
+    assert!(!has_right, "the role had a right on schema dbos");
+}
+
+async fn run(pool: &PgPool, statement: String) {
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statement))
+        .execute(pool)
+        .await
+        .expect("a statement");
 }
 
 /// Equal, and where not, only the lines that differ.
