@@ -1,29 +1,20 @@
 //! The operator's course, executed.
 //!
-//! `docs/course.md` is the only place where its commands are written. It takes the marked shell blocks out of
-//! the page, runs them in order in one shell, and compares what they print with what the page says they print. A
-//! block that no longer holds is reported with its line in the page. How blocks are marked is told in [`Marks`].
-//!
-//! ```text
-//! Course::parse ─► Course::select ─► run(…) on a Stage ─► Report
-//! ```
+//! `docs/course.md` is the only place where its commands are written. [`Course::parse`] takes the marked shell blocks out
+//! of the page, [`run`] runs them in order in one shell on a [`Stage`] and compares what they print with what the page
+//! says, and the [`Report`] names the line of the page where something does not hold. [`Marks`] says how blocks are
+//! marked.
 
 mod compare;
 mod error;
-mod family;
-mod group;
-mod marks;
 mod page;
-mod parse;
+mod process;
 mod report;
 mod run;
-mod shell;
 mod stage;
-mod terminal;
 
-pub use error::{Complaint, CourseError};
-pub use marks::{DEFAULT_TIMEOUT, Marks};
-pub use page::{Block, Course, Expected, Kind, Section};
+pub use error::CourseError;
+pub use page::{Block, Course, DEFAULT_TIMEOUT, Kind, Marks, Section};
 pub use report::{BlockReport, Failure, Outcome, Report, Skip, brief};
 pub use run::{Event, Options, run};
 pub use stage::{COURSE, Stage, find_checkout};

@@ -97,7 +97,7 @@ fn list(sections: &[&Section]) {
         say!(
             "{:>5}  {} {}",
             section.line,
-            "#".repeat(section.level.into()),
+            "#".repeat(section.level),
             section.title
         );
         for block in &section.blocks {
@@ -127,7 +127,7 @@ fn tell(name: &str, verbose: bool, event: &Event<'_>) {
             indented("$ ", &block.code);
         }
         Event::Begins(_) => {}
-        Event::Over(_, report) => over(name, verbose, report),
+        Event::Over(report) => over(name, verbose, report),
     }
 }
 

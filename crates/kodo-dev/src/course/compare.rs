@@ -4,23 +4,13 @@ use snapbox::filter::NormalizeToExpected;
 use snapbox::report::{Palette, write_diff};
 use snapbox::{Data, IntoData};
 
-use crate::course::Expected;
-
 /// How much of a difference is shown.
 const SHOWN_LINES: usize = 80;
 
-/// Where and how the output differs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Difference {
-    /// Line of the page with the first line that is not as expected.
-    pub(crate) line: usize,
-    /// The difference for people, line by line.
-    pub(crate) diff: String,
-}
-
-/// Compares, with `[..]` and `...` as wildcards. White space at the end of a line or of the text does not count.
-pub(crate) fn compare(expected: &Expected, actual: &str) -> Option<Difference> {
-    let (wanted, actual) = (tidy(&expected.text), tidy(actual));
+/// Compares, with `[..]` and `...` as wildcards. White space at the end of a line or of the text does not count. Returns
+/// how many lines are as expected before the first that is not, and the difference for people; `None` if it fits.
+pub(super) fn compare(expected: &str, actual: &str) -> Option<(usize, String)> {
+    let (wanted, actual) = (tidy(expected), tidy(actual));
     let wanted_data: Data = wanted.clone().into_data().raw();
     let fitted = NormalizeToExpected::new()
         .redact()
@@ -29,9 +19,8 @@ pub(crate) fn compare(expected: &Expected, actual: &str) -> Option<Difference> {
     if fitted_text == wanted {
         return None;
     }
-    let same = wanted
-        .lines()
-        .zip(fitted_text.lines())
+    let pairs = wanted.lines().zip(fitted_text.lines());
+    let same = pairs
         .take_while(|(wanted, actual)| wanted == actual)
         .count();
     // One that is only too long differs after the last line that the page shows.
@@ -46,47 +35,23 @@ pub(crate) fn compare(expected: &Expected, actual: &str) -> Option<Difference> {
         Some(&"actual"),
         Palette::plain(),
     );
-    Some(Difference {
-        line: expected.line + same.min(last),
-        diff: shortened(&diff),
-    })
+    let lines: Vec<&str> = diff.trim_matches('\n').lines().collect();
+    let mut shown = lines[..lines.len().min(SHOWN_LINES)].join("\n");
+    if lines.len() > SHOWN_LINES {
+        shown.push_str(&format!("\n… and {} more lines", lines.len() - SHOWN_LINES));
+    }
+    Some((same.min(last), shown))
 }
 
 /// One line end at the end, none before it.
 fn tidy(text: &str) -> String {
-    let mut tidy: String = text
-        .lines()
-        .flat_map(|line| [line.trim_end(), "\n"])
-        .collect();
-    let end = tidy.trim_end().len();
-    tidy.truncate(end);
-    tidy.push('\n');
-    tidy
-}
-
-fn shortened(diff: &str) -> String {
-    let lines: Vec<&str> = diff.trim_matches('\n').lines().collect();
-    let more = lines.len().saturating_sub(SHOWN_LINES);
-    let mut shown = lines[..lines.len() - more].join("\n");
-    if more > 0 {
-        shown.push_str(&format!("\n… and {more} more lines"));
-    }
-    shown
+    let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+    lines.join("\n").trim_end().to_owned() + "\n"
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn difference(expected: &str, actual: &str) -> Option<Difference> {
-        compare(
-            &Expected {
-                line: 10,
-                text: expected.to_owned(),
-            },
-            actual,
-        )
-    }
 
     #[test]
     fn wildcards_stand_for_what_varies() {
@@ -101,55 +66,40 @@ mod tests {
             ("", ""),
             ("{\"s1\":1}", "{\"s1\":1}"),
         ] {
-            assert_eq!(
-                difference(expected, actual),
-                None,
-                "{expected:?} against {actual:?}"
-            );
+            assert_eq!(compare(expected, actual), None, "{expected:?} {actual:?}");
         }
     }
 
     #[test]
-    fn what_differs_is_shown_with_the_line_of_the_page() {
+    fn what_differs_is_shown_with_its_line() {
         for (expected, actual, line) in [
-            ("a\nb\nc\n", "a\nx\nc\n", 11),
-            ("a\n", "a\nb\n", 10),
-            ("a\nb\n", "a\n", 11),
-            ("a\n", "", 10),
-            ("", "a\n", 10),
-            ("run_[..] is done\n", "run_1 is gone\n", 10),
-            ("...\nlast\n", "one\ntwo\n", 10),
-            ("a\n...\nz\n", "b\nz\n", 10),
+            ("a\nb\nc\n", "a\nx\nc\n", 1),
+            ("a\n", "a\nb\n", 0),
+            ("a\nb\n", "a\n", 1),
+            ("a\n", "", 0),
+            ("", "a\n", 0),
+            ("run_[..] is done\n", "run_1 is gone\n", 0),
+            ("...\nlast\n", "one\ntwo\n", 0),
+            ("a\n...\nz\n", "b\nz\n", 0),
         ] {
-            let found = difference(expected, actual)
-                .unwrap_or_else(|| panic!("{expected:?} fits {actual:?}"));
-            assert_eq!(found.line, line, "{expected:?} against {actual:?}");
-            assert!(found.diff.contains("actual"), "{}", found.diff);
+            let found = compare(expected, actual);
+            let (same, diff) = found.unwrap_or_else(|| panic!("{expected:?} fits {actual:?}"));
+            assert_eq!(same, line, "{expected:?} against {actual:?}");
+            assert!(diff.contains("actual"), "{diff}");
         }
-        let found = difference("same\nold\n", "same\nnew\n").unwrap();
-        assert!(
-            found
-                .diff
-                .lines()
-                .any(|line| line.contains('-') && line.contains("old")),
-            "{}",
-            found.diff
-        );
-        assert!(
-            found
-                .diff
-                .lines()
-                .any(|line| line.contains('+') && line.contains("new")),
-            "{}",
-            found.diff
-        );
+        let (_, diff) = compare("same\nold\n", "same\nnew\n").unwrap();
+        let has = |sign, word| {
+            diff.lines()
+                .any(|it| it.contains(sign) && it.contains(word))
+        };
+        assert!(has('-', "old") && has('+', "new"), "{diff}");
     }
 
     #[test]
     fn a_long_difference_is_cut() {
         let long: String = (0..1000).map(|number| format!("{number}\n")).collect();
-        let found = difference("nothing\n", &long).unwrap();
-        assert!(found.diff.lines().count() <= SHOWN_LINES + 1);
-        assert!(found.diff.ends_with("more lines"));
+        let (_, diff) = compare("nothing\n", &long).unwrap();
+        assert!(diff.lines().count() <= SHOWN_LINES + 1);
+        assert!(diff.ends_with("more lines"));
     }
 }

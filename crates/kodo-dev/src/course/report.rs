@@ -18,8 +18,6 @@ pub struct Report {
 /// One block of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockReport {
-    /// Line of the section's heading, which tells sections apart.
-    pub section_line: usize,
     /// Line of the first command.
     pub line: usize,
     /// The first command.
@@ -83,10 +81,8 @@ impl fmt::Display for Skip {
 impl Report {
     /// How many blocks were run and held.
     pub fn held(&self) -> usize {
-        self.blocks
-            .iter()
-            .filter(|block| block.outcome == Outcome::Held)
-            .count()
+        let blocks = self.blocks.iter();
+        blocks.filter(|it| it.outcome == Outcome::Held).count()
     }
 
     /// What did not hold.
@@ -113,13 +109,10 @@ impl Report {
 
 impl BlockReport {
     /// Picks the line to quote: the last one with this text in it, else the last one that is not empty.
-    pub(crate) fn find_evidence(output: &str, text: Option<&str>) -> Option<String> {
-        output
-            .lines()
-            .rev()
-            .map(without_prefix)
-            .find(|line| text.map_or(!line.trim().is_empty(), |text| line.contains(text)))
-            .map(|line| brief(line.trim(), 120))
+    pub(super) fn find_evidence(&mut self, text: Option<&str>) {
+        let mut lines = self.output.lines().rev().map(without_prefix);
+        let wanted = |line: &&str| text.map_or(!line.trim().is_empty(), |it| line.contains(it));
+        self.evidence = lines.find(wanted).map(|line| brief(line.trim(), 120));
     }
 }
 
@@ -144,7 +137,7 @@ pub fn brief(text: &str, most: usize) -> String {
 }
 
 /// The last lines of an output.
-pub(crate) fn tail(output: &str) -> String {
+pub(super) fn tail(output: &str) -> String {
     let lines: Vec<&str> = output.trim_end().lines().collect();
     let before = lines.len().saturating_sub(SHOWN_LINES);
     let shown = lines[before..].join("\n");
@@ -162,7 +155,18 @@ mod tests {
     #[test]
     fn evidence_is_the_last_line_with_the_text_without_the_task_s_name() {
         let output = "[wf:crashdemo] it works: 1\n[wf:crashdemo] it works: 2\n[db:up] Finished\n\n";
-        let find = |text| BlockReport::find_evidence(output, text);
+        let find = |text| {
+            let mut report = BlockReport {
+                line: 1,
+                title: String::new(),
+                outcome: Outcome::Held,
+                took: Duration::ZERO,
+                output: output.to_owned(),
+                evidence: None,
+            };
+            report.find_evidence(text);
+            report.evidence
+        };
         assert_eq!(find(Some("it works")).as_deref(), Some("it works: 2"));
         assert_eq!(find(None).as_deref(), Some("Finished"));
         assert_eq!(find(Some("nowhere")), None);

@@ -1,16 +1,28 @@
-//! Running sections of a course.
+//! Running sections of a course: blocks in the one bash that they share, terminals beside it in shells of their own.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::course::compare::compare;
-use crate::course::report::tail;
-use crate::course::shell::{Ran, Shell};
-use crate::course::terminal::{LOOK_AGAIN, Terminal};
-use crate::course::{
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{ChildStdin, ChildStdout};
+
+use super::compare::compare;
+use super::process::Leader;
+use super::report::tail;
+use super::{
     Block, BlockReport, CourseError, Failure, Kind, Marks, Outcome, Report, Section, Skip, Stage,
 };
+
+/// What the shared shell itself runs; the blocks are read from files that it is told of.
+const DRIVER: &str = include_str!("driver.bash");
+
+/// Pause between two looks whether a terminal's command has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// How to run.
 #[derive(Debug, Clone, Copy, Default)]
@@ -29,13 +41,13 @@ pub enum Event<'a> {
     /// A block begins.
     Begins(&'a Block),
     /// A block is over, or was not run. A terminal's block may come a second time, as failed.
-    Over(&'a Block, &'a BlockReport),
+    Over(&'a BlockReport),
 }
 
 /// Runs these sections, in this order, in one shell.
 ///
 /// # Errors
-/// Where the run itself cannot go on: no bash, no temporary folder. A block that does not hold is part of the report.
+/// If the run itself cannot go on: no bash, no temporary folder. A block that does not hold is part of the report.
 pub async fn run(
     sections: &[&Section],
     stage: &Stage,
@@ -43,6 +55,8 @@ pub async fn run(
     observe: &mut dyn FnMut(Event<'_>),
 ) -> Result<Report, CourseError> {
     let began = Instant::now();
+    let folder = tempfile::Builder::new().prefix("kodo-course-").tempdir()?;
+    std::fs::write(folder.path().join("driver.bash"), DRIVER)?;
     let mut runner = Runner {
         stage,
         options,
@@ -51,12 +65,14 @@ pub async fn run(
         terminals: Vec::new(),
         held: HashMap::new(),
         report: Report::default(),
+        folder,
     };
     let mut broken = None;
     for section in sections {
         (runner.observe)(Event::Section(section));
         for block in &section.blocks {
-            runner.block(section, block, &mut broken).await?;
+            let failed = runner.block(block, broken).await?;
+            broken = broken.or(failed);
         }
         if options.keep_going {
             broken = None;
@@ -72,30 +88,56 @@ struct Runner<'a> {
     options: Options,
     observe: &'a mut dyn FnMut(Event<'_>),
     shell: Option<Shell>,
-    terminals: Vec<Beside<'a>>,
+    terminals: Vec<Terminal<'a>>,
     /// Commands that have held, and where.
     held: HashMap<&'a str, usize>,
     report: Report,
+    // Last: it is removed when nothing uses it any more.
+    folder: TempDir,
 }
 
-/// A terminal that runs, with its place in the report.
-struct Beside<'a> {
-    terminal: Terminal,
+/// A bash with the blocks' variables and functions in it.
+struct Shell {
+    leader: Leader,
+    commands: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+}
+
+/// A command that stays, such as a service, with its place in the report.
+struct Terminal<'a> {
+    leader: Leader,
+    script: Script,
     name: &'a str,
     block: &'a Block,
     report: usize,
 }
 
+/// A block's commands as a file, so that the shell counts lines as the page does, and its output as another one: a file
+/// neither fills up, as a pipe does, nor is it held open by what a block leaves behind.
+struct Script {
+    commands: PathBuf,
+    output: PathBuf,
+}
+
+/// How a block went in the shared shell.
+enum Ran {
+    /// To its end, or to the first command that failed: exit code and line of that one, counted from 1; 0 if unknown.
+    Through(u8, usize),
+    EndedShell(ExitStatus),
+    TimedOut,
+    /// A terminal's command ended meanwhile, which none should.
+    WithoutTerminal(Failure),
+}
+
 impl<'a> Runner<'a> {
-    /// Runs a block or leaves it out, and notes what came of it. `broken` is the line of a failure before it.
+    /// Runs a block or leaves it out, and notes what came of it. `broken` is the line of a failure before it. Returns
+    /// the line of its own.
     async fn block(
         &mut self,
-        section: &Section,
         block: &'a Block,
-        broken: &mut Option<usize>,
-    ) -> Result<(), CourseError> {
+        broken: Option<usize>,
+    ) -> Result<Option<usize>, CourseError> {
         let mut report = BlockReport {
-            section_line: section.line,
             line: block.line,
             title: block.title(),
             outcome: Outcome::Held,
@@ -103,28 +145,25 @@ impl<'a> Runner<'a> {
             output: String::new(),
             evidence: None,
         };
-        match (&block.kind, self.skip(block, *broken)) {
-            (_, Some(skip)) => report.outcome = Outcome::Skipped(skip),
-            (Kind::Illustration(reason), None) => {
-                report.outcome = Outcome::Skipped(Skip::Illustration(reason.clone()));
-            }
+        let mut failed = None;
+        match (&block.kind, self.skip(block, broken)) {
             (Kind::Run(marks), None) => {
                 (self.observe)(Event::Begins(block));
                 let began = Instant::now();
-                let (output, failure) = match &marks.terminal {
-                    Some(name) => self.open(name, block).map(|()| (String::new(), None)),
-                    None => self.foreground(block, marks).await,
-                }
-                .map_err(CourseError::io(format!(
-                    "run the block on line {} in bash",
-                    block.line
-                )))?;
+                let script = self.script(&block.code)?;
+                let failure = match &marks.terminal {
+                    Some(name) => self.open(name, block, script).map(|()| None)?,
+                    None => {
+                        let failure = self.foreground(block, marks, &script).await?;
+                        report.output = script.printed()?;
+                        failure
+                    }
+                };
                 report.took = began.elapsed();
-                report.evidence = BlockReport::find_evidence(&output, marks.evidence.as_deref());
-                report.output = output;
+                report.find_evidence(marks.evidence.as_deref());
                 match failure {
                     Some(failure) => {
-                        *broken = Some(failure.line);
+                        failed = Some(failure.line);
                         report.outcome = Outcome::Failed(failure);
                     }
                     None => {
@@ -132,30 +171,50 @@ impl<'a> Runner<'a> {
                     }
                 }
             }
+            (Kind::Illustration(reason), _) => {
+                report.outcome = Outcome::Skipped(Skip::Illustration(reason.clone()));
+            }
+            (_, Some(skip)) => report.outcome = Outcome::Skipped(skip),
         }
-        (self.observe)(Event::Over(block, &report));
+        (self.observe)(Event::Over(&report));
         self.report.blocks.push(report);
-        Ok(())
+        Ok(failed)
     }
 
     fn skip(&self, block: &Block, broken: Option<usize>) -> Option<Skip> {
         let Kind::Run(marks) = &block.kind else {
             return None;
         };
-        if let Some(line) = broken {
-            return Some(Skip::After(line));
+        let held = self.held.get(block.code.as_str());
+        match (broken, held) {
+            (Some(line), _) => Some(Skip::After(line)),
+            (None, Some(line)) if marks.once => Some(Skip::Held(*line)),
+            _ => (marks.slow && self.options.fast).then_some(Skip::Slow),
         }
-        if let Some(line) = self.held.get(block.code.as_str()).filter(|_| marks.once) {
-            return Some(Skip::Held(*line));
-        }
-        (marks.slow && self.options.fast).then_some(Skip::Slow)
     }
 
-    /// Starts a terminal's command, which stays. Whether it is ready, the next block finds out.
-    fn open(&mut self, name: &'a str, block: &'a Block) -> io::Result<()> {
-        let terminal = Terminal::start(self.stage.bash(), &block.code)?;
-        self.terminals.push(Beside {
-            terminal,
+    fn script(&self, code: &str) -> io::Result<Script> {
+        let name = format!("block-{}", self.report.blocks.len());
+        let script = Script {
+            commands: self.folder.path().join(&name),
+            output: self.folder.path().join(format!("{name}.output")),
+        };
+        std::fs::write(&script.commands, code)?;
+        File::create(&script.output)?;
+        Ok(script)
+    }
+
+    /// Starts a terminal's command. Whether it is ready, the next block finds out.
+    fn open(&mut self, name: &'a str, block: &'a Block, script: Script) -> io::Result<()> {
+        let output = File::options().append(true).open(&script.output)?;
+        let mut bash = self.stage.bash();
+        bash.arg(&script.commands)
+            .stdin(Stdio::null())
+            .stderr(output.try_clone()?)
+            .stdout(output);
+        self.terminals.push(Terminal {
+            leader: Leader::spawn(&mut bash)?,
+            script,
             name,
             block,
             report: self.report.blocks.len(),
@@ -163,127 +222,131 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    /// Runs a block in the shell of the course: what it printed, and what is wrong with that.
+    /// Runs a block in the shared shell; what is wrong with that.
     async fn foreground(
         &mut self,
         block: &Block,
         marks: &Marks,
-    ) -> io::Result<(String, Option<Failure>)> {
+        script: &Script,
+    ) -> io::Result<Option<Failure>> {
         let mut shell = match self.shell.take() {
             Some(shell) => shell,
-            None => Shell::start(self.stage.bash())?,
+            None => self.start_shell()?,
         };
-        let file = shell.next_block();
-        file.write(&block.code)?;
         let ran = tokio::select! {
-            ran = shell.run(&file, marks.timeout) => Ok(ran?),
-            died = first_to_end(&mut self.terminals) => Err(died?),
+            ran = shell.run(script, marks.timeout) => ran?,
+            died = first_to_end(&mut self.terminals) => Ran::WithoutTerminal(died?),
         };
-        let output = file.read()?;
-        let ran = match ran {
-            Ok(ran) => ran,
-            Err(failure) => {
-                shell.end().await?;
-                return Ok((output, Some(failure)));
-            }
-        };
-        let failed = |line, reason, detail| {
-            Some(Failure {
-                line,
-                reason,
-                detail,
-            })
+        let printed = script.printed()?;
+        let failure = |line, reason| Failure {
+            line,
+            reason,
+            detail: tail(&printed),
         };
         let failure = match ran {
-            Ran::Through { code, failed_line } if code != marks.exit => {
+            Ran::Through(code, line) => {
+                self.shell = Some(shell);
+                if code == marks.exit {
+                    return Ok(differs(block, &printed));
+                }
                 // Where it should have failed and did not, no line is to blame.
-                let line = block.line + failed_line.map_or(0, |line| line - 1);
-                failed(
-                    line,
-                    format!("ended with exit code {code}, not {}", marks.exit),
-                    tail(&output),
-                )
+                let line = block.line + line.saturating_sub(1);
+                let reason = format!("ended with exit code {code}, not {}", marks.exit);
+                return Ok(Some(failure(line, reason)));
             }
-            Ran::Through { .. } => differs(block, &output),
-            Ran::EndedShell(status) => failed(
+            Ran::EndedShell(status) => failure(
                 block.line,
                 format!(
                     "ended the shell that the blocks share ({status}): a block must not exit or exec"
                 ),
-                tail(&output),
             ),
-            Ran::TimedOut => failed(
+            Ran::TimedOut => failure(
                 block.line,
                 format!(
                     "did not end within {} s (timeout= sets the limit)",
                     marks.timeout.as_secs()
                 ),
-                tail(&output),
             ),
+            Ran::WithoutTerminal(failure) => failure,
         };
-        if matches!(ran, Ran::Through { .. }) {
-            self.shell = Some(shell);
-        } else {
-            shell.end().await?;
-        }
-        Ok((output, failure))
+        shell.end().await?;
+        Ok(Some(failure))
+    }
+
+    fn start_shell(&self) -> io::Result<Shell> {
+        let mut bash = self.stage.bash();
+        bash.arg(self.folder.path().join("driver.bash"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let mut leader = Leader::spawn(&mut bash)?;
+        let child = leader.child();
+        let (Some(commands), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(io::Error::other("the shell has no pipes"));
+        };
+        Ok(Shell {
+            leader,
+            commands,
+            answers: BufReader::new(answers).lines(),
+        })
     }
 
     /// Ends the shell, then the terminals, the last one first; then it shows whether those printed what they should.
-    async fn end(&mut self) -> Result<(), CourseError> {
+    async fn end(&mut self) -> io::Result<()> {
         if let Some(shell) = self.shell.take() {
-            shell
-                .end()
-                .await
-                .map_err(CourseError::io("end the shell"))?;
+            shell.end().await?;
         }
-        while let Some(mut beside) = self.terminals.pop() {
-            let not_ended = CourseError::io("end a terminal");
-            let early = beside
-                .failure()
-                .map_err(CourseError::io("look at a terminal"))?;
-            let output = beside.terminal.end().await.map_err(not_ended)?;
-            let Some(report) = self.report.blocks.get_mut(beside.report) else {
-                continue;
-            };
-            if let Some(failure) = early.or_else(|| differs(beside.block, &output)) {
+        while let Some(mut terminal) = self.terminals.pop() {
+            let early = terminal.ended()?;
+            terminal.leader.end().await?;
+            let printed = terminal.script.printed()?;
+            // Its report was made right after it was started.
+            let report = &mut self.report.blocks[terminal.report];
+            if let Some(failure) = early.or_else(|| differs(terminal.block, &printed)) {
                 report.outcome = Outcome::Failed(failure);
-                (self.observe)(Event::Over(beside.block, report));
+                (self.observe)(Event::Over(report));
             }
-            report.output = output;
+            report.output = printed;
         }
         Ok(())
     }
 }
 
-/// What is wrong with an output, where the page says what it should be.
-fn differs(block: &Block, output: &str) -> Option<Failure> {
-    let difference = compare(block.expected.as_ref()?, output)?;
-    Some(Failure {
-        line: difference.line,
-        reason: "printed something else than the course shows".to_owned(),
-        detail: difference.diff,
-    })
-}
+impl Shell {
+    async fn run(&mut self, script: &Script, limit: Duration) -> io::Result<Ran> {
+        let told = format!("{}\n", script.commands.display());
+        // A shell that a block has ended cannot be told anything; reading its answer shows it.
+        let _ = self.commands.write_all(told.as_bytes()).await;
+        let Ok(answer) = tokio::time::timeout(limit, self.answers.next_line()).await else {
+            return Ok(Ran::TimedOut);
+        };
+        let Some(answer) = answer? else {
+            return Ok(Ran::EndedShell(self.leader.child().wait().await?));
+        };
+        let numbers = answer.split_once(' ');
+        numbers
+            .and_then(|(code, line)| Some(Ran::Through(code.parse().ok()?, line.parse().ok()?)))
+            .ok_or_else(|| io::Error::other(format!("the shell answered {answer:?}")))
+    }
 
-/// Waits until a terminal's command has ended, which none should. Waits for ever where there are none.
-async fn first_to_end(terminals: &mut Vec<Beside<'_>>) -> io::Result<Failure> {
-    loop {
-        for index in 0..terminals.len() {
-            if let Some(failure) = terminals[index].failure()? {
-                // Once is enough: blocks that need it fail by themselves.
-                terminals.remove(index);
-                return Ok(failure);
-            }
-        }
-        tokio::time::sleep(LOOK_AGAIN).await;
+    /// Ends it, with everything that its blocks left running.
+    async fn end(self) -> io::Result<()> {
+        drop(self.commands);
+        self.leader.end().await
     }
 }
 
-impl Beside<'_> {
-    /// What is wrong with a command that should stay: that it has ended.
-    fn failure(&mut self) -> io::Result<Option<Failure>> {
-        let Some(status) = self.terminal.has_ended()? else {
+impl Script {
+    /// What was printed so far, standard output and standard error as they came.
+    fn printed(&self) -> io::Result<String> {
+        Ok(String::from_utf8_lossy(&std::fs::read(&self.output)?).into_owned())
+    }
+}
+
+impl Terminal<'_> {
+    /// What is wrong if its command has ended.
+    fn ended(&mut self) -> io::Result<Option<Failure>> {
+        let Some(status) = self.leader.child().try_wait()? else {
             return Ok(None);
         };
         Ok(Some(Failure {
@@ -292,7 +355,32 @@ impl Beside<'_> {
                 "the command in terminal {} has ended ({status}), but should stay",
                 self.name
             ),
-            detail: tail(&self.terminal.output()?),
+            detail: tail(&self.script.printed()?),
         }))
+    }
+}
+
+/// What is wrong with an output, where the page says what it should be.
+fn differs(block: &Block, printed: &str) -> Option<Failure> {
+    let (expected, line) = block.expected.as_ref()?;
+    let (same, detail) = compare(expected, printed)?;
+    Some(Failure {
+        line: line + same,
+        reason: "printed something else than the course shows".to_owned(),
+        detail,
+    })
+}
+
+/// Waits until a terminal's command has ended; for ever if there is none.
+async fn first_to_end(terminals: &mut Vec<Terminal<'_>>) -> io::Result<Failure> {
+    loop {
+        for index in 0..terminals.len() {
+            if let Some(failure) = terminals[index].ended()? {
+                // Once is enough: blocks that need it fail by themselves.
+                terminals.remove(index);
+                return Ok(failure);
+            }
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }

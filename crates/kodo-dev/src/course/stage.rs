@@ -68,7 +68,7 @@ impl Stage {
     pub fn new(checkout: PathBuf, server: &DatabaseConfig) -> Result<Self, CourseError> {
         let databases = Databases::named(server, "kodo_course");
         let mut environment = databases.environment();
-        let ports = free_ports(PORTS.len()).map_err(CourseError::io("find free ports"))?;
+        let ports = free_ports(PORTS.len())?;
         environment.extend(
             PORTS
                 .iter()
@@ -100,7 +100,7 @@ impl Stage {
     }
 
     /// A bash that plays here.
-    pub(crate) fn bash(&self) -> Command {
+    pub(super) fn bash(&self) -> Command {
         let mut command = Command::new("bash");
         command
             .current_dir(&self.checkout)
