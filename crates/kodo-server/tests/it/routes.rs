@@ -17,10 +17,10 @@ async fn an_unknown_path_is_a_404_on_either_port() {
         "/intents/",
         "/healthz/",
         "//healthz",
-        "/runs",
+        "/run",
         "/runs/",
         "/runs/a/b",
-        "/intents/a",
+        "/intent/a",
         "/HEALTHZ",
     ] {
         for method in ["GET", "POST", "HEAD", "OPTIONS", "BREW"] {
@@ -50,8 +50,8 @@ async fn a_wrong_method_is_a_405_that_says_which_are_right() {
         ("DELETE /readyz", "GET,HEAD"),
         ("PUT /runs/x", "GET,HEAD"),
         ("OPTIONS /marks", "GET,HEAD"),
-        ("GET /intents", "POST"),
-        ("HEAD /intents", "POST"),
+        ("GET /intents/x/run", "POST"),
+        ("HEAD /intents/x/run", "POST"),
         ("BREW /intents/x/run", "POST"),
         ("GET /crashdemo?wf=x", "POST"),
     ] {
