@@ -1,21 +1,20 @@
-//! A test hook: this process dies, panics or stops at a named moment, exactly there and not "after about that long".
+//! Fail points: a test can let this process die, panic or stop at exactly a named point.
 
-/// Says that this process comes to a point where a test may disturb it. In release builds it is nothing at all, so
-/// no environment variable can end or stop one.
+/// Marks a point where a test may disturb this process. In release builds it does nothing, so no environment variable
+/// can end or stop one.
 ///
-/// `KODO_FAILPOINT` names the point, with what is to happen there:
+/// `KODO_FAILPOINT` names the point and what happens there:
 ///
-/// - `POINT` or `kill:POINT`: SIGKILL. A process killed here has had no chance to flush, to roll back or to say
-///   goodbye, which is what `kill -9` means.
+/// - `POINT` or `kill:POINT`: SIGKILL. The process has no chance to flush, to roll back or to close a connection.
 /// - `panic:POINT`: a panic.
-/// - `stop:POINT`: SIGSTOP, the first time that the point is passed; SIGCONT goes on from here. In between, a test
-///   can do to the database what it likes and knows what the process was at.
+/// - `stop:POINT`: SIGSTOP, the first time that the point is passed; SIGCONT continues from here. In between a test can
+///   change the database while it knows where the process is.
 ///
-/// `KODO_FAILPOINT_TRACE` names a file to which each point is appended as it is passed, one a line. So tests find out
-/// which points there are, and need no list of their own: `crates/kodo/tests/it/crash_matrix.rs` disturbs every
-/// one. A name that nobody passes disturbs nothing, and the matrix fails for it.
+/// `KODO_FAILPOINT_TRACE` names a file to which each point is appended as it is passed, one a line. So tests need no list
+/// of points of their own: `crates/kodo/tests/it/crash_matrix.rs` disturbs each, and fails for a point that is never
+/// passed.
 ///
-/// Where they come from:
+/// The points:
 ///
 /// - each durable step: `STEP:before`, `STEP:committed` (its effect is committed, its checkpoint is not),
 ///   `STEP:checkpointed`, from the one function through which every step goes (`run/durable.rs`). A durable sleep has no
@@ -24,7 +23,7 @@
 ///   guard around every body; a body that is run again also has `recover:before` and `recover:committed`;
 /// - requests: `intent:…`, `accept:…` (runs), `demo:…` with `before` (nothing is committed) and `answer` (everything
 ///   is, and the client does not know); `accept:committed` is between the commit and telling the engine;
-/// - the way from a run's row to its workflow and back: `start:before`, `settle:before`, `settle:committed`;
+/// - starting and settling a run: `start:before`, `settle:before`, `settle:committed`;
 /// - workers: `register:WORKFLOW`, `launch:before`, `launch:committed`, `takeover:before`, `takeover:committed`.
 pub fn failpoint(point: &str) {
     #[cfg(debug_assertions)]
@@ -47,7 +46,7 @@ mod armed {
 
     use rustix::process::{Signal, getpid, kill_process};
 
-    /// What is to happen.
+    /// What happens at a point.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub(super) enum Action {
         Kill,
@@ -60,14 +59,14 @@ mod armed {
     static TRACE: LazyLock<Option<File>> = LazyLock::new(|| {
         let path = std::env::var_os("KODO_FAILPOINT_TRACE")?;
         let opened = File::options().create(true).append(true).open(&path);
-        // A test that asked for a trace must not mistake a missing one for an empty one.
+        // A test must not mistake a missing trace for an empty one.
         Some(
             opened
                 .unwrap_or_else(|error| panic!("KODO_FAILPOINT_TRACE={}: {error}", path.display())),
         )
     });
 
-    /// What `armed` wants to happen at `point`, if anything.
+    /// What `armed` wants at `point`, if anything.
     pub(super) fn action(armed: &str, point: &str) -> Option<Action> {
         let actions = [
             ("kill:", Action::Kill),
@@ -91,7 +90,7 @@ mod armed {
             None => {}
             Some(Action::Panic) => panic!("failpoint {point}"),
             Some(Action::Kill) => {
-                // A signal that cannot be sent to oneself leaves nothing to do but to abort.
+                // If the signal cannot be sent, abort.
                 let _ = kill_process(getpid(), Signal::KILL);
                 std::process::abort();
             }
@@ -105,8 +104,8 @@ mod armed {
             return;
         }
         let _ = kill_process(getpid(), Signal::STOP);
-        // The signal is the process's, and another thread may be the one to take it, which a busy machine does not let
-        // run for a while. This one must not go on until it is taken: from then on none does.
+        // Any thread of the process may take the signal, and on a busy machine that may be late. This thread must not
+        // continue before; once the signal is taken, all threads stop.
         while is_pending().unwrap_or(false) {
             std::thread::sleep(Duration::from_millis(1));
         }

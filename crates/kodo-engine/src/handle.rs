@@ -12,14 +12,13 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::EngineConfig;
-use crate::dispatch::dispatcher::Starter;
+use crate::dispatch::dispatcher::Dispatcher;
 use crate::drain::Drain;
 use crate::launched::{EngineError, Launched};
 use crate::run::context::RunContext;
 use crate::settle::settler::{self, Settler};
-use crate::sysdb::system::System;
+use crate::sysdb::system_db::SystemDb;
 use crate::workers::shared::Shared;
-use crate::workers::slot;
 use crate::workers::supervisor::supervise;
 
 /// Bound on stopping the engine after the last step: its own shutdown and releasing the slot.
@@ -58,7 +57,7 @@ impl EngineHandle {
         planner: Arc<dyn Planner>,
         sandbox: Arc<dyn Sandbox>,
     ) {
-        let system = Arc::new(System::new(&config.system, &config.instance));
+        let system_db = Arc::new(SystemDb::new(&config.system, &config.instance));
         let (settler, reports) = Settler::new();
         let shared = Arc::new(Shared {
             ctx: RunContext {
@@ -73,9 +72,8 @@ impl EngineHandle {
                 seed: config.seed,
                 drain: Arc::clone(&self.0.drain),
             },
-            system: Arc::clone(&system),
-            lock_class: slot::lock_class(&config.instance),
-            starter: Arc::new(Starter::new(config.max_concurrent_runs)),
+            system_db: Arc::clone(&system_db),
+            dispatcher: Arc::new(Dispatcher::new(config.max_concurrent_runs)),
             settler: settler.clone(),
         });
         if self.0.started.set(Arc::clone(&shared)).is_err() {
@@ -88,7 +86,7 @@ impl EngineHandle {
             let _ended = ended;
             supervised.await;
         });
-        tokio::spawn(settler::work(settler, reports, system, store));
+        tokio::spawn(settler::work(settler, reports, system_db, store));
     }
 
     /// Replaces what requests reach. The supervisor does so at each launch and at its end; tests of what uses a handle
@@ -120,7 +118,7 @@ impl EngineHandle {
     /// Whether the system database answers. Returns false before the engine is started. The caller bounds the wait.
     pub async fn system_database_answers(&self) -> bool {
         match self.0.started.get() {
-            Some(shared) => shared.system.ping().await.is_ok(),
+            Some(shared) => shared.system_db.ping().await.is_ok(),
             None => false,
         }
     }
@@ -132,7 +130,7 @@ impl EngineHandle {
             && self.is_launched()
             && !self.is_draining()
         {
-            shared.starter.offer(run_id);
+            shared.dispatcher.offer(run_id);
         }
     }
 
@@ -180,7 +178,7 @@ impl EngineHandle {
         }
         // Runs that ended meanwhile need only one statement, and the next sweep may be a long time away.
         let _ = tokio::time::timeout(FLUSH_TIMEOUT, shared.settler.flush()).await;
-        shared.system.close().await;
+        shared.system_db.close().await;
         finished
     }
 }

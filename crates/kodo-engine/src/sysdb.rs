@@ -1,6 +1,8 @@
 //! The engine's system database: all SQL on schema `dbos`.
 
 pub(crate) mod evidence;
-pub(crate) mod health;
 pub(crate) mod inspect;
-pub(crate) mod system;
+pub(crate) mod locks;
+pub(crate) mod names;
+pub(crate) mod system_db;
+pub(crate) mod workers;

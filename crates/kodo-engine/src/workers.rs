@@ -1,10 +1,11 @@
 //! Worker processes: the slot that each holds, the engine that it launches, and how another worker takes over.
 
+pub(crate) mod error;
 pub(crate) mod holder;
 pub(crate) mod launch;
+pub(crate) mod lease;
 pub(crate) mod rebind;
 pub(crate) mod shared;
-pub(crate) mod slot;
 pub(crate) mod stranded;
 pub(crate) mod supervisor;
 pub(crate) mod sweep;

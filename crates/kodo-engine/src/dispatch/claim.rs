@@ -7,13 +7,13 @@ use dbos::{StartOptions, WorkflowRef};
 use kodo_contract::RunId;
 use tokio_util::sync::CancellationToken;
 
-use crate::dispatch::dispatcher::Starter;
+use crate::dispatch::dispatcher::Dispatcher;
 use crate::drain::Drain;
 use crate::failpoint;
 use crate::failure::RunFailure;
 use crate::run::workflow::{RunInput, RunOutput};
 use crate::settle::settler::Settler;
-use crate::sysdb::system::System;
+use crate::sysdb::system_db::SystemDb;
 
 /// A run whose body did not begin here in this time was probably started by another worker, and releases its place in
 /// this process.
@@ -21,8 +21,8 @@ const BEGIN_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Starts runs under one launch of the engine.
 pub(crate) struct Claims {
-    pub(crate) starter: Arc<Starter>,
-    pub(crate) system: Arc<System>,
+    pub(crate) dispatcher: Arc<Dispatcher>,
+    pub(crate) system_db: Arc<SystemDb>,
     pub(crate) settler: Settler,
     pub(crate) drain: Arc<Drain>,
     pub(crate) intent_run: WorkflowRef<RunInput, RunOutput, RunFailure>,
@@ -35,10 +35,10 @@ impl Claims {
     pub(crate) async fn work(self) {
         let claims = Arc::new(self);
         loop {
-            let (run_id, swept) = claims.starter.next().await;
+            let (run_id, swept) = claims.dispatcher.next().await;
             if claims.drain.has_begun() {
                 // It stays a row, which the next worker finds.
-                claims.starter.forget(&run_id);
+                claims.dispatcher.release(&run_id);
                 return;
             }
             let claims = Arc::clone(&claims);
@@ -50,9 +50,9 @@ impl Claims {
     /// has started is left to that worker.
     async fn start(&self, run_id: RunId, swept: bool) {
         if swept
-            && matches!(self.system.workflows(&[run_id.as_str()]).await, Ok(rows) if !rows.is_empty())
+            && matches!(self.system_db.workflows(&[run_id.as_str()]).await, Ok(rows) if !rows.is_empty())
         {
-            self.starter.forget(&run_id);
+            self.dispatcher.release(&run_id);
             return;
         }
         let input = RunInput {
@@ -72,11 +72,11 @@ impl Claims {
         let handle = match started {
             Some(Ok(handle)) => handle,
             None => {
-                self.starter.forget(&run_id);
+                self.dispatcher.release(&run_id);
                 return;
             }
             Some(Err(error)) => {
-                self.starter.forget(&run_id);
+                self.dispatcher.release(&run_id);
                 tracing::warn!(run.id = %run_id, %error, "could not start the run; left to the sweep");
                 return;
             }
@@ -86,7 +86,7 @@ impl Claims {
             .await
             .is_err()
         {
-            if self.starter.forget(&run_id) {
+            if self.dispatcher.release(&run_id) {
                 // Another worker started it. Or its body is about to begin here: then it takes a place and reports
                 // its end as a recovered body does.
                 return;
@@ -94,7 +94,7 @@ impl Claims {
             // The outcome itself is read from the row; here it matters only that it is recorded.
             let _ = result.await;
         }
-        self.starter.forget(&run_id);
+        self.dispatcher.release(&run_id);
         self.settler.ended(run_id);
     }
 }

@@ -1,7 +1,7 @@
-//! Which runs this process works on, and which wait for room.
+//! The dispatcher: which runs this process works on, and which wait because it has no spare capacity.
 //!
-//! Everything here is a hint. What waits is also a `queued` row, and what is forgotten here is found by the
-//! sweep, in this process or another.
+//! Everything here is a hint. A waiting run is also a `queued` row, and a run that is lost here is found by the sweep of
+//! this process or another.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,66 +9,66 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kodo_contract::RunId;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-/// Most runs that wait in memory. Beyond that they wait as rows alone.
+/// Most runs that wait in memory. Further ones wait only as rows.
 const MAX_WAITING: usize = 10_000;
 
 /// The runs of this process, bounded.
 #[derive(Debug)]
-pub(crate) struct Starter {
-    room: Arc<Semaphore>,
-    book: Mutex<Book>,
+pub(crate) struct Dispatcher {
+    capacity: Arc<Semaphore>,
+    state: Mutex<State>,
     wake: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Book {
-    /// Offered, in order, and waiting for room.
+struct State {
+    /// Offered runs that wait for capacity, in order.
     waiting: VecDeque<RunId>,
-    /// The same, for looking up, and whether the sweep offered it.
+    /// The same runs, for look-ups, and whether the sweep offered each.
     offered: HashMap<RunId, bool>,
-    /// Being handed to the engine; each holds its room until its body takes it over.
+    /// Runs that are being handed to the engine, by workflow id. Each holds its permit until its body takes it.
     starting: HashMap<String, OwnedSemaphorePermit>,
-    /// Bodies that run here, by workflow id.
+    /// The workflows whose bodies run here, by id.
     executing: HashSet<String>,
 }
 
-impl Starter {
-    /// Room for `limit` runs at once.
+impl Dispatcher {
+    /// Capacity for `limit` runs at once.
     pub(crate) fn new(limit: usize) -> Self {
         Self {
-            room: Arc::new(Semaphore::new(limit)),
-            book: Mutex::default(),
+            capacity: Arc::new(Semaphore::new(limit)),
+            state: Mutex::default(),
             wake: Notify::new(),
         }
     }
 
-    /// Offers a run that was accepted here just now. Nothing happens where it is known here already.
+    /// Offers a run that was accepted here just now. A run that is known here already is ignored.
     pub(crate) fn offer(&self, run_id: &RunId) {
         self.wait(run_id, false);
     }
 
-    /// Offers a run that the sweep found. Every worker's sweep finds the same ones, so that by the time there
-    /// is room for it somebody else may have started it.
+    /// Offers a run that the sweep found. The sweep of every worker finds the same runs, so another worker may have
+    /// started it by the time this one has capacity.
     pub(crate) fn offer_swept(&self, run_id: &RunId) {
         self.wait(run_id, true);
     }
 
     fn wait(&self, run_id: &RunId, swept: bool) {
-        let mut book = self.book();
-        if book.waiting.len() >= MAX_WAITING
-            || book.executing.contains(run_id.as_str())
-            || book.starting.contains_key(run_id.as_str())
-            || book.offered.contains_key(run_id)
+        let mut state = self.state();
+        if state.waiting.len() >= MAX_WAITING
+            || state.executing.contains(run_id.as_str())
+            || state.starting.contains_key(run_id.as_str())
+            || state.offered.contains_key(run_id)
         {
             return;
         }
-        book.offered.insert(run_id.clone(), swept);
-        book.waiting.push_back(run_id.clone());
-        drop(book);
+        state.offered.insert(run_id.clone(), swept);
+        state.waiting.push_back(run_id.clone());
+        drop(state);
         self.wake.notify_one();
     }
 
-    /// The next run to hand to the engine, once there is one and room for it, and whether the sweep offered it.
+    /// Waits for a run and for capacity. Returns the run to hand to the engine, and whether the sweep offered it.
     pub(crate) async fn next(&self) -> (RunId, bool) {
         loop {
             let woken = self.wake.notified();
@@ -80,37 +80,37 @@ impl Starter {
     }
 
     fn take(&self) -> Option<(RunId, bool)> {
-        let mut book = self.book();
-        if book.waiting.is_empty() {
+        let mut state = self.state();
+        if state.waiting.is_empty() {
             return None;
         }
-        let permit = Arc::clone(&self.room).try_acquire_owned().ok()?;
-        let run_id = book.waiting.pop_front()?;
-        let swept = book.offered.remove(&run_id).unwrap_or_default();
-        book.starting.insert(run_id.as_str().to_owned(), permit);
+        let permit = Arc::clone(&self.capacity).try_acquire_owned().ok()?;
+        let run_id = state.waiting.pop_front()?;
+        let swept = state.offered.remove(&run_id).unwrap_or_default();
+        state.starting.insert(run_id.as_str().to_owned(), permit);
         Some((run_id, swept))
     }
 
-    /// How many more runs could be offered before waiting in memory is pointless.
-    pub(crate) fn appetite(&self) -> usize {
-        let waiting = self.book().waiting.len();
-        (self.room.available_permits() + MAX_WAITING / 10).saturating_sub(waiting)
+    /// How many more runs are worth offering: those that can start soon.
+    pub(crate) fn spare_capacity(&self) -> usize {
+        let waiting = self.state().waiting.len();
+        (self.capacity.available_permits() + MAX_WAITING / 10).saturating_sub(waiting)
     }
 
-    /// Gives back the room of a run whose body did not begin here. Whether it was still held.
-    pub(crate) fn forget(&self, run_id: &RunId) -> bool {
-        let forgotten = self.book().starting.remove(run_id.as_str()).is_some();
+    /// Releases the permit of a run whose body did not begin here. Returns whether it was still held.
+    pub(crate) fn release(&self, run_id: &RunId) -> bool {
+        let released = self.state().starting.remove(run_id.as_str()).is_some();
         self.wake.notify_one();
-        forgotten
+        released
     }
 
-    /// Says that a body begins. The returned value says so until it is dropped.
-    pub(crate) fn enter(self: &Arc<Self>, workflow_id: &str) -> Execution {
-        let mut book = self.book();
-        let permit = book.starting.remove(workflow_id);
-        book.executing.insert(workflow_id.to_owned());
+    /// Records that a body begins; dropping the returned value records its end.
+    pub(crate) fn begin(self: &Arc<Self>, workflow_id: &str) -> Execution {
+        let mut state = self.state();
+        let permit = state.starting.remove(workflow_id);
+        state.executing.insert(workflow_id.to_owned());
         Execution {
-            starter: Arc::clone(self),
+            dispatcher: Arc::clone(self),
             workflow_id: workflow_id.to_owned(),
             permit,
         }
@@ -118,65 +118,65 @@ impl Starter {
 
     /// The workflows whose bodies run here.
     pub(crate) fn executing(&self) -> Vec<String> {
-        self.book().executing.iter().cloned().collect()
+        self.state().executing.iter().cloned().collect()
     }
 
-    /// Room for a body that came without: a recovered one. Waits until there is some.
-    pub(crate) async fn room(&self) -> Option<OwnedSemaphorePermit> {
-        // The semaphore is never closed; if it were, there would be no bound to keep.
-        Arc::clone(&self.room).acquire_owned().await.ok()
+    /// Waits for a permit, for a recovered body, which begins without one.
+    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        // Fails only if the semaphore is closed, which never happens.
+        Arc::clone(&self.capacity).acquire_owned().await.ok()
     }
 
     /// Whether this process works on a workflow, or is about to.
     pub(crate) fn knows(&self, workflow_id: &str) -> bool {
-        let book = self.book();
-        book.executing.contains(workflow_id)
-            || book.starting.contains_key(workflow_id)
-            || RunId::parse(workflow_id).is_some_and(|run_id| book.offered.contains_key(&run_id))
+        let state = self.state();
+        state.executing.contains(workflow_id)
+            || state.starting.contains_key(workflow_id)
+            || RunId::parse(workflow_id).is_some_and(|run_id| state.offered.contains_key(&run_id))
     }
 
-    /// Forgets everything that has not begun: the engine it was meant for is gone.
+    /// Forgets every run that has not begun, because the engine that it was meant for is gone.
     pub(crate) fn clear(&self) {
-        let mut book = self.book();
-        book.waiting.clear();
-        book.offered.clear();
-        book.starting.clear();
+        let mut state = self.state();
+        state.waiting.clear();
+        state.offered.clear();
+        state.starting.clear();
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        // Nothing panics while the book is held; if something did, the book is still a valid hint.
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while the lock is held; if something did, the state would still be a valid hint.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A body that runs in this process.
 #[derive(Debug)]
 pub(crate) struct Execution {
-    starter: Arc<Starter>,
+    dispatcher: Arc<Dispatcher>,
     workflow_id: String,
     permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Execution {
-    /// Whether the start that led here holds a handle and will report the end. A recovered body came through
-    /// the engine's queue, and nobody waits for it.
+    /// Whether this process started the run and waits for its end. A recovered body came through the engine's queue,
+    /// and nothing waits for it.
     pub(crate) fn is_started_here(&self) -> bool {
         self.permit.is_some()
     }
 
-    /// Waits for room, where the body came without.
-    pub(crate) async fn take_room(&mut self) {
+    /// Waits for a permit if the body began without one.
+    pub(crate) async fn take_place(&mut self) {
         if self.permit.is_none() {
-            self.permit = self.starter.room().await;
+            self.permit = self.dispatcher.permit().await;
         }
     }
 }
 
 impl Drop for Execution {
     fn drop(&mut self) {
-        self.starter.book().executing.remove(&self.workflow_id);
+        self.dispatcher.state().executing.remove(&self.workflow_id);
         self.permit.take();
-        self.starter.wake.notify_one();
+        self.dispatcher.wake.notify_one();
     }
 }
 
@@ -186,44 +186,44 @@ mod tests {
 
     #[tokio::test]
     async fn a_run_beyond_the_bound_waits_until_one_ends() {
-        let starter = Arc::new(Starter::new(1));
+        let dispatcher = Arc::new(Dispatcher::new(1));
         let (first, second) = (RunId::generate(), RunId::generate());
-        starter.offer(&first);
-        starter.offer(&second);
-        assert_eq!(starter.next().await, (first.clone(), false));
-        let body = starter.enter(first.as_str());
+        dispatcher.offer(&first);
+        dispatcher.offer(&second);
+        assert_eq!(dispatcher.next().await, (first.clone(), false));
+        let body = dispatcher.begin(first.as_str());
         assert!(body.is_started_here());
-        assert!(starter.take().is_none(), "no room");
+        assert!(dispatcher.take().is_none(), "no capacity");
         drop(body);
-        assert_eq!(starter.next().await, (second, false));
+        assert_eq!(dispatcher.next().await, (second, false));
     }
 
     #[test]
     fn a_run_that_is_known_is_not_offered_again() {
-        let starter = Arc::new(Starter::new(8));
+        let dispatcher = Arc::new(Dispatcher::new(8));
         let run = RunId::generate();
-        starter.offer(&run);
-        starter.offer(&run);
-        assert_eq!(starter.take(), Some((run.clone(), false)));
-        starter.offer(&run);
-        assert!(starter.take().is_none(), "it is being started");
-        let body = starter.enter(run.as_str());
-        starter.offer(&run);
-        assert!(starter.take().is_none(), "it runs");
+        dispatcher.offer(&run);
+        dispatcher.offer(&run);
+        assert_eq!(dispatcher.take(), Some((run.clone(), false)));
+        dispatcher.offer(&run);
+        assert!(dispatcher.take().is_none(), "it is being started");
+        let body = dispatcher.begin(run.as_str());
+        dispatcher.offer(&run);
+        assert!(dispatcher.take().is_none(), "it runs");
         drop(body);
-        assert!(!starter.knows(run.as_str()));
+        assert!(!dispatcher.knows(run.as_str()));
     }
 
     #[tokio::test]
-    async fn a_recovered_body_takes_room_too() {
-        let starter = Arc::new(Starter::new(1));
-        let mut body = starter.enter("run_x");
+    async fn a_recovered_body_takes_capacity_too() {
+        let dispatcher = Arc::new(Dispatcher::new(1));
+        let mut body = dispatcher.begin("run_x");
         assert!(!body.is_started_here());
-        body.take_room().await;
+        body.take_place().await;
         let run = RunId::generate();
-        starter.offer_swept(&run);
-        assert_eq!(starter.take(), None, "no room");
+        dispatcher.offer_swept(&run);
+        assert_eq!(dispatcher.take(), None, "no capacity");
         drop(body);
-        assert_eq!(starter.take(), Some((run, true)));
+        assert_eq!(dispatcher.take(), Some((run, true)));
     }
 }

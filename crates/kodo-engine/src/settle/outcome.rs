@@ -1,4 +1,4 @@
-//! How the engine's outcome of a workflow ends its run, and the statement that writes it.
+//! Which final status a run gets from the engine's row of its workflow, and the statement that writes it.
 
 use kodo_contract::{ErrorCode, RunError, RunId, RunStatus};
 use kodo_store::{Settlement, Store, StoreError};
@@ -6,7 +6,7 @@ use kodo_store::{Settlement, Store, StoreError};
 use crate::failpoint;
 use crate::failure::recorded_failure;
 use crate::run::workflow as intent_run;
-use crate::sysdb::system::WorkflowRow;
+use crate::sysdb::system_db::WorkflowRow;
 
 /// Writes settlements and logs each run that changed.
 pub(crate) async fn write(store: &Store, settlements: &[Settlement]) -> Result<(), StoreError> {
@@ -16,7 +16,7 @@ pub(crate) async fn write(store: &Store, settlements: &[Settlement]) -> Result<(
     failpoint("settle:before");
     let changed = match store.settle(settlements).await {
         Err(StoreError::Refused(_)) if settlements.len() > 1 => {
-            // One of them cannot be stored. The others must not wait for somebody to find out which.
+            // One of them cannot be stored. Written one by one, the others are.
             let mut changed = Vec::new();
             for settlement in settlements {
                 match store.settle(std::slice::from_ref(settlement)).await {
@@ -50,11 +50,11 @@ pub(crate) async fn write(store: &Store, settlements: &[Settlement]) -> Result<(
     Ok(())
 }
 
-/// How a workflow's row ends its run; `None` while the workflow is not over.
+/// How a workflow's row ends its run; `None` if the workflow has not ended.
 pub(crate) fn settlement(row: &WorkflowRow) -> Option<Settlement> {
     let run_id = RunId::parse(&row.workflow_uuid)?;
     if row.name.as_deref() != Some(intent_run::WORKFLOW) {
-        // Somebody started another workflow under the run's id, so the run's own can never start.
+        // Another workflow was started under the run's id, so the run's own can never start.
         return Some(Settlement {
             run_id,
             status: RunStatus::Failed,
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_workflow_that_is_no_run_settles_nothing() {
+    fn a_workflow_of_another_kind_settles_nothing() {
         let row = WorkflowRow {
             workflow_uuid: "crashdemo-1".to_owned(),
             name: Some("crash_demo".to_owned()),

@@ -1,7 +1,7 @@
-//! The run's status follows its workflow's: what the engine recorded at the end is written to the run.
+//! The settler: writes a run's final status from the outcome that the engine recorded.
 //!
-//! The order is the point. The engine's outcome is committed first and the run's status after it, so a run
-//! that says it is over has a workflow that is, and a crash in between leaves a run for the sweep to settle.
+//! The engine's outcome is committed first and the run's status after it. So a run with a terminal status always has a
+//! terminal workflow, and a crash in between leaves a run that the sweep settles.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,34 +12,34 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 use crate::settle::outcome::{settlement, write};
-use crate::sysdb::system::System;
+use crate::sysdb::system_db::SystemDb;
 
-/// Most runs that one round settles: one statement to each database.
+/// Most runs that one round settles, with one statement to each database.
 const BATCH: usize = 256;
 
-/// A body ends shortly before the engine records its outcome. How often to look again, [`LOOK_AGAIN`] apart,
-/// before the run is left to the sweep.
-const LOOKS: u8 = 40;
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// How often the engine's row of an ended run is read, [`CHECK_AGAIN`] apart, before the run is left to the sweep: the
+/// body ends shortly before the engine records its outcome.
+const CHECKS: u8 = 40;
+const CHECK_AGAIN: Duration = Duration::from_millis(5);
 
-/// Bound on one round, so that a server that says nothing ends no more than that round.
+/// Bound on one round, so that a server that does not answer costs only that round.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is reported.
+/// A message to the settler.
 #[derive(Debug)]
 pub(crate) enum Report {
-    /// A run whose workflow ended, or is about to, and how often it was looked at.
-    Ended { run_id: RunId, looks: u8 },
-    /// Asks to be told when everything reported before has been looked at.
+    /// A run whose workflow ended or is about to, and how often its row was read.
+    Ended { run_id: RunId, checks: u8 },
+    /// Asks for a reply once everything reported before has been processed.
     Flush(oneshot::Sender<()>),
 }
 
-/// Where ended runs are reported. Never blocks: a report that is lost costs a sweep, not a run.
+/// Takes reports of ended runs. Never blocks; a run whose report is lost is settled by the sweep.
 #[derive(Debug, Clone)]
 pub(crate) struct Settler(UnboundedSender<Report>);
 
 impl Settler {
-    /// The reporting and the working end.
+    /// The sender of reports, and the receiver for [`work`].
     pub(crate) fn new() -> (Self, UnboundedReceiver<Report>) {
         let (sender, receiver) = unbounded_channel();
         (Self(sender), receiver)
@@ -47,32 +47,32 @@ impl Settler {
 
     /// Reports a run whose body has ended.
     pub(crate) fn ended(&self, run_id: RunId) {
-        // Fails only where the working end is gone, and with it the process's need to settle.
-        let _ = self.0.send(Report::Ended { run_id, looks: 0 });
+        // Fails only if the receiver is gone, and then the process ends.
+        let _ = self.0.send(Report::Ended { run_id, checks: 0 });
     }
 
-    /// Waits until what was reported so far has been looked at.
+    /// Waits until what was reported so far has been processed.
     pub(crate) async fn flush(&self) {
         let (done, flushed) = oneshot::channel();
         let _ = self.0.send(Report::Flush(done));
         let _ = flushed.await;
     }
 
-    fn look_again(&self, run_id: RunId, looks: u8) {
+    fn check_again(&self, run_id: RunId, checks: u8) {
         let again = self.0.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(LOOK_AGAIN).await;
-            let looks = looks + 1;
-            let _ = again.send(Report::Ended { run_id, looks });
+            tokio::time::sleep(CHECK_AGAIN).await;
+            let checks = checks + 1;
+            let _ = again.send(Report::Ended { run_id, checks });
         });
     }
 }
 
-/// Settles what is reported, as many at once as have come together while the last round was under way.
+/// Settles what is reported. Each round takes all reports that arrived during the one before.
 pub(crate) async fn work(
     settler: Settler,
     mut reports: UnboundedReceiver<Report>,
-    system: Arc<System>,
+    system_db: Arc<SystemDb>,
     store: Store,
 ) {
     let mut round = Vec::new();
@@ -81,21 +81,21 @@ pub(crate) async fn work(
         let mut flushes = Vec::new();
         for report in round.drain(..) {
             match report {
-                Report::Ended { run_id, looks } => ended.push((run_id, looks)),
+                Report::Ended { run_id, checks } => ended.push((run_id, checks)),
                 Report::Flush(done) => flushes.push(done),
             }
         }
         let ids: Vec<&str> = ended.iter().map(|(run_id, _)| run_id.as_str()).collect();
-        let settling = tokio::time::timeout(ROUND_TIMEOUT, settle_now(&system, &store, &ids));
+        let settling = tokio::time::timeout(ROUND_TIMEOUT, settle_now(&system_db, &store, &ids));
         match settling.await {
             Ok(Ok(over)) => {
-                for (run_id, looks) in ended {
-                    if !over.contains(&run_id) && looks < LOOKS {
-                        settler.look_again(run_id, looks);
+                for (run_id, checks) in ended {
+                    if !over.contains(&run_id) && checks < CHECKS {
+                        settler.check_again(run_id, checks);
                     }
                 }
             }
-            // The databases are away. The sweep comes when they are back.
+            // A database does not answer. The sweep settles the runs once it does.
             Ok(Err(error)) => {
                 tracing::warn!(%error, runs = ids.len(), "could not settle; left to the sweep");
             }
@@ -107,22 +107,22 @@ pub(crate) async fn work(
             }
         }
         for done in flushes {
-            // Whoever asked may have stopped waiting.
+            // The requester may have stopped waiting.
             let _ = done.send(());
         }
     }
 }
 
-/// Settles those of the given runs whose workflow is over, and returns them.
+/// Settles those of the given runs whose workflow has ended, and returns them.
 async fn settle_now(
-    system: &System,
+    system_db: &SystemDb,
     store: &Store,
     ids: &[&str],
 ) -> Result<Vec<RunId>, StoreError> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let rows = system.workflows(ids).await?;
+    let rows = system_db.workflows(ids).await?;
     let settlements: Vec<Settlement> = rows.iter().filter_map(settlement).collect();
     write(store, &settlements).await?;
     Ok(settlements

@@ -1,18 +1,19 @@
-//! The engine's rows as evidence: what `kodo prove` carries over to a session of the product database.
+//! Copies the engine's rows for `kodo prove`, which loads them into a session of the product database.
 //!
-//! The statements are in `sql/`, because scripts/db/psql-both.sh runs the same ones by hand.
+//! The statements are in `sql/` because scripts/db/psql-both.sh runs the same ones.
 
 use futures_util::TryStreamExt;
 use futures_util::stream::BoxStream;
 use kodo_store::DatabaseConfig;
 use sqlx::{Connection, PgConnection};
 
-use crate::InspectError;
+use crate::sysdb::inspect::InspectError;
+use crate::sysdb::locks::live_workers;
 
-/// How much is handed over at once, in bytes.
+/// Bytes that are handed over at once.
 const CHUNK: usize = 64 * 1024;
 
-/// What can be carried over.
+/// What can be copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EngineTable {
     /// The workflows of the product database.
@@ -26,7 +27,7 @@ pub enum EngineTable {
 }
 
 impl EngineTable {
-    /// Every one of them.
+    /// All of them.
     pub const ALL: [Self; 4] = [
         Self::Workflows,
         Self::Checkpoints,
@@ -62,8 +63,8 @@ pub struct EngineRows {
 }
 
 impl EngineRows {
-    /// Connects. The rows are those of the moment of the first reading, and of the workflows of runs only those from
-    /// `first_run` on, by id; the empty text comes before all of them.
+    /// Connects. All rows are read as of the moment of the first read. Of the workflows of runs only those with an id
+    /// from `first_run` on are read; the empty text comes before all of them.
     ///
     /// # Errors
     /// As [`InspectError`] says.
@@ -76,8 +77,8 @@ impl EngineRows {
         sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             .execute(&mut connection)
             .await?;
-        // Statements of COPY take no parameters. An instance is eight hexadecimal digits, and an id has letters, digits and
-        // an underscore; nothing else gets in.
+        // COPY takes no parameters. An instance is eight hexadecimal digits, an id has letters, digits and underscores;
+        // everything else is removed.
         let instance = instance.chars().filter(char::is_ascii_hexdigit).collect();
         let plain = |c: &char| c.is_ascii_alphanumeric() || *c == '_';
         Ok(Self {
@@ -105,10 +106,7 @@ impl EngineRows {
     /// # Errors
     /// As [`InspectError`] says.
     pub async fn workers(&mut self) -> Result<Vec<String>, InspectError> {
-        let query = self.with_parameters(EngineTable::Workers);
-        let mut workers: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(query))
-            .fetch_all(&mut self.connection)
-            .await?;
+        let mut workers = live_workers(&mut self.connection, &self.instance).await?;
         workers.sort();
         Ok(workers)
     }
@@ -128,11 +126,11 @@ impl EngineRows {
     }
 }
 
-/// Rows under way.
+/// Rows that are being read.
 pub struct EngineCopy<'a>(BoxStream<'a, Result<Vec<u8>, sqlx::Error>>);
 
 impl EngineCopy<'_> {
-    /// The next rows, as many as make a good packet; `None` where there are no more.
+    /// The next rows, about as many as fit into one chunk; `None` at the end.
     ///
     /// # Errors
     /// As [`InspectError`] says.

@@ -1,4 +1,4 @@
-//! Reading the system database for people and programs: what `kodo workflow` shows.
+//! Reads the system database for `kodo workflow`, which shows it to people and programs.
 
 use kodo_contract::Timestamp;
 use kodo_store::{DatabaseConfig, StoreError};
@@ -18,7 +18,7 @@ pub enum InspectError {
         "the system database has no workflow tables yet; start the service once and they are made"
     )]
     NotInitialised,
-    /// There is no workflow of that id.
+    /// No workflow has that id.
     #[error("no workflow has the id {0:?}")]
     NotFound(String),
 }
@@ -64,15 +64,15 @@ pub struct WorkflowSummary {
     pub recovery_attempts: i64,
     /// The queue it is or was on, if any.
     pub queue_name: Option<String>,
-    /// When it was started first.
+    /// When it was first started.
     pub created_at: Timestamp,
-    /// When the engine last touched it.
+    /// When the engine last updated it.
     pub updated_at: Timestamp,
     /// When it ended.
     pub completed_at: Option<Timestamp>,
-    /// Its recorded input; a text where it is not JSON.
+    /// Its recorded input; a string if it is not JSON.
     pub input: Value,
-    /// Its recorded output, while it has one.
+    /// Its recorded output, if it has one.
     pub output: Value,
     /// Its recorded error, if it ended in one.
     pub error: Value,
@@ -133,8 +133,8 @@ impl Inspector {
     /// Connects.
     ///
     /// # Errors
-    /// [`InspectError::Store`] where the server does not answer, [`InspectError::NotInitialised`] where it
-    /// has no such database.
+    /// [`InspectError::Store`] if the server does not answer, [`InspectError::NotInitialised`] if it has no such
+    /// database.
     pub async fn connect(system: &DatabaseConfig) -> Result<Self, InspectError> {
         Ok(Self(system.connect("kodo-inspect").await?))
     }
@@ -157,7 +157,7 @@ impl Inspector {
     /// One workflow.
     ///
     /// # Errors
-    /// [`InspectError::NotFound`] where there is none of that id.
+    /// [`InspectError::NotFound`] if no workflow has the id.
     pub async fn workflow(&mut self, id: &str) -> Result<WorkflowSummary, InspectError> {
         let row: Option<WorkflowRow> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
             "SELECT {WORKFLOW_COLUMNS} FROM dbos.workflow_status WHERE workflow_uuid = $1"
@@ -172,7 +172,7 @@ impl Inspector {
     /// The checkpoints of one workflow, in order.
     ///
     /// # Errors
-    /// [`InspectError::NotFound`] where there is no workflow of that id.
+    /// [`InspectError::NotFound`] if no workflow has the id.
     pub async fn steps(&mut self, id: &str) -> Result<Vec<StepSummary>, InspectError> {
         self.workflow(id).await?;
         let rows: Vec<StepRow> = sqlx::query_as(
@@ -227,7 +227,7 @@ fn recorded(text: Option<String>) -> Value {
     }
 }
 
-/// The engine's milliseconds since the epoch. One that no calendar has is shown as the epoch itself.
+/// The engine's milliseconds since the epoch. A value out of range is shown as the epoch itself.
 fn timestamp(epoch_ms: i64) -> Timestamp {
     let nanos = i128::from(epoch_ms) * 1_000_000;
     OffsetDateTime::from_unix_timestamp_nanos(nanos)

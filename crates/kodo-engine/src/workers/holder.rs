@@ -1,11 +1,11 @@
-//! Who a process is, said so that another process on the same machine can tell whether it still lives.
+//! The identity of a process, by which another process on the same machine can tell whether it still lives.
 
 use std::fs;
 
 /// `BOOT_ID/PID_NAMESPACE/PID/START_TICKS`: no two processes ever have the same.
 ///
-/// Empty parts where the system does not say (anything but Linux): such a holder is never provably dead, and
-/// its work is taken over after the grace period instead of at once.
+/// Parts that the system does not report (on anything but Linux) are empty. Such a holder is never provably dead, and its
+/// work is taken over after the grace period instead of at once.
 pub(crate) fn me() -> String {
     let pid = std::process::id();
     format!(
@@ -18,13 +18,12 @@ pub(crate) fn me() -> String {
 
 /// Whether the named process is this one.
 pub(crate) fn is_me(holder: &str) -> bool {
-    // Where the system does not say who we are, another container's process may have the same name.
+    // If the system does not report the boot id, a process of another container may have the same identity.
     !boot_id().is_empty() && holder == me()
 }
 
-/// Whether the named process is certainly over. `false` where that cannot be known from here: another
-/// machine, another container, another boot of a machine that may have this one's disk, a `/proc` that hides
-/// the processes of others.
+/// Whether the named process is certainly dead. Returns false if that cannot be known from here: for another machine or
+/// container, for another boot of a machine that may have this one's disk, or if `/proc` hides other users' processes.
 pub(crate) fn is_dead(holder: &str) -> bool {
     let mut parts = holder.split('/');
     let (Some(boot), Some(namespace), Some(pid), Some(started)) =
@@ -35,7 +34,7 @@ pub(crate) fn is_dead(holder: &str) -> bool {
     let Ok(pid) = pid.parse::<u32>() else {
         return false;
     };
-    // Process 1 always lives: who cannot see it cannot see whether another one does (`hidepid`, proc(5)).
+    // Process 1 always lives: if it cannot be seen, neither can others (`hidepid`, proc(5)).
     if start_ticks(1).is_none() {
         return false;
     }
@@ -43,11 +42,11 @@ pub(crate) fn is_dead(holder: &str) -> bool {
     {
         return false;
     }
-    // The same pid with another start is another process: the one that is asked about is gone.
+    // The same pid with another start time is another process, so the named one is gone.
     start_ticks(pid).as_deref() != Some(started)
 }
 
-/// The process id in a holder's name, where it lives on this machine and can be seen from here.
+/// The process id in a holder's name, if the holder is of this machine and pid namespace.
 pub(crate) fn pid_here(holder: &str) -> Option<u32> {
     let mut parts = holder.split('/');
     let (boot, namespace, pid) = (parts.next()?, parts.next()?, parts.next()?);
@@ -68,11 +67,11 @@ fn pid_namespace() -> String {
         .unwrap_or_default()
 }
 
-/// When a living process started, in clock ticks since boot: field 22 of `/proc/PID/stat` (proc(5)). `None`
-/// where there is no such process, and for a zombie: killed, its parent has only not looked yet.
+/// When a living process started, in clock ticks since boot: field 22 of `/proc/PID/stat` (proc(5)). Returns `None` if
+/// there is no such process, and for a zombie, which is dead and only not reaped yet.
 fn start_ticks(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the command in parentheses and may hold anything, parentheses too.
+    // The second field is the command in parentheses, which may itself contain parentheses.
     let (_, fields) = stat.rsplit_once(") ")?;
     let mut fields = fields.split(' ');
     let state = fields.next()?;

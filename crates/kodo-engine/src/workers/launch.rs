@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use dbos::{Config, DBOS, StartOptions, WorkflowRef};
 use kodo_contract::{RunId, WorkflowId};
-use kodo_store::StoreError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
@@ -18,9 +17,10 @@ use crate::run::crash_demo::{self, DemoInput};
 use crate::run::guard::guard;
 use crate::run::retry::retry_store;
 use crate::run::workflow::{self as intent_run, RunInput, RunOutput};
-use crate::sysdb::system::{app_name, app_version};
+use crate::sysdb::locks::lock_launch;
+use crate::sysdb::names::{app_name, app_version, executor_id};
+use crate::workers::error::WorkerError;
 use crate::workers::shared::Shared;
-use crate::workers::slot;
 
 /// Pause between two attempts to launch.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
@@ -30,9 +30,6 @@ const LAUNCH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a request waits until the engine has committed a crash demo, below the contract's five seconds.
 const START_TIMEOUT: Duration = Duration::from_millis(3500);
-
-/// Second key of the advisory lock under which an engine is launched; slots have the numbers from 0.
-const LAUNCH_LOCK: i32 = -2;
 
 /// One launch of the engine under one slot.
 pub(crate) struct Launch {
@@ -85,7 +82,7 @@ async fn start_crash_demo(
     }
 }
 
-/// Launches until it works.
+/// Tries to launch until it succeeds.
 pub(crate) async fn launch_patiently(
     shared: &Arc<Shared>,
     config: &EngineConfig,
@@ -106,36 +103,20 @@ pub(crate) async fn launch_patiently(
     }
 }
 
-/// Why a launch failed.
-#[derive(Debug, thiserror::Error)]
-enum LaunchError {
-    #[error(transparent)]
-    Engine(#[from] dbos::Error),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl From<sqlx::Error> for LaunchError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Store(error.into())
-    }
-}
-
 /// Registers the workflows and launches. The engine returns this slot's unfinished work to its queue.
 async fn launch(
     shared: &Arc<Shared>,
     config: &EngineConfig,
     slot: i32,
-) -> Result<Launch, LaunchError> {
-    let executor_id = slot::executor_id(slot);
+) -> Result<Launch, WorkerError> {
+    let executor_id = executor_id(slot);
     let dbos = DBOS::new(Config {
         app_version: Some(app_version(&config.instance)),
         executor_id: Some(executor_id.clone()),
         max_connections: config.engine_connections,
         ..Config::new(app_name(&config.instance), config.system.url())
     });
-    // The list of workflows. They share what this process works with, and never the engine itself: that
-    // would keep it alive for ever.
+    // The list of workflows. Their closures must not hold the engine itself, which would keep it alive for ever.
     let with = Arc::clone(shared);
     let intent_run = register(&dbos, intent_run::WORKFLOW, move |input: RunInput| {
         let shared = Arc::clone(&with);
@@ -146,14 +127,10 @@ async fn launch(
         let shared = Arc::clone(&with);
         async move { run_crash_demo(&shared, &input).await }
     })?;
-    // One at a time: the engine's migrations take no lock of their own, and two of them on an empty database
-    // drop each other's half-made indexes. The lock goes with its connection.
+    // One launch at a time: the engine's migrations take no lock of their own, and two of them on an empty database
+    // drop each other's unfinished indexes. The lock is released with its connection.
     let mut alone = config.system.connect("kodo-launch").await?;
-    sqlx::query("SELECT pg_advisory_lock($1, $2)")
-        .bind(shared.lock_class)
-        .bind(LAUNCH_LOCK)
-        .execute(&mut alone)
-        .await?;
+    lock_launch(&mut alone, shared.system_db.lock_class).await?;
     failpoint("launch:before");
     dbos.launch().await?;
     failpoint("launch:committed");
@@ -167,7 +144,8 @@ async fn launch(
     })
 }
 
-/// Registers a workflow with the engine, and its name with the tests: one that they do not know fails them.
+/// Registers a workflow with the engine. The fail point tells the tests its name: a workflow that they do not know fails
+/// them.
 fn register<P, R, F, Fut>(
     dbos: &DBOS,
     name: &str,
@@ -184,12 +162,12 @@ where
 }
 
 async fn run_intent(shared: &Shared, run_id: &RunId) -> dbos::Result<RunOutput, RunFailure> {
-    let mut execution = shared.starter.enter(run_id.as_str());
+    let mut execution = shared.dispatcher.begin(run_id.as_str());
     let recovered = !execution.is_started_here();
     if recovered {
-        execution.take_room().await;
-        // A recovered run is usually one that was interrupted, and sometimes one that was over and was resumed
-        // through the engine. A refusal is no reason to end it: its status is settled at its end.
+        execution.take_place().await;
+        // A recovered run is usually one that was interrupted, and sometimes one that had ended and was resumed
+        // through the engine. If the status cannot be changed, the run goes on: its status is settled at its end.
         failpoint("recover:before");
         match retry_store(|| shared.ctx.store.reopen(run_id)).await {
             Ok(true) => tracing::info!(run.id = %run_id, "the run is open again"),
@@ -202,7 +180,7 @@ async fn run_intent(shared: &Shared, run_id: &RunId) -> dbos::Result<RunOutput, 
     let outcome = guard(intent_run::run(&shared.ctx, run_id)).await;
     drop(execution);
     if recovered {
-        // Nobody holds a handle to a recovered run, so its end is announced from here.
+        // Nothing waits for a recovered run, so it reports its end itself.
         shared.settler.ended(run_id.clone());
     }
     outcome
@@ -210,7 +188,7 @@ async fn run_intent(shared: &Shared, run_id: &RunId) -> dbos::Result<RunOutput, 
 
 async fn run_crash_demo(shared: &Shared, input: &DemoInput) -> dbos::Result<(), RunFailure> {
     let workflow_id = dbos::workflow_id().unwrap_or_default();
-    let _execution = shared.starter.enter(&workflow_id);
+    let _execution = shared.dispatcher.begin(&workflow_id);
     tracing::info!(workflow.id = workflow_id, "crash demo started");
     let outcome = guard(crash_demo::run(&shared.ctx, &workflow_id, input)).await;
     tracing::info!(workflow.id = workflow_id, "crash demo ended");

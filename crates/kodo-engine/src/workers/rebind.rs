@@ -1,22 +1,22 @@
-//! Giving a product database to another system database, once it is certain that nobody works on it.
+//! Binds a product database to another system database, once it is certain that no worker works on it.
 
 use std::time::{Duration, Instant};
 
 use kodo_store::{Binding, DatabaseConfig, Store, StoreError};
 
 use crate::sysdb::inspect::{InspectError, Inspector};
-use crate::workers::slot::TAKEOVER_AFTER;
+use crate::workers::lease::TAKEOVER_AFTER;
 
-/// Pause between two looks at slots whose holders may live.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Pause between two checks of slots whose holders may live.
+const CHECK_EVERY: Duration = Duration::from_millis(500);
 
-/// Why a product database was not given to another system database.
+/// Why a product database was not bound to another system database.
 #[derive(Debug, thiserror::Error)]
 pub enum RebindError {
-    /// The product database cannot be asked, or refuses.
+    /// The product database does not answer, or refuses.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The system database that it is bound to cannot be asked.
+    /// The system database that it is bound to cannot be read.
     #[error("system database {system}: {error}")]
     Inspect {
         /// The system database.
@@ -25,7 +25,7 @@ pub enum RebindError {
         #[source]
         error: InspectError,
     },
-    /// A worker has a slot.
+    /// A worker holds a slot.
     #[error(
         "{executor_id} works on {product} from {system}: stop it first (`kodo doctor` says where it is)"
     )]
@@ -39,21 +39,21 @@ pub enum RebindError {
     },
 }
 
-/// What came of it.
+/// What was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rebound {
-    /// It belongs to the system database now, and belonged to none that is still there, or to this one.
+    /// It belongs to the system database now. Before, it belonged to none that still exists, or to this one.
     Bound,
-    /// It belonged to this other one. What is recorded there is given up.
+    /// It belonged to another system database before. What is recorded there is given up.
     Moved {
         /// The name of the other one.
         from: String,
     },
 }
 
-/// Binds a product database to a system database. Where it is bound to another one, nobody may hold a slot there, and a
-/// slot that was not given back has to be free for as long as another worker would wait before it takes it: its holder
-/// may live, without its session.
+/// Binds a product database to a system database. If it is bound to another one, no worker may hold a slot there. A slot
+/// that was not released has to stay free for as long as a takeover would wait, because its holder may live although
+/// its session is gone.
 ///
 /// # Errors
 /// As [`RebindError`] says; nothing is changed then.
@@ -93,7 +93,7 @@ pub async fn rebind(
         if workers.iter().all(|worker| worker.dead) || begun.elapsed() >= TAKEOVER_AFTER {
             break;
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(CHECK_EVERY).await;
     }
     system.ensure_exists().await?;
     turn.take_slots_away().await?;

@@ -1,8 +1,8 @@
-//! Workflows that the engine believes to be running here while nothing runs.
+//! Workflows that the engine records as running here although nothing runs them.
 //!
-//! The engine ends an execution without a word in the row where the recorded input does not decode, and where
-//! one of its own statements is refused. Without this look such a workflow stays `PENDING` until the next
-//! launch, and then again.
+//! The engine ends an execution without recording it if the recorded input does not decode, or if one of its own
+//! statements is refused. Such a workflow would stay `PENDING` until the next launch. An undecodable one is failed; a
+//! stranded one is returned to the queue.
 
 use kodo_contract::ErrorCode;
 use std::collections::HashMap;
@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 use crate::failure::RunFailure;
 use crate::run::crash_demo::{self, DemoInput};
 use crate::run::workflow::{self as intent_run, RunInput};
-use crate::sysdb::system::PendingRow;
+use crate::sysdb::system_db::PendingRow;
+use crate::workers::error::WorkerError;
 use crate::workers::shared::Shared;
-use crate::workers::sweep::SweepError;
 
-/// A workflow that could run but did not for this long is handed to the engine anew. Claimed work waits its
-/// turn in the engine's dispatch, about 100 a second, so this is not short; and a workflow that was only
-/// waiting is not hurt, since the engine starts none whose row is no longer its own.
+/// A workflow that did not run for this long is stranded. Not short, because claimed work waits in the engine's dispatch,
+/// about 100 a second. Resuming a workflow that was only waiting does no harm: the engine starts none whose row has
+/// changed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Most rows that one look considers.
+/// Rows that one check considers at most.
 const BATCH: i64 = 200;
 
 /// Since when each workflow has been seen pending without running.
@@ -30,26 +30,26 @@ pub(crate) struct Stranded {
 }
 
 impl Stranded {
-    /// Ends what can never run, and hands the rest that does not run back to the engine.
-    pub(crate) async fn look(
+    /// Fails undecodable workflows and resumes stranded ones.
+    pub(crate) async fn check(
         &mut self,
         shared: &Shared,
         executor_id: &str,
-    ) -> Result<(), SweepError> {
+    ) -> Result<(), WorkerError> {
         let idle: Vec<PendingRow> = shared
-            .system
-            .pending_of(executor_id, &shared.starter.executing(), BATCH)
+            .system_db
+            .pending_of(executor_id, &shared.dispatcher.executing(), BATCH)
             .await?
             .into_iter()
-            .filter(|row| !shared.starter.knows(&row.workflow_uuid))
+            .filter(|row| !shared.dispatcher.knows(&row.workflow_uuid))
             .collect();
         self.since
             .retain(|id, _| idle.iter().any(|row| row.workflow_uuid == *id));
         for row in idle {
-            if let Some(failure) = unreadable(&row) {
-                tracing::warn!(workflow.id = row.workflow_uuid, reason = %failure, "a workflow can never run");
+            if let Some(failure) = undecodable(&row) {
+                tracing::warn!(workflow.id = row.workflow_uuid, reason = %failure, "the input of a workflow cannot be decoded; it fails");
                 shared
-                    .system
+                    .system_db
                     .record_failure(&row.workflow_uuid, failure)
                     .await?;
                 continue;
@@ -63,7 +63,7 @@ impl Stranded {
                     workflow.id = row.workflow_uuid,
                     "a pending workflow did not run; resuming it"
                 );
-                shared.system.resume(&row.workflow_uuid).await?;
+                shared.system_db.resume(&row.workflow_uuid).await?;
                 self.since.remove(&row.workflow_uuid);
             }
         }
@@ -71,13 +71,13 @@ impl Stranded {
     }
 }
 
-/// Why the engine cannot even begin this workflow, if so.
-fn unreadable(row: &PendingRow) -> Option<RunFailure> {
+/// Why the engine cannot decode the input of this workflow, or `None` if it can.
+fn undecodable(row: &PendingRow) -> Option<RunFailure> {
     let input = row.inputs.as_deref().unwrap_or("null");
     let refused = match row.name.as_deref() {
         Some(intent_run::WORKFLOW) => serde_json::from_str::<RunInput>(input).err(),
         Some(crash_demo::WORKFLOW) => serde_json::from_str::<DemoInput>(input).err(),
-        // A workflow that this version does not know waits for one that does.
+        // A workflow that this version does not know is left to one that does.
         _ => None,
     }?;
     Some(RunFailure::new(
@@ -100,14 +100,14 @@ mod tests {
     }
 
     #[test]
-    fn only_an_input_that_does_not_decode_is_unreadable() {
+    fn only_an_input_that_does_not_decode_is_undecodable() {
         let run = kodo_contract::RunId::generate();
         let good = format!(r#"{{"runId":"{run}"}}"#);
-        assert!(unreadable(&row(intent_run::WORKFLOW, Some(&good))).is_none());
-        assert!(unreadable(&row(crash_demo::WORKFLOW, Some(r#"{"sleepMs":1}"#))).is_none());
-        assert!(unreadable(&row("of_another_version", Some("garbage"))).is_none());
+        assert!(undecodable(&row(intent_run::WORKFLOW, Some(&good))).is_none());
+        assert!(undecodable(&row(crash_demo::WORKFLOW, Some(r#"{"sleepMs":1}"#))).is_none());
+        assert!(undecodable(&row("of_another_version", Some("garbage"))).is_none());
         for bad in [Some("garbage"), Some("{}"), None] {
-            let failure = unreadable(&row(intent_run::WORKFLOW, bad)).unwrap();
+            let failure = undecodable(&row(intent_run::WORKFLOW, bad)).unwrap();
             assert_eq!(failure.code, "input_unreadable");
         }
     }

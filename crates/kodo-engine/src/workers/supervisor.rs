@@ -9,18 +9,19 @@ use tokio_util::sync::CancellationToken;
 use crate::config::EngineConfig;
 use crate::dispatch::claim::Claims;
 use crate::launched::Launched;
+use crate::workers::error::WorkerError;
 use crate::workers::launch::{Launch, launch_patiently};
+use crate::workers::lease::Lease;
 use crate::workers::shared::Shared;
-use crate::workers::slot::{Lease, TakeError};
 use crate::workers::stranded::Stranded;
 use crate::workers::sweep::{SWEEP_EVERY, sweep};
 use crate::workers::takeover::Takeover;
 
-/// Pause between two tries to take a slot or to launch.
+/// Pause between two attempts to take a slot.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 
-/// A shutdown that takes longer than this goes on without anybody waiting: it ends with a last write, which in an
-/// outage waits for the server.
+/// Bound on waiting for the engine's shutdown, which goes on by itself: it ends with a last write, which waits for the
+/// server during an outage.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Keeps an engine launched until told to stop. Every loss of the slot ends one launch and begins the next.
@@ -32,8 +33,8 @@ pub(crate) async fn supervise(
 ) {
     while let Some(mut lease) = stop.run_until_cancelled(take_slot(&shared, &config)).await {
         let slot = lease.slot();
-        // The slot is kept while the engine is launched, too: a launch returns the slot's unfinished work to
-        // the queue, and by then the slot must not be somebody else's.
+        // The lease is kept during the launch, too: a launch returns the slot's unfinished work to the queue, and
+        // the slot must not belong to another worker by then.
         let engine = tokio::select! {
             biased;
             () = stop.cancelled() => None,
@@ -55,7 +56,7 @@ pub(crate) async fn supervise(
             }
             launched.send_replace(None);
             engine.over.cancel();
-            // On a task of its own: a shutdown that is dropped half-way leaves its connections open for ever.
+            // On a task of its own: a shutdown that is dropped before its end leaves its connections open for ever.
             let ended = Arc::clone(engine);
             let shutdown = tokio::spawn(async move { ended.dbos.shutdown().await });
             if tokio::time::timeout(SHUTDOWN_TIMEOUT, shutdown)
@@ -64,7 +65,7 @@ pub(crate) async fn supervise(
             {
                 tracing::warn!("the workflow engine did not shut down in time");
             }
-            shared.starter.clear();
+            shared.dispatcher.clear();
         }
         if stop.is_cancelled() {
             lease.release().await;
@@ -76,10 +77,15 @@ pub(crate) async fn supervise(
 async fn take_slot(shared: &Shared, config: &EngineConfig) -> Lease {
     loop {
         let taken = async {
-            // The lock lives in the system database, so that has to be there before the engine is; and no work is begun
-            // from it that was begun from another one.
+            // The lock is in the system database, so that has to exist before the engine is launched. And a run that
+            // was begun from another system database must not be begun again from this one.
             shared.ctx.store.bind(&config.system).await?;
-            let lease = Lease::take(&config.system, &shared.ctx.store, shared.lock_class).await?;
+            let lease = Lease::take(
+                &config.system,
+                &shared.ctx.store,
+                shared.system_db.lock_class,
+            )
+            .await?;
             match shared.ctx.store.confirm_binding(&config.system).await {
                 Ok(()) => Ok(lease),
                 Err(error) => {
@@ -88,7 +94,7 @@ async fn take_slot(shared: &Shared, config: &EngineConfig) -> Lease {
                 }
             }
         };
-        let taken: Result<Lease, TakeError> = taken.await;
+        let taken: Result<Lease, WorkerError> = taken.await;
         match taken {
             Ok(lease) => return lease,
             Err(error) => tracing::warn!(%error, "could not take a worker slot; trying again"),
@@ -97,11 +103,11 @@ async fn take_slot(shared: &Shared, config: &EngineConfig) -> Lease {
     }
 }
 
-/// Starts what is offered and sweeps, for as long as it is polled.
+/// Starts offered runs, and sweeps and takes over periodically, for as long as it is polled.
 async fn work(shared: &Arc<Shared>, engine: &Launch, slot: i32) {
     let claims = Claims {
-        starter: Arc::clone(&shared.starter),
-        system: Arc::clone(&shared.system),
+        dispatcher: Arc::clone(&shared.dispatcher),
+        system_db: Arc::clone(&shared.system_db),
         settler: shared.settler.clone(),
         drain: Arc::clone(&shared.ctx.drain),
         intent_run: engine.intent_run.clone(),
@@ -111,13 +117,16 @@ async fn work(shared: &Arc<Shared>, engine: &Launch, slot: i32) {
         let mut takeover = Takeover::default();
         let mut stranded = Stranded::default();
         loop {
-            // Each for itself: what keeps one from its work must not keep the others from theirs.
-            let looked = [
-                ("takeover", takeover.look(shared, slot).await),
-                ("stranded", stranded.look(shared, &engine.executor_id).await),
+            // Independent of each other: a failure of one must not keep the others from working.
+            let checked = [
+                ("takeover", takeover.check(shared, slot).await),
+                (
+                    "stranded",
+                    stranded.check(shared, &engine.executor_id).await,
+                ),
                 ("sweep", sweep(shared).await),
             ];
-            for (what, outcome) in looked {
+            for (what, outcome) in checked {
                 if let Err(error) = outcome {
                     tracing::warn!(%error, "the {what} ended early; it comes again");
                 }

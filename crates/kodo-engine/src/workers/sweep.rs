@@ -1,62 +1,36 @@
-//! The sweep: no accepted run is lost, no run's status strays from its workflow's.
+//! The sweep: starts accepted runs that have no workflow, and settles runs whose workflow has ended.
 //!
-//! At boot and every few seconds, runs that are not over are compared with the system database, in batches. A
-//! healthy system's sweep writes nothing.
+//! At boot and every few seconds it compares the unfinished runs with the system database, in batches. In a healthy
+//! system it writes nothing.
 
 use std::time::Duration;
 
 use kodo_contract::RunId;
-use kodo_store::{Settlement, StoreError};
+use kodo_store::Settlement;
 
 use crate::settle::outcome::{settlement, write};
-use crate::sysdb::system::SystemError;
+use crate::workers::error::WorkerError;
 use crate::workers::shared::Shared;
 
-/// Pause between two sweeps, which bounds how long a crash's traces stay visible.
+/// Pause between two sweeps. It bounds how long the traces of a crash stay visible.
 pub(crate) const SWEEP_EVERY: Duration = Duration::from_secs(2);
 
-/// Most runs that one statement compares.
+/// Runs that one statement compares at most.
 const BATCH: i64 = 500;
 
-/// Second key of the advisory lock that a sweep holds; slots have the numbers from 0.
-const SWEEP_LOCK: i32 = -1;
-
-/// Why a sweep ended early. The next one begins anew.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SweepError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    System(#[from] SystemError),
-}
-
-impl From<sqlx::Error> for SweepError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Store(error.into())
-    }
-}
-
 /// Compares every unfinished run with its workflow, unless another process is doing that right now.
-pub(crate) async fn sweep(shared: &Shared) -> Result<(), SweepError> {
-    // Of the transaction, so that it goes however this ends.
-    let mut lock = shared.system.pool.begin().await?;
-    let alone: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1, $2)")
-        .bind(shared.lock_class)
-        .bind(SWEEP_LOCK)
-        .fetch_one(&mut *lock)
-        .await?;
-    if !alone {
+pub(crate) async fn sweep(shared: &Shared) -> Result<(), WorkerError> {
+    let Some(lock) = shared.system_db.begin_sweep().await? else {
         return Ok(());
-    }
+    };
     unfinished(shared).await?;
     lock.rollback().await?;
     Ok(())
 }
 
-/// Runs that the product database believes unfinished: started where they have no workflow, settled where
-/// their workflow is over.
-async fn unfinished(shared: &Shared) -> Result<(), SweepError> {
-    let mut appetite = shared.starter.appetite();
+/// Starts the unfinished runs that have no workflow, and settles those whose workflow has ended.
+async fn unfinished(shared: &Shared) -> Result<(), WorkerError> {
+    let mut capacity = shared.dispatcher.spare_capacity();
     let mut after: Option<RunId> = None;
     loop {
         let runs = shared
@@ -68,17 +42,17 @@ async fn unfinished(shared: &Shared) -> Result<(), SweepError> {
             return Ok(());
         };
         let ids: Vec<&str> = runs.iter().map(|run| run.id.as_str()).collect();
-        let workflows = shared.system.workflows(&ids).await?;
+        let workflows = shared.system_db.workflows(&ids).await?;
         let ended: Vec<Settlement> = workflows.iter().filter_map(settlement).collect();
         write(&shared.ctx.store, &ended).await?;
         for run in &runs {
             let started = workflows
                 .iter()
                 .any(|workflow| workflow.workflow_uuid == run.id.as_str());
-            if !started && appetite > 0 && !shared.starter.knows(run.id.as_str()) {
+            if !started && capacity > 0 && !shared.dispatcher.knows(run.id.as_str()) {
                 tracing::debug!(run.id = %run.id, "an accepted run has no workflow");
-                shared.starter.offer_swept(&run.id);
-                appetite -= 1;
+                shared.dispatcher.offer_swept(&run.id);
+                capacity -= 1;
             }
         }
         after = Some(last.id.clone());
@@ -88,7 +62,7 @@ async fn unfinished(shared: &Shared) -> Result<(), SweepError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workers::slot::TAKEOVER_AFTER;
+    use crate::workers::lease::TAKEOVER_AFTER;
 
     #[test]
     fn the_invariants_allow_what_a_sweep_and_a_takeover_take() {

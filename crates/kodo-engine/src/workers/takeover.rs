@@ -1,47 +1,50 @@
-//! A worker that is gone leaves work behind; any other worker returns it to the engine's queue.
+//! Takeover: returns the unfinished work of a worker that is gone to the engine's queue.
 
 use std::collections::HashMap;
 use std::time::Instant;
 
 use crate::failpoint;
+use crate::sysdb::locks::{try_lock_slot, unlock_slot};
+use crate::sysdb::names::{executor_id, slot_of};
+use crate::workers::error::WorkerError;
 use crate::workers::holder;
+use crate::workers::lease::TAKEOVER_AFTER;
 use crate::workers::shared::Shared;
-use crate::workers::slot::{self, TAKEOVER_AFTER};
-use crate::workers::sweep::SweepError;
 
-/// Since when each slot with unfinished work has been seen free, without a gap.
+/// Since when each slot with unfinished work has been seen free without interruption.
 #[derive(Debug, Default)]
 pub(crate) struct Takeover {
     free_since: HashMap<i32, Instant>,
 }
 
 impl Takeover {
-    /// Looks at every other slot that has unfinished work, and takes over what belongs to nobody: at once
-    /// where the last holder is provably dead or gave its slot back, else after [`TAKEOVER_AFTER`].
-    pub(crate) async fn look(&mut self, shared: &Shared, mine: i32) -> Result<(), SweepError> {
-        let looked = self.try_look(shared, mine).await;
-        if looked.is_err() {
-            // The server was away: what was seen before proves nothing about the time in between.
+    /// Checks every other slot that has unfinished work, and takes over the work of free ones: at once if the last
+    /// holder is provably dead or released its slot, otherwise after [`TAKEOVER_AFTER`].
+    pub(crate) async fn check(&mut self, shared: &Shared, mine: i32) -> Result<(), WorkerError> {
+        let checked = self.check_slots(shared, mine).await;
+        if checked.is_err() {
+            // The server did not answer: what was seen before proves nothing about the time in between.
             self.free_since.clear();
         }
-        looked
+        checked
     }
 
-    async fn try_look(&mut self, shared: &Shared, mine: i32) -> Result<(), SweepError> {
-        let busy = shared.system.busy_executors().await?;
-        let held = shared.system.held_slots(shared.lock_class).await?;
+    async fn check_slots(&mut self, shared: &Shared, mine: i32) -> Result<(), WorkerError> {
+        let busy = shared.system_db.busy_executors().await?;
+        let live = shared.system_db.live_workers().await?;
         let free: Vec<i32> = busy
             .iter()
-            .filter_map(|id| slot::slot_of(id))
-            .filter(|slot| *slot != mine && !held.contains(&i64::from(*slot)))
+            .filter(|id| !live.contains(id))
+            .filter_map(|id| slot_of(id))
+            .filter(|slot| *slot != mine)
             .collect();
         self.free_since.retain(|slot, _| free.contains(slot));
         for slot in free {
-            // Detached from the pool: a session lock must go with its connection, never back into a pool.
-            let mut connection = shared.system.pool.acquire().await?.detach();
-            if slot::try_lock(&mut connection, shared.lock_class, slot).await? {
+            let mut connection = shared.system_db.session().await?;
+            let class = shared.system_db.lock_class;
+            if try_lock_slot(&mut connection, class, slot).await? {
                 self.decide(shared, slot).await?;
-                slot::unlock(&mut connection, shared.lock_class, slot).await?;
+                unlock_slot(&mut connection, class, slot).await?;
             } else {
                 self.free_since.remove(&slot);
             }
@@ -50,22 +53,22 @@ impl Takeover {
         Ok(())
     }
 
-    /// Decides about a slot whose lock this process holds for the moment.
-    async fn decide(&mut self, shared: &Shared, slot: i32) -> Result<(), SweepError> {
+    /// Decides about a slot whose lock this process holds meanwhile.
+    async fn decide(&mut self, shared: &Shared, slot: i32) -> Result<(), WorkerError> {
         let holder = shared.ctx.store.slot_holder(slot).await?;
         let gone = holder.as_deref().is_none_or(holder::is_dead);
         let since = *self.free_since.entry(slot).or_insert_with(Instant::now);
         if !gone && since.elapsed() < TAKEOVER_AFTER {
             return Ok(());
         }
-        let executor_id = slot::executor_id(slot);
+        let executor = executor_id(slot);
         failpoint("takeover:before");
-        let moved = shared.system.reenqueue(&executor_id).await?;
+        let moved = shared.system_db.reenqueue(&executor).await?;
         failpoint("takeover:committed");
         shared.ctx.store.set_slot_holder(slot, None).await?;
         self.free_since.remove(&slot);
         tracing::info!(
-            executor = executor_id,
+            executor,
             workflows = moved.len(),
             "took over the work of a worker that is gone"
         );

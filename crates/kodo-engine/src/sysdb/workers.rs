@@ -1,35 +1,35 @@
-//! Who works, and on whose account work is unfinished: for `kodo doctor`.
+//! Which workers live and what work is unfinished, for `kodo doctor` and for moving a product database.
 
 use kodo_store::Store;
 
 use crate::sysdb::inspect::{InspectError, Inspector};
-use crate::sysdb::system::app_name;
+use crate::sysdb::locks::live_workers;
+use crate::sysdb::names::{app_name, executor_id, slot_of};
 use crate::workers::holder;
-use crate::workers::slot::{executor_id, lock_class, slot_of};
 
-/// A worker slot that somebody holds, or did not give back.
+/// A worker slot that is held, or was not released.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerSlot {
     /// The slot's executor id.
     pub executor_id: String,
-    /// Whether a session holds the slot's lock: a worker lives.
+    /// Whether a session holds the slot's lock, which means that a worker lives.
     pub held: bool,
-    /// The holder's process id, where it is one of this machine.
+    /// The holder's process id, if it is a process of this machine.
     pub pid: Option<u32>,
-    /// Whether the last holder is certainly over.
+    /// Whether the last holder is certainly dead.
     pub dead: bool,
 }
 
-/// Workflows of one status that one executor is to work on.
+/// Unfinished workflows of one status and one executor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnfinishedWork {
     /// `PENDING`, `ENQUEUED` or `DELAYED`.
     pub status: String,
-    /// Whose they are, if anybody's.
+    /// The executor that they belong to, if any.
     pub executor_id: Option<String>,
     /// How many.
     pub workflows: i64,
-    /// How long ago the engine last touched one of them, in seconds.
+    /// How long ago the engine last updated one of them, in seconds.
     pub idle_seconds: i64,
 }
 
@@ -79,7 +79,7 @@ impl Inspector {
             .collect())
     }
 
-    /// The slots of a product database that are held or were not given back.
+    /// The slots of a product database that are held or were not released.
     ///
     /// # Errors
     /// As [`InspectError`] says.
@@ -88,23 +88,16 @@ impl Inspector {
         store: &Store,
         instance: &str,
     ) -> Result<Vec<WorkerSlot>, InspectError> {
-        let class = i64::from(u32::from_ne_bytes(lock_class(instance).to_ne_bytes()));
-        let held: Vec<i64> = sqlx::query_scalar(
-            "SELECT objid::bigint FROM pg_locks
-             WHERE locktype = 'advisory' AND granted AND classid = $1::oid AND objsubid = 2
-               AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-        )
-        .bind(class)
-        .fetch_all(&mut self.0)
-        .await?;
+        let live = live_workers(&mut self.0, instance).await?;
         let holders = store.slot_holders().await?;
         Ok(holders
             .into_iter()
             .filter_map(|(slot, holder)| {
-                let held = held.contains(&i64::from(slot));
+                let executor_id = executor_id(slot);
+                let held = live.contains(&executor_id);
                 let holder = holder.unwrap_or_default();
                 (held || !holder.is_empty()).then(|| WorkerSlot {
-                    executor_id: executor_id(slot),
+                    executor_id,
                     held,
                     pid: holder::pid_here(&holder),
                     dead: holder::is_dead(&holder),
@@ -115,7 +108,7 @@ impl Inspector {
 }
 
 impl UnfinishedWork {
-    /// Whether it waits for a worker that does not live: queued work waits for anybody.
+    /// Whether it waits for a worker that does not live. Queued work waits for any worker.
     pub fn is_abandoned(&self, workers: &[WorkerSlot]) -> bool {
         let Some(executor) = self
             .executor_id

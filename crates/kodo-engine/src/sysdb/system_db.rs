@@ -1,30 +1,18 @@
-//! The system database: read by SQL, written through the engine's own interface only.
+//! The system database as a running service uses it: read by SQL, written only through the engine's own interface.
+
+use std::time::Duration;
 
 use dbos::sysdb::postgres::{PostgresSystemDatabase, Settings};
 use dbos::sysdb::retry::RetryPolicy;
 use dbos::sysdb::types::Outcome;
 use dbos::sysdb::{INTERNAL_QUEUE, SystemDatabase};
 use kodo_store::{BY_INDEX, DatabaseConfig, StoreError};
-use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
-use std::time::Duration;
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
 use crate::failure::RunFailure;
-
-/// Names this application among those sharing the system database; part of every row's ownership. One product
-/// database is one application: another one's workflows would find no runs here.
-pub(crate) fn app_name(instance: &str) -> String {
-    format!("sisu-kodo-{instance}")
-}
-
-/// Names the *shape* of our workflows, not the build: a run started by yesterday's build goes on under today's
-/// unless the order of steps changed, and then the changed workflow gets a new name beside the old one.
-///
-/// With the instance, because the engine wants the names of versions to be unique across the applications of a
-/// system database.
-pub(crate) fn app_version(instance: &str) -> String {
-    format!("1-{instance}")
-}
+use crate::sysdb::locks::{live_workers, try_lock_sweep};
+use crate::sysdb::names::{app_name, app_version, lock_class};
 
 /// Status and recorded error of one workflow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,19 +23,22 @@ pub(crate) struct WorkflowRow {
     pub(crate) error: Option<String>,
 }
 
-/// A workflow that the engine believes to be running here.
+/// A workflow that the engine records as running here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PendingRow {
     pub(crate) workflow_uuid: String,
     pub(crate) name: Option<String>,
     pub(crate) inputs: Option<String>,
-    /// How long ago the engine last touched the row, in milliseconds of the server's clock.
+    /// How long ago the engine last updated the row, in milliseconds of the server's clock.
     pub(crate) idle_ms: i64,
 }
 
-/// A handle to the system database.
-pub(crate) struct System {
-    pub(crate) pool: PgPool,
+/// Connections to the system database of one product database.
+pub(crate) struct SystemDb {
+    pool: PgPool,
+    instance: String,
+    /// First key of every advisory lock of the product database.
+    pub(crate) lock_class: i32,
     app_name: String,
     app_version: String,
     engine: PostgresSystemDatabase,
@@ -56,10 +47,10 @@ pub(crate) struct System {
 /// A failed call through the engine's own interface.
 #[derive(Debug, thiserror::Error)]
 #[error("system database: {0}")]
-pub(crate) struct SystemError(String);
+pub(crate) struct SystemDbError(String);
 
-impl System {
-    /// Connects lazily, with a small pool: sweeps and settlements, not the hot path of the engine.
+impl SystemDb {
+    /// Connects lazily, with a small pool: it serves sweeps and settlements, not the steps.
     pub(crate) fn new(config: &DatabaseConfig, instance: &str) -> Self {
         let app_name = app_name(instance);
         let app_version = app_version(instance);
@@ -80,7 +71,7 @@ impl System {
             pool.clone(),
             &Settings {
                 application_name: Some(&app_name),
-                // The sweep comes again; waiting inside one call would only hide an outage from it.
+                // The sweep repeats; a retry inside one call would only hide an outage from it.
                 retry: RetryPolicy {
                     retry_connection_errors: false,
                     ..RetryPolicy::default()
@@ -90,13 +81,15 @@ impl System {
         );
         Self {
             pool,
+            instance: instance.to_owned(),
+            lock_class: lock_class(instance),
             app_name,
             app_version,
             engine,
         }
     }
 
-    /// Whether the server answers and the engine's schema is there.
+    /// Whether the server answers.
     pub(crate) async fn ping(&self) -> Result<(), StoreError> {
         sqlx::query("SELECT 1").execute(&self.pool).await?;
         Ok(())
@@ -122,8 +115,8 @@ impl System {
             .collect())
     }
 
-    /// Up to `limit` workflows that the engine believes to be running under an executor id, without those
-    /// that are known to, the ones that it touched longest ago first.
+    /// Up to `limit` workflows that the engine records as running under an executor id, except the `known` ones. Those
+    /// that the engine updated longest ago come first.
     pub(crate) async fn pending_of(
         &self,
         executor_id: &str,
@@ -155,16 +148,24 @@ impl System {
             .collect())
     }
 
-    /// Slots that some session holds.
-    pub(crate) async fn held_slots(&self, class: i32) -> Result<Vec<i64>, StoreError> {
-        Ok(sqlx::query_scalar(
-            "SELECT objid::bigint FROM pg_locks
-             WHERE locktype = 'advisory' AND granted AND classid = $1::oid AND objsubid = 2
-               AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-        )
-        .bind(i64::from(u32::from_ne_bytes(class.to_ne_bytes())))
-        .fetch_all(&self.pool)
-        .await?)
+    /// The executor ids of the workers that live.
+    pub(crate) async fn live_workers(&self) -> Result<Vec<String>, StoreError> {
+        Ok(live_workers(&self.pool, &self.instance).await?)
+    }
+
+    /// A connection of its own, for a session lock: the lock must be released with its connection, so the connection
+    /// never returns to the pool.
+    pub(crate) async fn session(&self) -> Result<PgConnection, StoreError> {
+        Ok(self.pool.acquire().await?.detach())
+    }
+
+    /// A transaction that holds the lock of the sweep, or `None` if another process sweeps.
+    pub(crate) async fn begin_sweep(
+        &self,
+    ) -> Result<Option<Transaction<'static, Postgres>>, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let alone = try_lock_sweep(&mut transaction, self.lock_class).await?;
+        Ok(alone.then_some(transaction))
     }
 
     /// Executor ids that have unfinished work.
@@ -178,21 +179,21 @@ impl System {
         .await?)
     }
 
-    /// Puts the unfinished work of an executor back on the engine's queue, for whoever has room.
-    pub(crate) async fn reenqueue(&self, executor_id: &str) -> Result<Vec<String>, SystemError> {
+    /// Returns the unfinished work of an executor to the engine's queue, for any worker with spare capacity.
+    pub(crate) async fn reenqueue(&self, executor_id: &str) -> Result<Vec<String>, SystemDbError> {
         self.engine
             .reenqueue_for_recovery(&[executor_id], &self.app_version, INTERNAL_QUEUE)
             .await
-            .map_err(|error| SystemError(error.to_string()))
+            .map_err(|error| SystemDbError(error.to_string()))
     }
 
-    /// Puts one workflow back on the engine's queue.
-    pub(crate) async fn resume(&self, workflow_id: &str) -> Result<(), SystemError> {
+    /// Returns one workflow to the engine's queue.
+    pub(crate) async fn resume(&self, workflow_id: &str) -> Result<(), SystemDbError> {
         self.engine
             .resume_workflows(&[workflow_id], None, None)
             .await
             .map(drop)
-            .map_err(|error| SystemError(error.to_string()))
+            .map_err(|error| SystemDbError(error.to_string()))
     }
 
     /// Ends a workflow that can never run again with a recorded error.
@@ -200,14 +201,14 @@ impl System {
         &self,
         workflow_id: &str,
         failure: RunFailure,
-    ) -> Result<(), SystemError> {
+    ) -> Result<(), SystemDbError> {
         let encoded = serde_json::to_string(&dbos::Error::from(failure))
-            .map_err(|error| SystemError(error.to_string()))?;
+            .map_err(|error| SystemDbError(error.to_string()))?;
         self.engine
             .record_workflow_outcome(workflow_id, Outcome::Error(&encoded))
             .await
             .map(drop)
-            .map_err(|error| SystemError(error.to_string()))
+            .map_err(|error| SystemDbError(error.to_string()))
     }
 
     /// Closes every connection.
@@ -216,11 +217,11 @@ impl System {
     }
 }
 
-/// Drops schema `dbos` with everything in it and has the engine make it anew, so that the database is ready
-/// to be looked at before a service has run on it.
+/// Drops schema `dbos` with everything in it and lets the engine create it again, so that the database can be inspected
+/// before a service has run on it.
 ///
 /// # Errors
-/// [`StoreError::Unavailable`] where the server does not answer, [`StoreError::Refused`] where it refuses.
+/// [`StoreError::Unavailable`] if the server does not answer, [`StoreError::Refused`] if it refuses.
 pub async fn reset_system_schema(config: &DatabaseConfig) -> Result<(), StoreError> {
     let pool = PgPoolOptions::new()
         .max_connections(2)

@@ -1,0 +1,24 @@
+//! Why something that a worker does for itself failed. The worker logs it and tries again later.
+
+use kodo_store::StoreError;
+
+use crate::sysdb::system_db::SystemDbError;
+
+/// A failed attempt to take a slot, to launch the engine, to sweep or to take over.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WorkerError {
+    #[error("all worker slots of the system database are taken")]
+    NoFreeSlot,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    SystemDb(#[from] SystemDbError),
+    #[error(transparent)]
+    Engine(#[from] dbos::Error),
+}
+
+impl From<sqlx::Error> for WorkerError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
