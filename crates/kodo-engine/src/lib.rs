@@ -11,6 +11,7 @@ mod drain;
 mod failpoint;
 mod failure;
 mod handle;
+mod holder;
 mod launched;
 mod run;
 mod settle;

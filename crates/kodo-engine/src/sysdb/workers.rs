@@ -2,10 +2,10 @@
 
 use kodo_store::Store;
 
+use crate::holder;
 use crate::sysdb::inspect::{InspectError, Inspector};
 use crate::sysdb::locks::live_workers;
 use crate::sysdb::names::{app_name, executor_id, slot_of};
-use crate::workers::holder;
 
 /// A worker slot that is held, or was not released.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use kodo_store::{DatabaseConfig, Store, StoreError};
 use sqlx::{Connection, PgConnection};
 
+use crate::holder;
 use crate::sysdb::locks::{holds_slot, try_lock_slot, unlock_slot};
 use crate::workers::error::WorkerError;
-use crate::workers::holder;
 
 /// Most workers of one product database.
 const SLOTS: i32 = 64;

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use crate::failpoint;
+use crate::holder;
 use crate::sysdb::locks::{try_lock_slot, unlock_slot};
 use crate::sysdb::names::{executor_id, slot_of};
 use crate::workers::error::WorkerError;
-use crate::workers::holder;
 use crate::workers::lease::TAKEOVER_AFTER;
 use crate::workers::shared::Shared;
 
