@@ -1,4 +1,4 @@
-//! What there is to fetch of a run's artifacts, and what a row holds of content that is stored elsewhere.
+//! The list of a run's artifacts, and the reference that a row holds instead of content in the artifact store.
 
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +29,7 @@ impl Boundary for ArtifactList {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ArtifactEntry {
-    /// The step that produced it; `run` where no step did.
+    /// The step that produced it; `run` if no step did.
     pub step_id: StepId,
     /// Its place among those of the step.
     #[serde(deserialize_with = "whole")]
@@ -67,7 +67,7 @@ pub struct StoredContent {
     pub size: u64,
     /// Their hash, under which they are stored.
     pub sha256: ContentHash,
-    /// Whether a file can be run; absent where it cannot.
+    /// Whether a file is executable; absent if it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executable: Option<bool>,
 }

@@ -1,4 +1,4 @@
-//! The gates: nothing crosses a boundary but through [`decode`] and [`encode`].
+//! Validation at the boundaries: a value enters through [`decode`] and leaves through [`encode`].
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ pub trait Boundary: Serialize + DeserializeOwned {
     fn schema() -> &'static Schema;
 }
 
-/// Lets a value in: validates it, then reads it.
+/// Validates a value that comes in, then deserializes it.
 ///
 /// # Errors
 ///
@@ -29,11 +29,11 @@ pub fn decode<T: Boundary>(value: &Value) -> Result<T, Invalid> {
     read_json(value).map_err(|error| disagreement::<T>(&error))
 }
 
-/// Lets a value out: writes it, then validates what was written.
+/// Serializes a value that goes out, then validates the result.
 ///
 /// # Errors
 ///
-/// As [`decode`]; an error here is a mistake of whoever made the value.
+/// As [`decode`]; an error here is a bug of the code that made the value.
 pub fn encode<T: Boundary>(value: &T) -> Result<Value, Invalid> {
     let json = serde_json::to_value(value).map_err(|error| disagreement::<T>(&error))?;
     check::<T>(&json)?;
@@ -42,7 +42,7 @@ pub fn encode<T: Boundary>(value: &T) -> Result<Value, Invalid> {
 
 fn check<T: Boundary>(value: &Value) -> Result<(), Invalid> {
     let mut violations = T::schema().one_more(value);
-    // What is no object has that one thing wrong, whatever is in it: nobody would store it.
+    // A value that is no object has this one violation; what Postgres could not store is not checked as well.
     let mut more = false;
     if T::STORED && value.is_object() {
         let (mut unstorable, others) = find_unstorable(value);
@@ -59,8 +59,7 @@ fn check<T: Boundary>(value: &Value) -> Result<(), Invalid> {
     })
 }
 
-/// Schema and type disagree. The tests prove that they do not; if they ever do, the gate stays
-/// shut.
+/// Schema and type disagree. The tests check that they never do; if they did, the value would be refused.
 fn disagreement<T: Boundary>(error: &serde_json::Error) -> Invalid {
     Invalid {
         name: T::NAME,

@@ -23,8 +23,7 @@ pub(crate) struct Decimal<'a> {
     negative: bool,
     integer: &'a str,
     fraction: &'a str,
-    /// `None` where it does not fit: such a number is no use to anyone, but it must not hurt us
-    /// either.
+    /// `None` if it does not fit 64 bits: no such number is accepted, and reading it must not fail.
     exponent: Option<i64>,
 }
 
@@ -45,7 +44,7 @@ impl<'a> Decimal<'a> {
 
     /// The one spelling of this value: as ECMAScript writes a number, but with all of its digits.
     ///
-    /// Where a float's shortest spelling means this very value, that is the result. An exponent
+    /// If a float's shortest spelling is exactly this value, that is the result. An exponent
     /// beyond 64 bits is kept as it was spelled; [`check_storable`](crate::check_storable) lets no
     /// such number in.
     pub(crate) fn canonical(&self) -> String {

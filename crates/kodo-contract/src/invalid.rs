@@ -1,4 +1,4 @@
-//! What a gate says when it refuses a value.
+//! What is wrong with a value that was not valid.
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ pub struct Violation {
 }
 
 impl Violation {
-    /// What stands behind the last of so many violations where there are more.
+    /// The last entry of a list that was cut off: says that there are more.
     #[must_use]
     pub fn more(listed: usize) -> Self {
         Self {
@@ -53,7 +53,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// A value that did not pass a gate, with everything that is wrong with it.
+/// A value that is not valid, with everything that is wrong with it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Invalid {
     /// What the value should have been, for example `Intent`.

@@ -43,7 +43,7 @@ pub enum JsonError {
 ///
 /// # Errors
 ///
-/// [`JsonError`]; clients are told no more than that it is no JSON.
+/// [`JsonError`]; clients only learn that the body is no JSON.
 pub fn parse_json(bytes: &[u8]) -> Result<Value, JsonError> {
     parse(bytes, MAX_DEPTH)
 }
@@ -53,7 +53,7 @@ pub fn parse_json(bytes: &[u8]) -> Result<Value, JsonError> {
 ///
 /// # Errors
 ///
-/// [`JsonError`]; here it means that somebody else wrote to our tables.
+/// [`JsonError`]; here it means that another program wrote to our tables.
 pub fn parse_stored_json(bytes: impl AsRef<[u8]>) -> Result<Value, JsonError> {
     parse(bytes.as_ref(), MAX_STORED_DEPTH)
 }
@@ -79,7 +79,7 @@ fn parse(bytes: &[u8], limit: usize) -> Result<Value, JsonError> {
 ///
 /// # Errors
 ///
-/// Where the JSON is not that type's.
+/// If the JSON does not have the shape of the type.
 pub fn read_json<T: DeserializeOwned>(value: &Value) -> Result<T, serde_json::Error> {
     let text = value.to_string();
     let mut deserializer = Deserializer::from_str(&text);

@@ -13,7 +13,7 @@ use crate::{MAX_VIOLATIONS, Violation, shorten::Lists, wording::explain};
 pub struct Schema {
     document: Value,
     validator: Validator,
-    /// What keeps a long list of mistakes short before anything is made of each.
+    /// Truncates long arrays before they are validated.
     lists: Lists,
 }
 
@@ -67,7 +67,7 @@ impl Schema {
 
     /// Everything that the schema finds wrong with `value`: `required` in schema order, then
     /// additional properties in the order sent, then the properties in schema order, on every
-    /// level. Where that is more than [`MAX_VIOLATIONS`], the first of them and
+    /// level. If there are more than [`MAX_VIOLATIONS`], the first of them and
     /// [one that says so](Violation::more).
     #[must_use]
     pub fn violations(&self, value: &Value) -> Vec<Violation> {
@@ -76,7 +76,7 @@ impl Schema {
         violations
     }
 
-    /// The same, where there are too many with one that is too many.
+    /// The same, not cut off yet: one more than is listed if there are too many.
     pub(crate) fn one_more(&self, value: &Value) -> Vec<Violation> {
         // The common case allocates nothing.
         if self.validator.is_valid(value) {
@@ -88,7 +88,7 @@ impl Schema {
             .iter_errors(shortened.as_ref().unwrap_or(value));
         let mut ranked: Vec<_> = errors.map(|error| (self.rank(&error), error)).collect();
         if ranked.is_empty() {
-            // The validator would contradict itself. Should that ever be, the gate stays shut.
+            // The validator would contradict itself. If it ever did, the value would be refused.
             let (params, message) = explain("schema", &Value::Null);
             return vec![Violation {
                 instance_path: String::new(),

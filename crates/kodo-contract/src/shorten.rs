@@ -1,7 +1,7 @@
-//! Lists without what nobody will be told about.
+//! Truncates long arrays before validation, to bound the memory that errors take.
 //!
-//! The validator makes an error of every wrong item of a list before it hands out the first, some five hundred bytes
-//! each: half a million wrong items would be a quarter of a gigabyte, for a thousand lines of answer.
+//! The validator creates an error for every wrong item of an array before it returns the first, some five hundred bytes
+//! each: half a million wrong items would take a quarter of a gigabyte, for an answer of a thousand lines.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::MAX_VIOLATIONS;
 
-/// What a schema says about lists, at one place of a document and below.
+/// What a schema says about arrays, at one place of a document and below.
 ///
 /// Our schemas descend by `properties` and `items` alone, which a test makes sure of.
 #[derive(Debug, Default)]
@@ -22,7 +22,7 @@ pub(crate) struct Lists {
 #[derive(Debug)]
 struct Items {
     validator: Validator,
-    /// Up to where the number of items is a mistake of its own.
+    /// The number of items from which on the length itself is a violation.
     counted: usize,
     below: Lists,
 }
@@ -52,8 +52,8 @@ impl Lists {
         Ok(lists)
     }
 
-    /// The same value where each list ends with its first wrong item too many; `None` where none is too long. Of the
-    /// first [`MAX_VIOLATIONS`] violations, and of whether there are more, it says the same.
+    /// The value with each array cut after its first wrong item beyond the limit; `None` if no array is too long. The first
+    /// [`MAX_VIOLATIONS`] violations, and whether there are more, stay the same.
     pub(crate) fn shortened(&self, value: &Value) -> Option<Value> {
         self.is_too_long(value).then(|| self.copy(value))
     }
@@ -71,7 +71,7 @@ impl Lists {
         }
     }
 
-    /// Copies no more than is kept.
+    /// Copies only what is kept.
     fn copy(&self, value: &Value) -> Value {
         match (value, &self.items) {
             (Value::Array(all), Some(items)) => {
@@ -92,7 +92,7 @@ impl Lists {
 }
 
 impl Items {
-    /// Behind how many items no violation is listed any more.
+    /// The number of items after which no violation is listed any more.
     fn end(&self, all: &[Value]) -> usize {
         let wrong = all
             .iter()

@@ -11,12 +11,12 @@ use crate::{Boundary, Schema, decimal::Decimal, schema::boundary_schema};
 pub struct ToolResult {
     /// The sandbox that carried it out.
     pub provider: String,
-    /// 0 where the tool succeeded.
+    /// 0 if the tool succeeded.
     #[serde(deserialize_with = "whole_number")]
     pub exit_code: i32,
     /// What the tool wrote.
     pub stdout: String,
-    /// What the tool complained about.
+    /// What the tool wrote to stderr.
     pub stderr: String,
     /// The files that it left.
     pub files: Vec<ToolFile>,
@@ -43,7 +43,7 @@ impl Boundary for ToolResult {
 pub struct ToolFile {
     /// Its path, relative to where the tool ran.
     pub name: String,
-    /// Its content as text; absent where it is stored.
+    /// Its content as text; absent if it is in the artifact store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
     /// The hash of its content, 64 lower-case hex digits.
@@ -55,13 +55,13 @@ pub struct ToolFile {
         deserialize_with = "whole_size"
     )]
     pub size: Option<u64>,
-    /// `base64` where its content is no text that a database can hold.
+    /// `base64` if its content is not a text that a database can hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<String>,
-    /// Whether it can be run; absent where it cannot.
+    /// Whether it is executable; absent if it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executable: Option<bool>,
-    /// Whether its content is in the artifact store, under its hash; absent where it is here.
+    /// Whether its content is in the artifact store, under its hash; absent if it is here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored: Option<bool>,
 }

@@ -71,7 +71,7 @@ pub struct RunError {
     pub code: String,
     /// A sentence, for people.
     pub message: String,
-    /// The step that failed, where it was a step.
+    /// The step that failed, if it was a step.
     pub step_id: Option<StepId>,
 }
 

@@ -1,9 +1,9 @@
 //! Which system database a product database belongs to.
 //!
-//! The engine's rows are what says that a run was begun. Seen from a second system database, every unfinished run is
-//! one that nobody began, and its sweep would do it again beside the first. So the first one that works on a product
-//! database is written into it, and any other is refused while that one is there. Databases are known by their object
-//! ids, which survive a renaming and are given once, in one server, which is known by its own id.
+//! Only the engine's rows say that a run was begun. From a second system database every unfinished run looks as if it had
+//! never been begun, and the sweep would execute it again. So the first system database that a service uses is recorded in
+//! the product database, and any other is refused while that one exists. Databases are identified by object id, which
+//! survives a renaming and is never reused in a server, and servers by their system identifier.
 
 use sqlx::PgConnection;
 
@@ -12,11 +12,11 @@ use crate::{DatabaseConfig, Store, StoreError, connect};
 /// What a product database is bound to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Binding {
-    /// To nothing: nobody worked on it, or its system database was dropped since, or it came from another server.
+    /// To nothing: no service has used it, or its system database was dropped, or it was restored on another server.
     Free,
     /// To the system database of this name.
     To(String),
-    /// It is the copy of a product database that is still there, and is bound to nothing of its own.
+    /// It is a copy of a product database that still exists, and is not bound itself.
     CopyOf {
         /// The original.
         product: String,
@@ -72,7 +72,7 @@ impl Store {
         }
     }
 
-    /// Refuses a system database that this product database is not to be worked on from. Looks and waits for nobody.
+    /// Refuses a system database that this product database is not bound to. Takes no lock.
     ///
     /// # Errors
     /// [`StoreError::OtherSystem`], [`StoreError::CopysSystem`], or as any statement.
@@ -80,8 +80,8 @@ impl Store {
         self.binding().await?.admits(&system.database)
     }
 
-    /// The same for a worker that has just taken its slot, and waits for whoever is changing the binding: either that
-    /// one has seen the slot taken, or this sees what it has written.
+    /// The same for a worker that has just taken its slot. Waits for a change of the binding that is under way: either
+    /// that change sees the taken slot, or this call sees what it has written.
     ///
     /// # Errors
     /// As [`Store::check_binding`].
@@ -95,8 +95,8 @@ impl Store {
         read(&mut connection).await?.admits(&system.database)
     }
 
-    /// Binds the product database to a system database, which is made where it does not exist. Where another one is
-    /// bound and still there, nothing is made or written.
+    /// Binds the product database to a system database, and creates that if it does not exist. If another one is bound
+    /// and still exists, nothing is created or written.
     ///
     /// # Errors
     /// As [`Store::check_binding`].
@@ -118,7 +118,7 @@ impl Store {
         Ok(())
     }
 
-    /// The turn of one who changes the binding.
+    /// Takes the lock under which the binding is changed.
     ///
     /// # Errors
     /// As any statement; the schema has to be migrated.
@@ -130,15 +130,15 @@ impl Store {
         Ok(TurnToBind(connection))
     }
 
-    /// A connection outside the pool: after an outage each of the pool's may be a dead one, and a worker that comes back
-    /// is not to find that out one by one.
+    /// A connection outside the pool: after an outage each connection of the pool may be dead, and a worker that comes
+    /// back must not try them one by one.
     async fn alone(&self) -> Result<PgConnection, StoreError> {
         connect((*self.pool.connect_options()).clone()).await
     }
 }
 
-/// The turn of one who changes what the product database is bound to. Whoever else wants to, or has to be sure of it,
-/// waits until it is over. Dropped before it has bound anything, it changes nothing.
+/// The lock under which the binding is changed. Every other change, and every worker that takes a slot, waits until it is
+/// released. Dropped before anything was bound, it changes nothing.
 #[derive(Debug)]
 pub struct TurnToBind(PgConnection);
 
@@ -151,7 +151,7 @@ impl TurnToBind {
         read(&mut self.0).await
     }
 
-    /// Says that every slot is nobody's: a worker that thought to still have one finds it gone.
+    /// Clears the holder of every slot: a worker that believed to hold one notices that it was lost.
     ///
     /// # Errors
     /// As any statement.
@@ -167,7 +167,7 @@ impl TurnToBind {
     /// Binds the product database to a system database, whatever it is bound to, and ends the turn.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] where there is no such database, or as any statement.
+    /// [`StoreError::Refused`] if there is no such database, or as any statement.
     pub async fn bind(mut self, system: &DatabaseConfig) -> Result<(), StoreError> {
         sqlx::query_scalar::<_, bool>(
             "UPDATE app.instance i
@@ -185,7 +185,7 @@ impl TurnToBind {
 }
 
 async fn read(connection: &mut PgConnection) -> Result<Binding, StoreError> {
-    // What is not on this server, or not there any more, joins with nothing.
+    // A database of another server, or one that was dropped, joins with no row.
     let (original, system): (Option<String>, Option<String>) = sqlx::query_as(
         "SELECT nullif(p.datname, current_database())::text, s.datname::text
          FROM app.instance i

@@ -21,9 +21,9 @@ mod wire;
 
 pub use cell::ArtifactStoreCell;
 pub use error::ArtifactError;
-pub use inline::{Content, STORED_FROM, content_of, media_type_of, shortened};
+pub use inline::{Content, STORED_FROM, content_of, file_bytes, media_type_of, shortened};
 pub use lock::{HeldContent, UnnamedContent};
 pub use objects::ObjectArtifacts;
 pub use place::{Place, PlaceError, S3Access, S3Place};
-pub use read::{Piece, Pieces, check, read};
-pub use store::{ArtifactStore, Held, Listed};
+pub use read::{Piece, Pieces, check, read, read_whole};
+pub use store::{ArtifactStore, ContentInfo, Listed};

@@ -1,4 +1,4 @@
-//! What a person who looks for a fault wants to know of the product database. Reads only.
+//! What `kodo doctor` reports about the product database and its server. Reads only.
 
 use crate::migrations::known_checksum;
 use crate::{Store, StoreError};
@@ -21,9 +21,9 @@ pub struct ServerFacts {
 pub struct AppliedMigration {
     /// Its number.
     pub version: i64,
-    /// Whether it came to its end.
+    /// Whether it was applied completely.
     pub success: bool,
-    /// Whether its text is the one that this version has; `None` where this version does not know it.
+    /// Whether it was applied from the text that this version has; `None` if this version does not know the migration.
     pub unchanged: Option<bool>,
 }
 
@@ -63,7 +63,7 @@ impl Store {
         )
     }
 
-    /// What the database says of its migrations; `None` where none was ever begun.
+    /// The migrations that the database has recorded; `None` if none was ever begun.
     ///
     /// # Errors
     /// As any statement.

@@ -90,8 +90,7 @@ impl StoreError {
     }
 }
 
-/// The driver's error in words for whoever runs the service: without the driver's own, and without the line of Postgres's
-/// source code.
+/// Displays the driver's error for operators: without the driver's own wording and without the line of Postgres's source.
 struct Plain<'a>(&'a sqlx::Error);
 
 impl std::fmt::Display for Plain<'_> {

@@ -41,7 +41,7 @@ invariants![
     "one_system_database",
 ];
 
-/// The invariant whose query leaves the rows without their text to [`content_hash`].
+/// The invariant whose query skips the rows that do not keep the text that was hashed: those are checked in Rust.
 const HASHES: &str = "artifact_hashes_fit";
 
 /// The tables that the queries read.
@@ -89,7 +89,7 @@ pub struct Offender {
     pub subject: String,
     /// Why.
     pub finding: String,
-    /// How long it may be so on a service that works, because a sweep is about to mend it. `None` where nothing is.
+    /// How long this may last on a working service, because the sweep repairs it; `None` if nothing repairs it.
     pub allowed: Option<Duration>,
 }
 

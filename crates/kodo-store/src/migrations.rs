@@ -60,7 +60,7 @@ pub(crate) fn known() -> Vec<(i64, String)> {
         .collect()
 }
 
-/// The checksum of a migration as this version has it; `None` where it does not know it.
+/// The checksum of a migration as this version has it; `None` if it does not know the migration.
 pub(crate) fn known_checksum(version: i64) -> Option<Vec<u8>> {
     let migrator = migrator();
     let known = migrator
@@ -101,7 +101,7 @@ impl Store {
     /// one of them do the work.
     ///
     /// # Errors
-    /// [`StoreError::Migration`] where a migration fails, was changed after it was applied, or the database
+    /// [`StoreError::Migration`] if a migration fails, was changed after it was applied, or the database
     /// is newer than this binary.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         if self.migration_state().await? == MigrationState::AtHead {
@@ -114,7 +114,7 @@ impl Store {
     /// Compares the applied migrations with the embedded ones, in one statement.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] where the server does not answer.
+    /// [`StoreError::Unavailable`] if the server does not answer.
     pub async fn migration_state(&self) -> Result<MigrationState, StoreError> {
         let applied: Vec<i64> =
             match sqlx::query_scalar("SELECT version FROM app.schema_migrations WHERE success")

@@ -22,11 +22,10 @@ const PING_AFTER_IDLE: Duration = Duration::from_millis(250);
 /// first ANALYZE: 14 ms instead of 0.1 ms on 50,000 rows. Compiling such statements never pays.
 pub const BY_INDEX: [(&str, &str); 2] = [("enable_seqscan", "off"), ("jit", "off")];
 
-/// How long a connection may take to be made. A server that accepts and then says nothing must not hold
-/// anybody for ever.
+/// Timeout of connecting: a server may accept the connection and then not answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a pool may take to close: it waits for what is checked out, and that may wait for the server.
+/// Timeout of closing a pool: it waits for connections in use, which may wait for the server.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where Postgres is and which database to use on it.
@@ -91,7 +90,7 @@ impl DatabaseConfig {
     /// One connection outside any pool.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] where the server does not answer in time.
+    /// [`StoreError::Unavailable`] if the server does not answer in time.
     pub async fn connect(&self, application_name: &str) -> Result<PgConnection, StoreError> {
         connect(self.connect_options(application_name)).await
     }
@@ -107,7 +106,7 @@ impl DatabaseConfig {
     /// Creates the database if the server does not have it. Two processes may race: both succeed.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] where the server does not answer, [`StoreError::Refused`] where the role
+    /// [`StoreError::Unavailable`] if the server does not answer, [`StoreError::Refused`] if the role
     /// may not create databases.
     pub async fn ensure_exists(&self) -> Result<(), StoreError> {
         match self.connect("kodo-boot").await {
@@ -130,7 +129,7 @@ impl DatabaseConfig {
                 tracing::info!(database = %self.database, "created the database");
                 Ok(())
             }
-            // 42P04 duplicate_database, 23505 unique_violation: somebody else was faster.
+            // 42P04 duplicate_database, 23505 unique_violation: another process created it first.
             Err(sqlx::Error::Database(error))
                 if matches!(error.code().as_deref(), Some("42P04" | "23505")) =>
             {
@@ -145,8 +144,8 @@ impl DatabaseConfig {
 #[derive(Debug, Clone)]
 pub struct Store {
     pub(crate) pool: PgPool,
-    /// Who may hold content at the same time: they hold connections while they ask a store that may be slow, and the
-    /// other half is for everybody else.
+    /// Permits to hold content, for half of the connections: each holder keeps one while it asks an artifact store that
+    /// may be slow, and the other half stays free for all other statements.
     pub(crate) holders: Arc<Semaphore>,
 }
 
@@ -179,7 +178,7 @@ impl Store {
     /// Whether the server answers a trivial statement.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] where it does not.
+    /// [`StoreError::Unavailable`] if it does not.
     pub async fn ping(&self) -> Result<(), StoreError> {
         sqlx::query("SELECT 1").execute(&self.pool).await?;
         Ok(())
@@ -218,7 +217,7 @@ impl Store {
 /// One connection, in bounded time.
 ///
 /// # Errors
-/// [`StoreError::Unavailable`] where the server does not answer in time.
+/// [`StoreError::Unavailable`] if the server does not answer in time.
 pub async fn connect(options: PgConnectOptions) -> Result<PgConnection, StoreError> {
     tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&options))
         .await

@@ -1,11 +1,8 @@
 //! Reads the files that the earlier steps of a run left, from their rows and from the artifact store.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use futures_util::TryStreamExt;
 use kodo_contract::{ContentHash, ErrorCode, RunId, StepId, ToolFile, ToolResult, decode};
-use kodo_store::content::read;
+use kodo_store::content::{file_bytes, read_whole};
 
 use crate::failure::RunFailure;
 use crate::run::context::RunContext;
@@ -36,12 +33,8 @@ pub(crate) async fn content(ctx: &RunContext, file: &ToolFile) -> Result<Bytes, 
     };
     let hash = ContentHash::parse(&file.sha256).ok_or_else(unreadable)?;
     let size = file.size.ok_or_else(unreadable)?;
-    ctx.retry_artifacts(|| async {
-        let chunks = read(&*ctx.artifacts, &hash, size, None).await?;
-        let chunks: Vec<Bytes> = chunks.try_collect().await?;
-        Ok(Bytes::from(chunks.concat()))
-    })
-    .await
+    ctx.retry_artifacts(|| read_whole(&*ctx.artifacts, &hash, size))
+        .await
 }
 
 /// The content of a file whose row holds it.
@@ -54,12 +47,9 @@ pub(crate) fn inline_content(file: &ToolFile) -> Result<Bytes, RunFailure> {
         .content
         .as_ref()
         .ok_or_else(|| invalid("has no content"))?;
-    match file.encoding.as_deref() {
-        None => Ok(Bytes::copy_from_slice(content.as_bytes())),
-        // `base64` is the only encoding that the schema allows.
-        Some(_) => match STANDARD.decode(content) {
-            Ok(bytes) => Ok(bytes.into()),
-            Err(_) => Err(invalid("is no base64")),
-        },
-    }
+    // `base64` is the only encoding that the schema allows.
+    let bytes = file_bytes(content, file.encoding.as_deref());
+    bytes
+        .map(Bytes::from)
+        .ok_or_else(|| invalid("is no base64"))
 }

@@ -34,7 +34,7 @@ impl Folder {
         &self.root
     }
 
-    /// Makes the folder where it is missing; nobody else can look into it.
+    /// Creates the folder if it is missing, readable by its owner alone.
     pub(crate) fn make(&self) -> Result<(), ArtifactError> {
         if self.root.is_dir() {
             return Ok(());
@@ -51,7 +51,7 @@ impl Folder {
         }
     }
 
-    /// The folder as a store; [`ArtifactError::Missing`] where there is none.
+    /// Opens the folder as a store; [`ArtifactError::Missing`] if it does not exist.
     pub(crate) fn open(&self) -> Result<Arc<dyn ObjectStore>, ArtifactError> {
         if let Some(opened) = self.opened.get() {
             return Ok(Arc::clone(opened));
@@ -61,14 +61,14 @@ impl Folder {
         Ok(Arc::clone(self.opened.get_or_init(|| Arc::new(opened))))
     }
 
-    /// Deletes files that are half written, because whoever wrote them died; counts them with `dry_run`.
+    /// Deletes files that a process that died left half written; with `dry_run` only counts them.
     pub(crate) fn sweep(
         &self,
         below: &Path,
         older_than: OffsetDateTime,
         dry_run: bool,
     ) -> Result<u64, ArtifactError> {
-        // Somebody may be writing it just now, whatever the caller thinks is old.
+        // A younger file may be in the middle of being written, whatever the caller asks for.
         let older_than = older_than.min(kodo_contract::now() - UNDER_WAY);
         let mut found = 0;
         let mut folders = vec![below.to_owned()];

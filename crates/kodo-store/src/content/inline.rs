@@ -1,4 +1,4 @@
-//! What the bytes of an artifact are, and which of them are large.
+//! The bytes of an artifact whose row holds its content, and from which size on content is stored elsewhere.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -25,8 +25,8 @@ pub struct Content {
     pub name: Option<String>,
 }
 
-/// The bytes of an artifact whose row holds it: those of the file where it is one, else its canonical JSON, whose hash
-/// is the row's.
+/// The bytes of an artifact whose row holds its content: those of the file if it is one, otherwise its canonical JSON, whose
+/// hash is the row's.
 #[must_use]
 pub fn content_of(kind: &str, inline: &Value) -> Content {
     let file = (kind == "file").then(|| file(inline)).flatten();
@@ -42,14 +42,9 @@ pub fn content_of(kind: &str, inline: &Value) -> Content {
     }
 }
 
-/// Content, media type and name of a file in a row; `None` where the row is of another shape.
+/// Content, media type and name of a file in a row; `None` if the row has another shape.
 fn file(inline: &Value) -> Option<(Vec<u8>, &'static str, Option<String>)> {
-    let content = inline["content"].as_str()?;
-    let bytes = match inline["encoding"].as_str() {
-        None => content.as_bytes().to_vec(),
-        Some("base64") => STANDARD.decode(content).ok()?,
-        Some(_) => return None,
-    };
+    let bytes = file_bytes(inline["content"].as_str()?, inline["encoding"].as_str())?;
     let media_type = media_type_of(&bytes);
     Some((
         bytes,
@@ -58,8 +53,19 @@ fn file(inline: &Value) -> Option<(Vec<u8>, &'static str, Option<String>)> {
     ))
 }
 
-/// What bytes are, as far as anybody should rely on it: text or not. A page or a picture that a program made is not
-/// ours to vouch for.
+/// The bytes of a file from its content in a row or in a tool's result; `None` if it is not in that encoding, or if the
+/// encoding is another one than `base64`.
+#[must_use]
+pub fn file_bytes(content: &str, encoding: Option<&str>) -> Option<Vec<u8>> {
+    match encoding {
+        None => Some(content.as_bytes().to_vec()),
+        Some("base64") => STANDARD.decode(content).ok(),
+        Some(_) => None,
+    }
+}
+
+/// The media type of bytes: text or not. More is not claimed, because a browser must not render a page that a program has
+/// written.
 #[must_use]
 pub fn media_type_of(bytes: &[u8]) -> &'static str {
     match std::str::from_utf8(bytes) {
@@ -68,8 +74,8 @@ pub fn media_type_of(bytes: &[u8]) -> &'static str {
     }
 }
 
-/// A long text as a step's row keeps it: beginning and end, with a line in between that says where all of it is.
-/// Not longer than [`STORED_FROM`].
+/// Shortens a long text for a step's row: beginning and end, with a line in between that names the artifact with all of it.
+/// Returns at most [`STORED_FROM`] bytes.
 #[must_use]
 pub fn shortened(text: &str, sha256: &ContentHash) -> String {
     // Room for the line itself.

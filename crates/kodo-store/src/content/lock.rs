@@ -1,9 +1,9 @@
-//! Who may name content of the artifact store, and who may delete it: never both at the same time.
+//! The lock that keeps content in the artifact store while a row that names it is on its way.
 //!
-//! A step stores its content first and names it in a row afterwards; in between, nobody can see that it is wanted. So
-//! whoever names content holds a shared advisory lock on its hash from before he looks whether it is there until his row
-//! is committed, and whoever deletes content holds the lock alone, from before he looks for rows until it is gone. No
-//! clock has a part in that.
+//! A step stores its content first and names it in a row afterwards; in between, no row shows that the content is needed.
+//! So a step takes a shared advisory lock on the hash before it checks that the content is stored, and holds it until the
+//! row is committed. Garbage collection takes the lock exclusively before it looks for rows, and holds it until the content
+//! is deleted. The age of content plays no part in this.
 
 use std::sync::Arc;
 
@@ -14,15 +14,15 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::rows::steps::record;
 use crate::{NewStep, Recorded, Store, StoreError};
 
-/// Content that nobody deletes while this is held.
+/// Content that is not deleted while this is held.
 #[derive(Debug)]
 pub struct HeldContent {
     transaction: Transaction<'static, Postgres>,
-    /// Given back after the connection.
+    /// Declared last, so that it is released after the connection.
     _holder: OwnedSemaphorePermit,
 }
 
-/// Content that no row names, and that none will while this is held.
+/// Content that no row names, and that no row will name while this is held.
 #[derive(Debug)]
 pub struct UnnamedContent(Transaction<'static, Postgres>);
 
@@ -36,8 +36,8 @@ fn key(hash: &ContentHash) -> i64 {
 }
 
 impl Store {
-    /// Holds content, whether it is there yet or not. Waits for whoever is deleting it, and where half of the
-    /// connections are held this way.
+    /// Takes the shared lock on content, whether it is stored yet or not. Waits while the content is being deleted, and
+    /// while half of the pool's connections hold content.
     ///
     /// # Errors
     /// As any statement.
@@ -61,7 +61,7 @@ impl Store {
         })
     }
 
-    /// Claims content that no row names; `None` where one does, or where somebody is about to.
+    /// Takes the exclusive lock on content that no row names; returns `None` if a row names it or a step holds it.
     ///
     /// # Errors
     /// As any statement.
@@ -77,7 +77,7 @@ impl Store {
         if !alone {
             return Ok(None);
         }
-        // A statement of its own: it sees what was committed up to the moment when the lock was there.
+        // A statement of its own, so that its snapshot is taken after the lock was granted.
         let named: bool = sqlx::query_scalar(
             "SELECT EXISTS (SELECT FROM app.artifacts WHERE sha256 = $1 AND stored_bytes IS NOT NULL)",
         )
@@ -89,7 +89,7 @@ impl Store {
 }
 
 impl HeldContent {
-    /// Records the step that names the content, as [`Store::record_step`] does, and lets go of it.
+    /// Records the step that names the content, as [`Store::record_step`] does, and releases the lock.
     ///
     /// # Errors
     /// As any statement; then nothing is recorded.
@@ -101,10 +101,10 @@ impl HeldContent {
 }
 
 impl UnnamedContent {
-    /// Lets go of it.
+    /// Releases the lock.
     ///
     /// # Errors
-    /// As any statement: somebody else may have named it, since the lock went with the connection.
+    /// As any statement: the lock was lost with the connection, and a row may name the content by now.
     pub async fn release(self) -> Result<(), StoreError> {
         Ok(self.0.commit().await?)
     }

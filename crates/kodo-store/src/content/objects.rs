@@ -1,4 +1,4 @@
-//! The store by `object_store`: a local folder, or a bucket.
+//! The artifact store over `object_store`: a local folder, or a bucket.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt
 use time::{OffsetDateTime, UtcDateTime};
 
 use super::folder::Folder;
-use super::store::{ArtifactStore, Held, Listed};
+use super::store::{ArtifactStore, ContentInfo, Listed};
 use super::{ArtifactError, Pieces, Place, S3Access, s3};
 
-/// Content that was written within this time is not written again. What is older is: that costs a write where it
-/// would have cost none, and mends what became of the old one meanwhile.
+/// Content that was written within this time is not written again. Older content is: that costs a write, and repairs
+/// content that was damaged since.
 const FRESH: Duration = Duration::from_secs(12 * 3600);
 
 /// How long a store may take to begin to answer.
@@ -29,7 +29,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct ObjectArtifacts {
     backend: Backend,
     place: Place,
-    /// Which product database the content belongs to; none yet where it is empty.
+    /// The product database that the content belongs to; empty if it is not known yet.
     instance: String,
 }
 
@@ -40,10 +40,10 @@ enum Backend {
 }
 
 impl ObjectArtifacts {
-    /// Names a place. Nothing is asked of it yet.
+    /// A store at a place. Does not connect.
     ///
     /// # Errors
-    /// [`ArtifactError::Denied`] where it is a bucket, and there are no credentials or none that can be used.
+    /// [`ArtifactError::Denied`] if it is a bucket and there are no usable credentials.
     pub fn new(place: Place, access: Option<&S3Access>) -> Result<Self, ArtifactError> {
         let backend = match (&place, access) {
             (Place::Folder(root), _) => Backend::Folder(Arc::new(Folder::new(root.clone()))),
@@ -60,8 +60,8 @@ impl ObjectArtifacts {
         })
     }
 
-    /// The part that belongs to one product database. Several may share a place: none sees, and none deletes, what
-    /// is another one's.
+    /// The part of the store that belongs to one product database. Several may share a place: none sees or deletes the
+    /// content of another.
     #[must_use]
     pub fn of_instance(&self, instance: &str) -> Self {
         Self {
@@ -70,7 +70,7 @@ impl ObjectArtifacts {
         }
     }
 
-    /// Makes the folder, where it is one, so that a place that cannot be written to is known before it is needed.
+    /// Creates the folder, if the store is one, so that a place that cannot be written to is noticed at start.
     ///
     /// # Errors
     /// [`ArtifactError`].
@@ -117,9 +117,9 @@ impl ArtifactStore for ObjectArtifacts {
         let hash = ContentHash::of(&bytes);
         self.prepare().await?;
         let fresh = kodo_contract::now() - FRESH;
-        if let Some(held) = self.head(&hash).await?
-            && held.size == bytes.len() as u64
-            && held.written_at > fresh
+        if let Some(info) = self.head(&hash).await?
+            && info.size == bytes.len() as u64
+            && info.written_at > fresh
         {
             return Ok(hash);
         }
@@ -131,13 +131,13 @@ impl ArtifactStore for ObjectArtifacts {
         Ok(hash)
     }
 
-    async fn head(&self, hash: &ContentHash) -> Result<Option<Held>, ArtifactError> {
+    async fn head(&self, hash: &ContentHash) -> Result<Option<ContentInfo>, ArtifactError> {
         let found = match self.open() {
             Ok(store) => in_time(store.head(&self.key(hash))).await,
             Err(error) => Err(error),
         };
         match found {
-            Ok(meta) => Ok(Some(held(&meta))),
+            Ok(meta) => Ok(Some(info(&meta))),
             Err(ArtifactError::Missing) => Ok(None),
             Err(error) => Err(error),
         }
@@ -147,20 +147,20 @@ impl ArtifactStore for ObjectArtifacts {
         &self,
         hash: &ContentHash,
         range: Option<Range<u64>>,
-    ) -> Result<(Held, Pieces), ArtifactError> {
+    ) -> Result<(ContentInfo, Pieces), ArtifactError> {
         let store = self.open()?;
         let key = self.key(hash);
         let options = GetOptions::new().with_range(range.map(GetRange::Bounded));
         let found = in_time(store.get_opts(&key, options)).await?;
-        let held = held(&found.meta);
+        let info = info(&found.meta);
         let pieces = found.into_stream().map_err(ArtifactError::from);
-        Ok((held, patient(pieces.boxed())))
+        Ok((info, patient(pieces.boxed())))
     }
 
     fn list(&self) -> BoxStream<'static, Result<Listed, ArtifactError>> {
         let store = match self.open() {
             Ok(store) => store,
-            // Nothing was ever written.
+            // The folder is created by the first write.
             Err(ArtifactError::Missing) => return stream::empty().boxed(),
             Err(error) => return stream::once(async { Err(error) }).boxed(),
         };
@@ -168,10 +168,10 @@ impl ArtifactStore for ObjectArtifacts {
         patient(listed.boxed())
             .try_filter_map(async |meta| {
                 let hash = meta.location.filename().and_then(ContentHash::parse);
-                // What else is there was put there by somebody else, and is theirs.
+                // Other files are not ours.
                 Ok(hash.map(|hash| Listed {
                     hash,
-                    held: held(&meta),
+                    info: info(&meta),
                 }))
             })
             .boxed()
@@ -195,18 +195,18 @@ impl ArtifactStore for ObjectArtifacts {
                 let below = folder.root().join(&self.instance);
                 blocking(move || folder.sweep(&below, older_than, dry_run)).await
             }
-            // A bucket shows nothing of an upload that did not end.
+            // An upload that did not end leaves no object.
             Backend::Bucket(_) => Ok(0),
         }
     }
 }
 
-fn held(meta: &ObjectMeta) -> Held {
+fn info(meta: &ObjectMeta) -> ContentInfo {
     let nanoseconds = i128::from(meta.last_modified.timestamp_micros()) * 1000;
     let written_at = UtcDateTime::from_unix_timestamp_nanos(nanoseconds);
-    Held {
+    ContentInfo {
         size: meta.size,
-        // A time that no calendar of ours has is older than any other.
+        // A time that cannot be represented counts as very old.
         written_at: written_at.map_or(OffsetDateTime::UNIX_EPOCH, Into::into),
     }
 }
@@ -240,7 +240,7 @@ fn silent() -> ArtifactError {
     ArtifactError::Unavailable(format!("no answer within {ANSWER_TIMEOUT:?}"))
 }
 
-/// Runs what waits for the file system where it holds up nobody.
+/// Runs blocking calls to the file system on a thread for them.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ArtifactError> + Send + 'static,
 ) -> Result<T, ArtifactError> {

@@ -1,4 +1,4 @@
-//! Where artifacts are stored, as an operator says it.
+//! The setting that says where artifacts are stored: a folder, or a bucket with a prefix.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -26,15 +26,15 @@ pub struct S3Place {
 /// How to get at a bucket.
 #[derive(Clone, PartialEq, Eq)]
 pub struct S3Access {
-    /// The address of the store where it is not Amazon's.
+    /// The address of the store; `None` for Amazon's.
     pub endpoint: Option<String>,
     /// The region.
     pub region: String,
-    /// Who we are.
+    /// The access key id.
     pub access_key_id: String,
-    /// Proves it. Never shown.
+    /// The secret access key. Never shown.
     pub secret_access_key: String,
-    /// Part of credentials that are lent for a while. Never shown.
+    /// The session token of temporary credentials. Never shown.
     pub session_token: Option<String>,
 }
 
@@ -51,20 +51,20 @@ impl fmt::Debug for S3Access {
 /// Why a place cannot be used. Each text says what is accepted instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PlaceError {
-    /// Neither form.
+    /// Neither a path nor a bucket.
     #[error("an absolute path, file:///PATH or s3://BUCKET/PREFIX")]
     Unknown,
-    /// No bucket, or a key that stores disagree about.
+    /// Not a valid bucket, or a prefix that not all stores treat alike.
     #[error(
         "s3://BUCKET or s3://BUCKET/PREFIX, of letters, digits, '-', '_', '.' and, in the prefix, single slashes,"
     )]
     Bucket,
-    /// Not such a URL at all.
+    /// Not an http or https URL of a server.
     #[error(
         "an http or https URL without user name, path and query, such as https://s3.example.com,"
     )]
     Endpoint,
-    /// Whoever listens in between would read artifacts.
+    /// Plain http to another machine: artifacts could be read on the way.
     #[error(
         "https, or http to this machine's loopback (ARTIFACT_STORE_ALLOW_HTTP=true accepts http to others)"
     )]

@@ -1,4 +1,4 @@
-//! Reading content, and finding out whether it is what it was.
+//! Reads content and verifies it against the hash that it is stored under.
 
 use std::ops::Range;
 
@@ -21,13 +21,13 @@ const WHOLE: u64 = 1 << 20;
 
 /// Reads content of a known size, or a range of it, and makes sure that it fits its hash.
 ///
-/// A range is handed on after all of the content was read and found to fit. So is content of up to 1 MiB. What is
-/// longer is handed on while it is read, but for its last piece: that comes after it was found to fit, else an error
-/// does, and nobody ever has the whole of something wrong.
+/// A range, and content of up to 1 MiB, is returned after all of the content was read and its hash was found to match.
+/// Longer content is streamed while it is read, except for its last piece: that follows once the hash matches, and
+/// otherwise an error does. So a caller never gets all of something that does not match.
 ///
 /// # Errors
-/// [`ArtifactError::Missing`] where there is nothing, [`ArtifactError::Damaged`] where there is something else, and
-/// whatever the store says. A stream of pieces ends with an error in the same cases.
+/// [`ArtifactError::Missing`] if nothing is stored under the hash, [`ArtifactError::Damaged`] if something else is, or the
+/// error of the store. The stream ends with an error in the same cases.
 pub async fn read(
     store: &dyn ArtifactStore,
     hash: &ContentHash,
@@ -40,8 +40,8 @@ pub async fn read(
         let (_, pieces) = store.get(hash, Some(range)).await?;
         return Ok(exactly(pieces, length));
     }
-    let (held, pieces) = store.get(hash, None).await?;
-    fits_size(held.size, size)?;
+    let (info, pieces) = store.get(hash, None).await?;
+    fits_size(info.size, size)?;
     let pieces = verified(pieces, hash.clone(), size);
     if size > WHOLE {
         return Ok(pieces);
@@ -54,6 +54,20 @@ pub async fn read(
     Ok(stream::once(async { Ok(bytes.freeze()) }).boxed())
 }
 
+/// Reads all of some content into memory, as [`read`] does.
+///
+/// # Errors
+/// As [`read`].
+pub async fn read_whole(
+    store: &dyn ArtifactStore,
+    hash: &ContentHash,
+    size: u64,
+) -> Result<Bytes, ArtifactError> {
+    let pieces = read(store, hash, size, None).await?;
+    let pieces: Vec<Bytes> = pieces.try_collect().await?;
+    Ok(pieces.concat().into())
+}
+
 /// Reads all of some content and compares it with its hash.
 ///
 /// # Errors
@@ -63,8 +77,8 @@ pub async fn check(
     hash: &ContentHash,
     size: u64,
 ) -> Result<(), ArtifactError> {
-    let (held, pieces) = store.get(hash, None).await?;
-    fits_size(held.size, size)?;
+    let (info, pieces) = store.get(hash, None).await?;
+    fits_size(info.size, size)?;
     verified(pieces, hash.clone(), size)
         .try_for_each(async |_| Ok(()))
         .await
@@ -84,12 +98,12 @@ struct Verified {
     size: u64,
     hasher: Sha256,
     read: u64,
-    /// What was read and not handed on yet.
+    /// The last piece that was read; not returned yet.
     kept: Option<Bytes>,
     over: bool,
 }
 
-/// The same pieces, the last of which comes only if all of them fit.
+/// The same pieces, the last of which is returned only if size and hash match.
 fn verified(pieces: Pieces, hash: ContentHash, size: u64) -> Pieces {
     let start = Verified {
         pieces,
@@ -103,7 +117,7 @@ fn verified(pieces: Pieces, hash: ContentHash, size: u64) -> Pieces {
     stream::try_unfold(start, async |mut state| {
         while !state.over {
             match state.pieces.try_next().await? {
-                // A file that was cut after it was opened gives empty pieces for ever.
+                // A file that was truncated after it was opened returns empty pieces without end.
                 Some(piece) if piece.is_empty() => state.over = true,
                 Some(piece) => {
                     state.hasher.update(&piece);
@@ -116,7 +130,7 @@ fn verified(pieces: Pieces, hash: ContentHash, size: u64) -> Pieces {
             }
         }
         fits_size(state.read, state.size)?;
-        // The last piece was handed on before, or there never was one.
+        // The last piece was returned already, or there was none.
         let Some(last) = state.kept.take() else {
             return Ok(None);
         };
@@ -129,7 +143,7 @@ fn verified(pieces: Pieces, hash: ContentHash, size: u64) -> Pieces {
     .boxed()
 }
 
-/// The same pieces; fewer bytes than that are an error.
+/// The same pieces; an error if they have fewer or more bytes than `length`.
 fn exactly(pieces: Pieces, length: u64) -> Pieces {
     stream::try_unfold((pieces, length), async move |(mut pieces, left)| {
         if left == 0 {

@@ -1,16 +1,16 @@
-//! Answers of a bucket that no repetition of the request changes.
+//! Recognises answers of a bucket that refuse a request for good, such as a wrong key or a bucket that does not exist.
 //!
-//! `object_store` hands on the status of some failed requests, that of a listing only in a text, and of a 404 never what
-//! it is that is not there. So answers are looked at where they come in, and a refusal goes up as an error of its own.
+//! `object_store` reports the status of only some failed requests, that of a listing only inside a text, and never whether
+//! a 404 is about the object or the bucket. So the answer itself is examined, and a refusal becomes an error of its own.
 
 use http_body_util::{BodyExt, Limited};
 use hyper::{Method, StatusCode};
 use object_store::client::{HttpError, HttpErrorKind, HttpResponse, HttpResponseBody};
 
-/// More than any store says of an error.
+/// Most bytes of an error that are read; stores send far less.
 const MOST: usize = 64 * 1024;
 
-/// A store that answers, and does not let us.
+/// The refusal of a store.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{said} ({request})")]
 pub(crate) struct Refused {
@@ -20,7 +20,7 @@ pub(crate) struct Refused {
     request: String,
 }
 
-/// Hands an answer on, unless it is a refusal of this request.
+/// Returns the answer, or an error if it refuses the request.
 pub(crate) async fn unless_refused(
     method: &Method,
     address: &str,
@@ -41,7 +41,7 @@ pub(crate) async fn unless_refused(
     let (head, body) = answer.into_parts();
     let body = match Limited::new(body, MOST).collect().await {
         Ok(body) => body.to_bytes(),
-        // Only the body would have told.
+        // For these two only the body says whether it is a refusal.
         Err(error) if matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) => {
             return Err(HttpError::new_boxed(HttpErrorKind::Interrupted, error));
         }
@@ -50,9 +50,9 @@ pub(crate) async fn unless_refused(
     let text = String::from_utf8_lossy(&body);
     let code = element(&text, "Code");
     let is_refusal = match status {
-        // Any other is about the object.
+        // Any other 404 is about the object.
         StatusCode::NOT_FOUND => code == Some("NoSuchBucket"),
-        // The one bad request that was good: its body came too slowly.
+        // The one bad request that can be repeated: its body arrived too slowly.
         StatusCode::BAD_REQUEST => code != Some("RequestTimeout"),
         _ => true,
     };
@@ -67,11 +67,11 @@ pub(crate) async fn unless_refused(
         said,
         request: format!("{method} {address}"),
     };
-    // Of an unknown kind: those are not tried again.
+    // Errors of kind Unknown are not retried.
     Err(HttpError::new(HttpErrorKind::Unknown, refused))
 }
 
-/// What an element without attributes and children has in it. An error has each of its elements once.
+/// The text of an XML element without attributes and children. An error has each of its elements once.
 fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     let (content, _) = rest.split_once(&format!("</{name}>"))?;

@@ -1,4 +1,4 @@
-//! Buckets.
+//! Opens a bucket of an S3-compatible store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use super::place::is_on_loopback;
 use super::wire::Connector;
 use super::{ArtifactError, S3Access, S3Place};
 
-/// How often one request is tried again before whoever asked hears of it and waits in its own way.
+/// How often a request is retried before the caller gets the error; a step then waits with longer pauses.
 const RETRIES: usize = 2;
 
-/// How long this may take.
+/// How long a request may take with its retries.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A bucket. Nothing is asked of it yet.
+/// A bucket. Does not connect.
 pub(crate) fn open(
     place: &S3Place,
     access: &S3Access,
@@ -26,9 +26,9 @@ pub(crate) fn open(
         .with_region(&access.region)
         .with_access_key_id(&access.access_key_id)
         .with_secret_access_key(&access.secret_access_key)
-        // Not every store that says it is compatible has the request that deletes many.
+        // Not every compatible store has the request that deletes several objects.
         .with_disable_bulk_delete(true)
-        // Where http is not wanted the settings have refused it.
+        // The settings have refused http if it is not allowed.
         .with_allow_http(true)
         .with_retry(RetryConfig {
             max_retries: RETRIES,

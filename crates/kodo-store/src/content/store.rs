@@ -1,4 +1,4 @@
-//! The port: what every artifact store can do.
+//! The trait of artifact stores.
 
 use std::ops::Range;
 
@@ -12,40 +12,40 @@ use super::{ArtifactError, Pieces};
 
 /// Content under its hash, of one product database.
 ///
-/// Writing is durable and whole: a `put` that returned has content that survives a crash of the machine, and one that
-/// did not return has left nothing that a reader could take for content.
+/// Writes are durable and atomic: after a `put` returns, the content survives a crash of the machine; a `put` that did not
+/// return leaves nothing that could be read as content.
 #[async_trait]
 pub trait ArtifactStore: Send + Sync {
-    /// Where it is, for people; without secrets.
+    /// The location, for people; without secrets.
     fn place(&self) -> String;
 
     /// Stores content, unless it was stored not long ago, and returns its hash.
     async fn put(&self, bytes: Bytes) -> Result<ContentHash, ArtifactError>;
 
-    /// What it has under a hash; `None` where it has nothing.
-    async fn head(&self, hash: &ContentHash) -> Result<Option<Held>, ArtifactError>;
+    /// Size and time of what is stored under a hash; `None` if nothing is.
+    async fn head(&self, hash: &ContentHash) -> Result<Option<ContentInfo>, ArtifactError>;
 
-    /// The bytes under a hash, or a range of them, just as they are there: [`read`](super::read) verifies them.
+    /// The bytes under a hash, or a range of them, unverified: [`read`](super::read) verifies them.
     async fn get(
         &self,
         hash: &ContentHash,
         range: Option<Range<u64>>,
-    ) -> Result<(Held, Pieces), ArtifactError>;
+    ) -> Result<(ContentInfo, Pieces), ArtifactError>;
 
-    /// Everything that is there.
+    /// All content of this product database.
     fn list(&self) -> BoxStream<'static, Result<Listed, ArtifactError>>;
 
-    /// Deletes what is under a hash. That there is nothing is no error.
+    /// Deletes the content under a hash; no error if there is none.
     async fn delete(&self, hash: &ContentHash) -> Result<(), ArtifactError>;
 
-    /// Deletes what writes that never ended left behind, if it is older than that; how many there were. With
-    /// `dry_run` it counts them.
+    /// Deletes what interrupted writes left behind before `older_than`, and returns how many there were. With `dry_run` it
+    /// only counts them.
     async fn sweep(&self, older_than: OffsetDateTime, dry_run: bool) -> Result<u64, ArtifactError>;
 }
 
-/// What a store knows of content without reading it.
+/// Size and time of stored content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
+pub struct ContentInfo {
     /// Its length, in bytes.
     pub size: u64,
     /// When it was last written, by the store's clock.
@@ -57,6 +57,6 @@ pub struct Held {
 pub struct Listed {
     /// The hash that it is stored under.
     pub hash: ContentHash,
-    /// What is there.
-    pub held: Held,
+    /// Its size and time.
+    pub info: ContentInfo,
 }

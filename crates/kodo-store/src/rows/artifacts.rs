@@ -27,7 +27,7 @@ impl NewArtifact {
         }
     }
 
-    /// One whose content is in the artifact store; `reference` is `stored` as JSON, which passed its gate.
+    /// One whose content is in the artifact store; `reference` is `stored` as JSON, already validated.
     pub fn stored(kind: &str, stored: StoredContent, reference: Value) -> Self {
         Self {
             kind: kind.to_owned(),
@@ -57,7 +57,7 @@ impl NewArtifact {
 /// An artifact as its row has it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ArtifactRow {
-    /// The run, as text: a row that somebody changed is to be shown, too.
+    /// The run, as text, so that a row that was changed by hand can be shown, too.
     pub run_id: String,
     /// The step.
     pub step_id: String,
@@ -69,7 +69,7 @@ pub struct ArtifactRow {
     pub uri: String,
     /// The content, or what refers to it.
     pub inline: Value,
-    /// The hash of the content: of its canonical JSON where it is in the row, of its bytes where it is stored.
+    /// The hash of the content: of its canonical JSON if it is in the row, of its bytes if it is stored.
     pub sha256: String,
     /// Length and media type of content that is stored.
     pub stored: Option<(u64, String)>,
@@ -123,10 +123,10 @@ fn row(columns: Columns) -> Result<ArtifactRow, StoreError> {
 }
 
 impl Store {
-    /// The artifacts of a run, by step, then index; `None` where there is no such run.
+    /// The artifacts of a run, by step, then index; `None` if there is no such run.
     ///
     /// # Errors
-    /// As any statement; [`StoreError::Corrupt`] where a row is unreadable.
+    /// As any statement; [`StoreError::Corrupt`] if a row is unreadable.
     pub async fn artifacts_of(&self, run: &RunId) -> Result<Option<Vec<ArtifactRow>>, StoreError> {
         let statement = format!(
             "SELECT {COLUMNS} FROM app.artifacts a WHERE a.run_id = $1 ORDER BY a.step_id, a.idx"
@@ -149,10 +149,10 @@ impl Store {
         Ok(exists.bind(run.as_str()).fetch_one(&self.pool).await?)
     }
 
-    /// An artifact whose content has this hash; `None` where no row knows of any.
+    /// An artifact whose content has this hash; `None` if no row has this hash.
     ///
     /// # Errors
-    /// As any statement; [`StoreError::Corrupt`] where a row is unreadable.
+    /// As any statement; [`StoreError::Corrupt`] if a row is unreadable.
     pub async fn artifact_by_hash(&self, hash: &ContentHash) -> Result<Option<Found>, StoreError> {
         // Whichever of the rows with that hash comes first: their content is the same.
         let statement = format!(
@@ -179,7 +179,7 @@ impl Store {
     /// Up to `limit` artifacts of all runs, by run, step and index, after the given one.
     ///
     /// # Errors
-    /// As any statement; [`StoreError::Corrupt`] where a row is unreadable.
+    /// As any statement; [`StoreError::Corrupt`] if a row is unreadable.
     pub async fn artifacts_after(
         &self,
         after: Option<&ArtifactRow>,

@@ -36,9 +36,9 @@ pub enum Write {
 impl Store {
     /// The stored answer for a key that a write found taken.
     ///
-    /// Read after the conflicting insert, which waited for the first request's transaction to end: if that
-    /// one rolled back, there is no row here and no conflict there, so a missing row means that the key was
-    /// removed by hand in between.
+    /// Read after the conflicting insert, which waited for the first request's transaction to end. If that transaction
+    /// had rolled back, the insert would not have conflicted; so a missing row means that the key was deleted by hand in
+    /// between.
     pub(crate) async fn replay(&self, request: &Idempotency<'_>) -> Result<Write, StoreError> {
         let (fingerprint, status, body): (String, i16, String) = sqlx::query_as(
             "SELECT fingerprint, status, body FROM app.idempotency_keys WHERE scope = $1 AND key = $2",

@@ -1,10 +1,7 @@
-//! Runs: one durable execution of an intent.
+//! Runs: one durable execution of an intent. How one ends is in outcomes.rs.
 
-use kodo_contract::{
-    ArtifactRef, IntentId, RunError, RunId, RunStatus, RunView, StepView, Timestamp, Transition,
-    canonical_json, sha256_hex,
-};
-use serde_json::{Value, json};
+use kodo_contract::{ArtifactRef, IntentId, RunId, RunStatus, RunView, StepView, Timestamp};
+use serde_json::Value;
 use sqlx::types::Json;
 use time::OffsetDateTime;
 
@@ -16,7 +13,7 @@ use crate::{Idempotency, Store, StoreError, Write};
 pub struct RunToPlan {
     /// The trace id that the client gave.
     pub trace_id: Option<String>,
-    /// The intent as it crosses the load gate: `{goal, inputs, constraints, connectors?}`, not validated yet.
+    /// The intent as it is stored: `{goal, inputs, constraints, connectors?}`; validated by the caller.
     pub intent: Value,
     /// Whether any step of the run is recorded: an earlier execution has been here.
     pub begun: bool,
@@ -31,23 +28,12 @@ pub struct UnfinishedRun {
     pub status: RunStatus,
 }
 
-/// The end of a run, as the engine recorded it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Settlement {
-    /// The run.
-    pub run_id: RunId,
-    /// `succeeded`, `failed` or `canceled`.
-    pub status: RunStatus,
-    /// Why, exactly where the status is `failed`.
-    pub error: Option<RunError>,
-}
-
 impl Store {
     /// Stores a run as `queued`, with its idempotency key if it has one: one statement, one commit. From
     /// here on the run cannot be lost.
     ///
     /// # Errors
-    /// As any statement; [`StoreError::Refused`] where the intent does not exist.
+    /// As any statement; [`StoreError::Refused`] if the intent does not exist.
     pub async fn insert_run(
         &self,
         id: &RunId,
@@ -97,10 +83,10 @@ impl Store {
         self.replay(request).await
     }
 
-    /// The run of an id with its intent, for planning; `None` where there is no such run.
+    /// A run with its intent, for planning; `None` if there is no such run.
     ///
     /// # Errors
-    /// As any statement; [`StoreError::Corrupt`] where the stored payload is not an object.
+    /// As any statement; [`StoreError::Corrupt`] if the stored payload is not an object.
     pub async fn run_to_plan(&self, id: &RunId) -> Result<Option<RunToPlan>, StoreError> {
         let row: Option<(Option<String>, String, String, bool)> = sqlx::query_as(
             "SELECT r.trace_id, i.goal, i.payload::text,
@@ -133,7 +119,7 @@ impl Store {
     /// A run with its steps and artifacts, read in one statement and so from one snapshot.
     ///
     /// # Errors
-    /// As any statement; [`StoreError::Corrupt`] where a row is unreadable.
+    /// As any statement; [`StoreError::Corrupt`] if a row is unreadable.
     pub async fn run_view(&self, id: &RunId) -> Result<Option<RunView>, StoreError> {
         type Row = (
             String,
@@ -145,7 +131,7 @@ impl Store {
             Option<OffsetDateTime>,
             Json<Vec<StoredArtifact>>,
         );
-        // One row a step, and one row where there is none; the artifacts ride on the first.
+        // One row for each step, or one row if there is no step; the first row also carries the artifacts.
         let rows: Vec<Row> = sqlx::query_as(
             "SELECT r.status, r.trace_id, s.step_id, s.phase, s.output::text, s.started_at, s.finished_at,
                     CASE WHEN row_number() OVER (ORDER BY s.started_at, s.step_id) = 1 THEN (
@@ -217,7 +203,7 @@ impl Store {
             .filter_map(|(id, status)| {
                 let run = RunId::parse(id).zip(stored_status(status).ok());
                 if run.is_none() {
-                    // Put there by hand. It must not keep the others from being looked after.
+                    // Changed by hand. It must not keep the sweep from the other runs.
                     tracing::warn!(run.id = id, status, "a run's row is unreadable");
                 }
                 let (id, status) = run?;
@@ -225,130 +211,6 @@ impl Store {
             })
             .collect())
     }
-
-    /// Writes how runs ended ([`Transition::Settle`]), with the error artifact of those that failed: one statement, one
-    /// commit for all of them. Returns the runs whose row changed; a row that already says so is left alone.
-    ///
-    /// The engine's outcome wins over whatever the row says, also over another terminal status or another
-    /// reason: a workflow that was ended and then resumed ends as what it became, and says nothing else.
-    ///
-    /// # Errors
-    /// As any statement; [`StoreError::IllegalTransition`] if a status is not terminal, and then nothing is written.
-    pub async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<RunId>, StoreError> {
-        let mut ids = Vec::with_capacity(settlements.len());
-        let mut statuses = Vec::with_capacity(settlements.len());
-        let mut errors: Vec<Option<Json<Value>>> = Vec::with_capacity(settlements.len());
-        let mut steps = Vec::with_capacity(settlements.len());
-        let mut texts = Vec::with_capacity(settlements.len());
-        let mut hashes = Vec::with_capacity(settlements.len());
-        let mut sources = Vec::with_capacity(settlements.len());
-        for settlement in settlements {
-            let allowed = Transition::Settle.sources(settlement.status);
-            if allowed.is_empty() {
-                let (run, to) = (settlement.run_id.clone(), settlement.status);
-                return Err(StoreError::IllegalTransition { run, to });
-            }
-            sources.push(allowed.join(" "));
-            let error = settlement.error.as_ref().map(error_json);
-            ids.push(settlement.run_id.as_str());
-            statuses.push(settlement.status.as_str());
-            steps.push(
-                settlement
-                    .error
-                    .as_ref()
-                    .and_then(|error| error.step_id.as_ref())
-                    .map_or("run", |step| step.as_str()),
-            );
-            let text = error.as_ref().map(canonical_json);
-            hashes.push(text.as_ref().map(|text| sha256_hex(text.as_bytes())));
-            texts.push(text);
-            errors.push(error.map(Json));
-        }
-        let changed: Vec<String> = sqlx::query_scalar(
-            "WITH ended AS (
-                 SELECT * FROM unnest($1::text[], $2::text[], $3::jsonb[], $4::text[], $5::text[],
-                                      $6::text[], $7::text[])
-                     AS e (id, status, error, step_id, sha256, sources, canonical)
-             ), changed AS (
-                 UPDATE app.runs r
-                 SET status = e.status, error = e.error, updated_at = now()
-                 FROM ended e
-                 -- Failed again, for another reason, is no transition; it is written all the same.
-                 WHERE r.id = e.id AND (r.status = ANY(string_to_array(e.sources, ' '))
-                                        OR r.status = e.status AND r.error IS DISTINCT FROM e.error)
-                 RETURNING r.id
-             ), forgotten AS (
-                 -- What it said before, if it had failed; `was` is the row as this statement found it.
-                 DELETE FROM app.artifacts a USING changed c JOIN app.runs was ON was.id = c.id
-                 WHERE was.error IS NOT NULL AND a.run_id = c.id AND a.kind = 'error'
-             ), told AS (
-                 INSERT INTO app.artifacts (run_id, step_id, idx, kind, uri, inline, sha256, canonical)
-                 SELECT e.id, e.step_id, next.idx, 'error',
-                        'artifact://' || e.id || '/' || e.step_id || '/' || next.idx, e.error, e.sha256,
-                        e.canonical
-                 FROM ended e JOIN changed c ON c.id = e.id,
-                      LATERAL (SELECT coalesce(max(a.idx) + 1, 0) AS idx FROM app.artifacts a
-                               WHERE a.run_id = e.id AND a.step_id = e.step_id) next
-                 WHERE e.error IS NOT NULL
-                 ON CONFLICT DO NOTHING
-             )
-             SELECT id FROM changed",
-        )
-        .bind(ids)
-        .bind(statuses)
-        .bind(errors)
-        .bind(steps)
-        .bind(hashes)
-        .bind(sources)
-        .bind(texts)
-        .fetch_all(&self.pool)
-        .await?;
-        Ok(changed.iter().filter_map(|id| RunId::parse(id)).collect())
-    }
-
-    /// Says that a run which is over runs again ([`Transition::Reopen`]), because its workflow was resumed through the
-    /// engine, and takes back what it said about its end. Returns whether there was anything to take back: a run that
-    /// is not over is left alone.
-    ///
-    /// # Errors
-    /// As any statement; [`StoreError::IllegalTransition`] if the run has succeeded.
-    pub async fn reopen(&self, id: &RunId) -> Result<bool, StoreError> {
-        let reopened: Option<(bool, String)> = sqlx::query_as(
-            "WITH reopened AS (
-                 UPDATE app.runs SET status = 'running', error = NULL, updated_at = now()
-                 WHERE id = $1 AND status = ANY($2)
-                 RETURNING id
-             ), forgotten AS (
-                 DELETE FROM app.artifacts a USING reopened r WHERE a.run_id = r.id AND a.kind = 'error'
-             )
-             -- The status is the one that this statement found.
-             SELECT EXISTS (SELECT FROM reopened), status FROM app.runs WHERE id = $1",
-        )
-        .bind(id.as_str())
-        .bind(Transition::Reopen.sources(RunStatus::Running))
-        .fetch_optional(&self.pool)
-        .await?;
-        let Some((reopened, status)) = reopened else {
-            return Ok(false);
-        };
-        let (from, to) = (stored_status(&status)?, RunStatus::Running);
-        // A run that was over when the statement began, and was opened again by somebody else meanwhile, is none that
-        // cannot be.
-        if !reopened && from.is_terminal() && !from.can_become(to, Transition::Reopen) {
-            let run = id.clone();
-            return Err(StoreError::IllegalTransition { run, to });
-        }
-        Ok(reopened)
-    }
-}
-
-/// `{code, message, stepId}`: what column `error` and the error artifact hold.
-fn error_json(error: &RunError) -> Value {
-    json!({
-        "code": error.code,
-        "message": error.message,
-        "stepId": error.step_id.as_ref().map(|step| step.as_str()),
-    })
 }
 
 #[derive(Debug, serde::Deserialize)]
@@ -374,7 +236,7 @@ impl StoredArtifact {
     }
 }
 
-fn stored_status(text: &str) -> Result<RunStatus, StoreError> {
+pub(crate) fn stored_status(text: &str) -> Result<RunStatus, StoreError> {
     text.parse()
         .map_err(|_| StoreError::Corrupt(format!("unknown run status {text:?}")))
 }

@@ -18,7 +18,7 @@ pub struct NewStep<'a> {
     pub step_id: &'a StepId,
     /// What kind of step it is.
     pub phase: Phase,
-    /// What it resulted in; validated by the caller (gate 3).
+    /// Its output; validated by the caller.
     pub output: &'a Value,
     /// The client's trace id, repeated on each step so that one row tells where it belongs.
     pub trace_id: Option<&'a str>,
@@ -41,7 +41,7 @@ pub enum Recorded {
 
 impl Store {
     /// Records a step with its artifacts, and that its run is running: one statement, one commit, and
-    /// nothing at all where the step was recorded before.
+    /// nothing at all if the step was recorded before.
     ///
     /// # Errors
     /// As any statement.
@@ -49,7 +49,7 @@ impl Store {
         record(&self.pool, step).await
     }
 
-    /// The output of a recorded step; `None` where it is not recorded.
+    /// The output of a recorded step; `None` if it is not recorded.
     ///
     /// # Errors
     /// As any statement.

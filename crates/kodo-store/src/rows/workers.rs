@@ -3,7 +3,7 @@
 use crate::{Store, StoreError};
 
 impl Store {
-    /// Who last held a slot and did not give it back; `None` where nobody did.
+    /// Who last held a slot and did not give it back; `None` if it was given back or never held.
     ///
     /// # Errors
     /// As any statement.

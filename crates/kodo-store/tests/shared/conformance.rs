@@ -53,8 +53,8 @@ pub async fn conforms(store: &dyn ArtifactStore) {
         }
     }
     let mut listed: Vec<_> = store.list().try_collect().await.unwrap();
-    listed.sort_by_key(|it| it.held.size);
-    let sizes: Vec<u64> = listed.iter().map(|it| it.held.size).collect();
+    listed.sort_by_key(|it| it.info.size);
+    let sizes: Vec<u64> = listed.iter().map(|it| it.info.size).collect();
     assert_eq!(sizes, [0, 1, 65_536, 1 << 20, (1 << 20) + 1, 3_000_000]);
     for one in listed {
         store.delete(&one.hash).await.unwrap();

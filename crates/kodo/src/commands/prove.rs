@@ -16,10 +16,10 @@ use crate::settings::Settings;
 use look::Prover;
 use suspects::Suspects;
 
-/// Exit code where nothing is proven, so that a script never takes that for an answer.
+/// Exit code if nothing could be checked, so that a script does not take that for an answer.
 const UNPROVEN: u8 = 2;
 
-/// Beyond what a row may last on a service that works, how much longer it is waited for: a machine may be busy.
+/// How much longer than allowed a row may offend before it counts as a violation: the machine may be busy.
 const MARGIN: Duration = Duration::from_secs(5);
 
 /// Pause between two looks.
@@ -54,7 +54,7 @@ impl Proof {
     }
 }
 
-/// Proves and prints. Exit code 0 where every invariant holds, 1 where one is violated, 2 where that cannot be said.
+/// Checks every invariant and prints the result. Exit code 0 if all hold, 1 if one is violated, 2 if that is not known.
 pub(crate) async fn run(settings: &Settings, args: ProveArgs) -> ExitCode {
     let proof = match prove(settings, args.newest).await {
         Ok(proof) => proof,

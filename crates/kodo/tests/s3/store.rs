@@ -69,7 +69,7 @@ async fn a_listing_has_all_pages_and_nothing_of_others() {
         fs::write(folder.join(text), b"some").unwrap();
     }
     let listed: Vec<_> = store.list().try_collect().await.unwrap();
-    assert!(listed.iter().all(|it| it.held.size == 4));
+    assert!(listed.iter().all(|it| it.info.size == 4));
     let mut listed: Vec<ContentHash> = listed.into_iter().map(|it| it.hash).collect();
     listed.sort_by(|one, other| one.as_str().cmp(other.as_str()));
     expected.sort_by(|one, other| one.as_str().cmp(other.as_str()));

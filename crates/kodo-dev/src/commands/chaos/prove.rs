@@ -1,4 +1,4 @@
-//! `kodo prove` as a judge of its own: by the views of the product, where verdict.rs goes by what clients were told.
+//! `kodo prove` as a judge of its own: by the invariants of the product, where verdict.rs goes by what clients were told.
 
 use std::path::Path;
 

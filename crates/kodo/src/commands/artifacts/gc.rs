@@ -41,7 +41,7 @@ pub(super) async fn run(
     let mut listing = artifacts.store.list();
     while let Some(listed) = listing.try_next().await? {
         report.objects += 1;
-        if listed.held.written_at > older_than {
+        if listed.info.written_at > older_than {
             report.young += 1;
             continue;
         }
@@ -55,7 +55,7 @@ pub(super) async fn run(
         }
         unnamed.release().await?;
         report.removed += 1;
-        report.removed_bytes += listed.held.size;
+        report.removed_bytes += listed.info.size;
     }
     report.half_written = artifacts.store.sweep(older_than, dry_run).await?;
     let text = match format {

@@ -1,7 +1,7 @@
-//! Looking: the rows of the product database as of one moment, the engine's as of a moment later.
+//! One look: a snapshot of the product database, and one of the engine's rows a moment later.
 //!
-//! In this order because the engine's outcome is committed before the run's status: a run that says here that it is
-//! over has a workflow there that is, however busy the service. What the other order would want is looked at again.
+//! In this order because the engine's outcome is committed before the run's status: a run that has ended in the first
+//! snapshot has an ended workflow in the second, however busy the service. Everything else is looked at again.
 
 use std::time::Instant;
 

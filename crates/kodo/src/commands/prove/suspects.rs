@@ -1,11 +1,11 @@
-//! Rows that offend, and which of them are in passing.
+//! Rows that offend against an invariant, and which of them are only transient states of a working service.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use kodo_store::Offender;
 
-/// Most rows that are remembered and shown. A count beyond it would cost memory and tell nobody more.
+/// Most rows that are remembered and shown of each invariant, to bound memory.
 const MOST: usize = 10_000;
 
 /// What became of a row that offends.
