@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use kodo_store::Store;
 
-use super::Patient;
+use super::examination::Examination;
 use super::finding::Finding;
 
 /// Durable sleeps end, and rows are dated, by either clock: half a second does not show, a few seconds do.
@@ -17,7 +17,7 @@ const WRONG: Duration = Duration::from_secs(30);
 const TRIES: u32 = 3;
 
 /// Compares, with the time that the question took taken into account.
-pub(crate) async fn check(patient: &Patient, store: &Store) -> Vec<Finding> {
+pub(crate) async fn check(exam: &Examination, store: &Store) -> Vec<Finding> {
     let mut best: Option<(Duration, i64)> = None;
     for _ in 0..TRIES {
         let (asked, from) = (micros_now(), Instant::now());
@@ -33,7 +33,7 @@ pub(crate) async fn check(patient: &Patient, store: &Store) -> Vec<Finding> {
         }
     }
     let (trip, skew) = best.unwrap_or_default();
-    vec![judge(patient.settings.app.host.as_str(), trip, skew)]
+    vec![judge(exam.settings.app.host.as_str(), trip, skew)]
 }
 
 fn judge(host: &str, trip: Duration, skew_micros: i64) -> Finding {

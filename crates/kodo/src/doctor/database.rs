@@ -1,62 +1,62 @@
-//! Whether the database can be reached, which server it is, and whether that one will do.
+//! Whether the database can be reached, which server it is, and whether its version is supported.
 
 use kodo_store::{Store, StoreError};
 
-use super::Patient;
+use super::examination::Examination;
 use super::finding::Finding;
+use super::listeners::who;
 use crate::boot::OLDEST_POSTGRES;
 use crate::devdb::{self, Probe, Status};
 
 const CHECK: &str = "database";
 
-/// For the checks that look beside each other.
+/// Connections for the checks, which run at the same time.
 const CONNECTIONS: u32 = 2;
 
-/// From here on a server is close to refusing connections.
+/// The share of connections in use, in percent, from which a server is close to refusing more.
 const CROWDED_PERCENT: i64 = 90;
 
-/// How far one gets.
+/// What can be connected to.
 pub(crate) enum Reached {
-    /// To the product database.
+    /// The product database.
     Product(Store),
-    /// To the server, which has no product database.
+    /// The server, which has no product database.
     Server(Store),
-    /// Not even there.
+    /// Neither.
     Nothing,
 }
 
-/// Looks at the server, and says how far one gets.
-pub(crate) async fn reach(patient: &Patient) -> (Vec<Finding>, Reached) {
-    let status = devdb::status(&patient.devdb).await;
-    let address = address(patient);
+/// Looks at the server. Returns its findings and what can be connected to.
+pub(crate) async fn reach(exam: &Examination) -> (Vec<Finding>, Reached) {
+    let status = devdb::status(&exam.devdb).await;
+    let address = address(exam);
     match status.probe {
         Probe::Postgres => {}
         Probe::Stranger => {
-            return (vec![stranger(patient, &address)], Reached::Nothing);
+            return (vec![stranger(exam, &address)], Reached::Nothing);
         }
-        Probe::Nothing => return (vec![nothing(patient, &address, &status)], Reached::Nothing),
+        Probe::Nothing => return (vec![nothing(exam, &address, &status)], Reached::Nothing),
     }
-    let app = &patient.settings.app;
+    let app = &exam.settings.app;
     match app.connect("kodo-doctor").await {
-        // Dropped and not closed in good order: a second to say farewell is a second less for the checks.
+        // Dropped and not closed: waiting for a clean end would take time from the checks.
         Ok(_) => {}
-        Err(error) => return refused(patient, &address, error),
+        Err(error) => return refused(exam, &address, error),
     }
     // Its connections serve every check that follows.
     let store = Store::new(app, CONNECTIONS);
     let facts = match store.server_facts().await {
         Ok(facts) => facts,
-        Err(error) => return refused(patient, &address, error),
+        Err(error) => return refused(exam, &address, error),
     };
-    let which = which(patient, &status);
+    let which = which(exam, &status);
     let what = format!("Postgres {} answers at {address}: {which}", facts.version);
     let mut findings = vec![if facts.major < OLDEST_POSTGRES {
         Finding::problem(
             CHECK,
             format!("{what}; {OLDEST_POSTGRES} or newer is needed"),
-            patient
-                .next
-                .task_with(&[("DB_PORT", other_port(patient))], "db:up"),
+            exam.next
+                .task_with(&[("DB_PORT", other_port(exam))], "db:up"),
         )
     } else {
         Finding::ok(CHECK, what)
@@ -66,7 +66,7 @@ pub(crate) async fn reach(patient: &Patient) -> (Vec<Finding>, Reached) {
         findings.push(Finding::warn(
             "connections",
             format!("{used} of {most} connections are taken: a start may find none"),
-            Some(patient.next.sql(
+            Some(exam.next.sql(
                 "postgres",
                 &["SELECT application_name, count(*) FROM pg_stat_activity GROUP BY 1 ORDER BY 2 DESC".to_owned()],
             )),
@@ -75,50 +75,42 @@ pub(crate) async fn reach(patient: &Patient) -> (Vec<Finding>, Reached) {
     (findings, Reached::Product(store))
 }
 
-/// Whoever is there accepts, or swallows packets, and says nothing.
-pub(crate) fn silent(patient: &Patient, limit: std::time::Duration) -> Finding {
-    let address = address(patient);
+/// The finding for an address that accepts connections or drops packets, and answers nothing.
+pub(crate) fn silent(exam: &Examination, limit: std::time::Duration) -> Finding {
+    let address = address(exam);
     Finding::problem(
         CHECK,
         format!("no answer from {address} within {limit:?}: DB_HOST and DB_PORT say where it is"),
-        patient.next.kodo("db status"),
+        exam.next.kodo("db status"),
     )
 }
 
-fn address(patient: &Patient) -> String {
-    format!(
-        "{}:{}",
-        patient.settings.app.host, patient.settings.app.port
-    )
+fn address(exam: &Examination) -> String {
+    format!("{}:{}", exam.settings.app.host, exam.settings.app.port)
 }
 
-/// Another port than the configured one, for a server of our own beside somebody else's.
-fn other_port(patient: &Patient) -> String {
-    let taken = patient.settings.app.port;
+/// A free port for a server of our own, beside the one on the configured port.
+fn other_port(exam: &Examination) -> String {
+    let taken = exam.settings.app.port;
     let free = (54330..u16::MAX)
         .find(|port| *port != taken && std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok());
     free.unwrap_or(54330).to_string()
 }
 
-fn stranger(patient: &Patient, address: &str) -> Finding {
-    let who = super::listeners::listeners(patient.settings.app.port);
-    let who: Vec<String> = who
-        .iter()
-        .map(|it| format!(", process {} ({})", it.pid, it.command))
-        .collect();
+fn stranger(exam: &Examination, address: &str) -> Finding {
+    let who = who(exam.settings.app.port).map(|who| format!(", {who}"));
     Finding::problem(
         CHECK,
         format!(
             "something that is not Postgres listens at {address}{}",
-            who.join("")
+            who.unwrap_or_default()
         ),
-        patient
-            .next
-            .task_with(&[("DB_PORT", other_port(patient))], "db:up"),
+        exam.next
+            .task_with(&[("DB_PORT", other_port(exam))], "db:up"),
     )
 }
 
-fn nothing(patient: &Patient, address: &str, status: &Status) -> Finding {
+fn nothing(exam: &Examination, address: &str, status: &Status) -> Finding {
     match &status.private {
         Some(private) => Finding::problem(
             CHECK,
@@ -128,22 +120,21 @@ fn nothing(patient: &Patient, address: &str, status: &Status) -> Finding {
                 private.port,
                 private.pid
             ),
-            patient
-                .next
+            exam.next
                 .task_with(&[("DB_PORT", private.port.to_string())], "db:up"),
         ),
         None => Finding::problem(
             CHECK,
             format!("nothing answers at {address}"),
-            patient.next.task("db:up"),
+            exam.next.task("db:up"),
         ),
     }
 }
 
-/// A Postgres is there and does not let us in, or not yet.
-fn refused(patient: &Patient, address: &str, error: StoreError) -> (Vec<Finding>, Reached) {
-    let settings = &patient.settings;
-    let next = &patient.next;
+/// The findings for a Postgres that refuses the connection.
+fn refused(exam: &Examination, address: &str, error: StoreError) -> (Vec<Finding>, Reached) {
+    let settings = &exam.settings;
+    let next = &exam.next;
     let code = match &error {
         StoreError::Unavailable(sqlx::Error::Database(error))
         | StoreError::Refused(sqlx::Error::Database(error)) => {
@@ -183,10 +174,10 @@ fn refused(patient: &Patient, address: &str, error: StoreError) -> (Vec<Finding>
     (vec![Finding::problem(CHECK, what, next)], reached)
 }
 
-/// Whose server it is.
-fn which(patient: &Patient, status: &Status) -> String {
+/// Who started the server.
+fn which(exam: &Examination, status: &Status) -> String {
     match &status.private {
-        Some(private) if private.port == patient.settings.app.port => format!(
+        Some(private) if private.port == exam.settings.app.port => format!(
             "the private cluster in {}, process {}",
             private.data_dir.display(),
             private.pid

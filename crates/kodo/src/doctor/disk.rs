@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rustix::fs::statvfs;
 
-use super::Patient;
+use super::examination::Examination;
 use super::finding::Finding;
 use super::next::quoted;
 use crate::settings::{nearest, unwritable};
@@ -16,8 +16,8 @@ const LITTLE: u64 = 1 << 30;
 const NOTHING: u64 = 200 << 20;
 
 /// Looks at the data folder and the temporary folder.
-pub(crate) fn check(patient: &Patient) -> impl FnOnce() -> Vec<Finding> + Send + use<> {
-    let data = patient.devdb.data_dir.clone();
+pub(crate) fn check(exam: &Examination) -> impl FnOnce() -> Vec<Finding> + Send + use<> {
+    let data = exam.devdb.data_dir.clone();
     move || {
         vec![
             folder("data folder", &data),

@@ -3,11 +3,11 @@
 use kodo_engine::{InspectError, Inspector, WorkerSlot};
 use kodo_store::{Store, StoreError};
 
-use super::Patient;
+use super::examination::Examination;
 use super::finding::Finding;
 
 /// Looks at workflows, workers and runs.
-pub(crate) async fn check(patient: &Patient, store: &Store) -> Vec<Finding> {
+pub(crate) async fn check(exam: &Examination, store: &Store) -> Vec<Finding> {
     let instance = match store.instance().await {
         Ok(instance) => instance,
         Err(error) => {
@@ -15,37 +15,37 @@ pub(crate) async fn check(patient: &Patient, store: &Store) -> Vec<Finding> {
                 StoreError::Unavailable(_) => "the product schema is not migrated".to_owned(),
                 other => other.to_string(),
             };
-            return super::skipped(&["engine", "workers", "runs"], &why);
+            return Finding::all_skipped(&["engine", "workers", "runs"], &why);
         }
     };
     if let Err(error @ (StoreError::OtherSystem { .. } | StoreError::CopysSystem { .. })) =
-        store.check_binding(&patient.settings.system).await
+        store.check_binding(&exam.settings.system).await
     {
         // Not the command that gives up what is recorded: a wrong name is the likelier reason.
         let next = match &error {
             StoreError::OtherSystem { bound, .. } => {
                 let right = [("SYS_DB_NAME", bound.clone())];
-                patient.next.task_with(&right, "start")
+                exam.next.task_with(&right, "start")
             }
             _ => "less docs/operations.md".to_owned(),
         };
         let mut findings = vec![Finding::problem("engine", error.to_string(), next)];
-        findings.extend(super::skipped(
+        findings.extend(Finding::all_skipped(
             &["workers", "runs"],
             "they are in another system database",
         ));
         return findings;
     }
-    match look(patient, store, &instance).await {
+    match look(exam, store, &instance).await {
         Ok(findings) => findings,
         Err(InspectError::NotInitialised) => vec![
             Finding::warn(
                 "engine",
                 format!(
                     "database {} has no schema dbos, and workflow list shows nothing: the service was not started once",
-                    patient.settings.system.database
+                    exam.settings.system.database
                 ),
-                Some(patient.next.task("start")),
+                Some(exam.next.task("start")),
             ),
             Finding::skipped("workers", "there is no system database to work on"),
             Finding::skipped("runs", "there is no system database to compare them with"),
@@ -55,9 +55,9 @@ pub(crate) async fn check(patient: &Patient, store: &Store) -> Vec<Finding> {
                 "engine",
                 format!(
                     "the system database {} cannot be read: {error}",
-                    patient.settings.system.database
+                    exam.settings.system.database
                 ),
-                patient.next.kodo("workflow list"),
+                exam.next.kodo("workflow list"),
             ),
             Finding::skipped("workers", "the system database cannot be read"),
             Finding::skipped("runs", "the system database cannot be read"),
@@ -66,16 +66,16 @@ pub(crate) async fn check(patient: &Patient, store: &Store) -> Vec<Finding> {
 }
 
 async fn look(
-    patient: &Patient,
+    exam: &Examination,
     store: &Store,
     instance: &str,
 ) -> Result<Vec<Finding>, InspectError> {
-    let mut inspector = Inspector::connect(&patient.settings.system).await?;
+    let mut inspector = Inspector::connect(&exam.settings.system).await?;
     let counts = inspector.counts(instance).await?;
     let unfinished = inspector.unfinished(instance).await?;
     let workers = inspector.workers(store, instance).await?;
     let runs = store.unfinished_counts().await?;
-    let next = &patient.next;
+    let next = &exam.next;
     let mut findings = Vec::new();
 
     findings.push(match inspector.workflows(1).await?.first() {

@@ -62,6 +62,14 @@ impl Finding {
         Self::new(check, Level::Skipped, why, None)
     }
 
+    /// Several checks that could not be made, for one reason.
+    pub(crate) fn all_skipped(checks: &[&'static str], why: &str) -> Vec<Self> {
+        checks
+            .iter()
+            .map(|check| Self::skipped(check, why))
+            .collect()
+    }
+
     /// The same with a command to go on with.
     pub(crate) fn then(self, next: String) -> Self {
         Self {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kodo_store::Store;
 
-use super::Patient;
+use super::examination::Examination;
 use super::finding::Finding;
 use super::next::quoted;
 use crate::devdb::{Leftover, leftovers};
@@ -13,9 +13,9 @@ use crate::devdb::{Leftover, leftovers};
 const PREFIXES: [&str; 3] = ["kodo_it_draft_", "kodo_it_", "kodo_demo_"];
 
 /// The data folder: clusters half made, pid files of servers that are gone.
-pub(crate) fn folders(patient: &Patient) -> impl FnOnce() -> Vec<Finding> + Send + use<> {
-    let data = patient.devdb.data_dir.clone();
-    let next = patient.next.clone();
+pub(crate) fn folders(exam: &Examination) -> impl FnOnce() -> Vec<Finding> + Send + use<> {
+    let data = exam.devdb.data_dir.clone();
+    let next = exam.next.clone();
     move || {
         let mut findings: Vec<Finding> = leftovers(&data)
             .into_iter()
@@ -48,10 +48,10 @@ pub(crate) fn folders(patient: &Patient) -> impl FnOnce() -> Vec<Finding> + Send
 }
 
 /// The server: databases of tests and demonstrations that were killed.
-pub(crate) async fn databases(patient: &Patient, store: &Store) -> Vec<Finding> {
+pub(crate) async fn databases(exam: &Examination, store: &Store) -> Vec<Finding> {
     const CHECK: &str = "left databases";
-    let local = patient.settings.app.host.parse().map_or(
-        patient.settings.app.host == "localhost",
+    let local = exam.settings.app.host.parse().map_or(
+        exam.settings.app.host == "localhost",
         crate::settings::is_loopback,
     );
     if !local {
@@ -88,7 +88,7 @@ pub(crate) async fn databases(patient: &Patient, store: &Store) -> Vec<Finding> 
             left.len(),
             left.join(", ")
         ),
-        Some(patient.next.sql("postgres", &drops)),
+        Some(exam.next.sql("postgres", &drops)),
     )]
 }
 

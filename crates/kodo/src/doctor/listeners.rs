@@ -1,19 +1,28 @@
-//! Who listens on a port, as far as `/proc` tells.
+//! Who listens on a port, as far as `/proc` shows.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// A process that listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Listener {
-    pub(crate) pid: u32,
-    /// Its command line, without secrets, shortened.
-    pub(crate) command: String,
+/// The processes that listen on a TCP port, as `process PID (COMMAND)`; `None` if they are another user's or another
+/// container's.
+pub(crate) fn who(port: u16) -> Option<String> {
+    let who: Vec<String> = listeners(port)
+        .iter()
+        .map(|it| format!("process {} ({})", it.pid, it.command))
+        .collect();
+    (!who.is_empty()).then(|| who.join(", "))
 }
 
-/// The processes that listen on a TCP port. Empty where they are another user's, or another container's.
-pub(crate) fn listeners(port: u16) -> Vec<Listener> {
+/// A process that listens.
+#[derive(Debug)]
+struct Listener {
+    pid: u32,
+    /// Its command line, without secrets, shortened.
+    command: String,
+}
+
+fn listeners(port: u16) -> Vec<Listener> {
     let inodes: BTreeSet<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
         .filter_map(|table| fs::read_to_string(table).ok())

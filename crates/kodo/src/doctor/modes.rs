@@ -1,6 +1,6 @@
 //! What plans and what carries out: the operator's OC and SBX.
 
-use super::Patient;
+use super::examination::Examination;
 use super::finding::Finding;
 use crate::settings::{DataFolder, LiveSettings, PlannerMode, PlannerSettings};
 
@@ -8,9 +8,9 @@ use crate::settings::{DataFolder, LiveSettings, PlannerMode, PlannerSettings};
 const DEFAULT_FIXTURE: &str = "default.json";
 
 /// Says which planner and which sandbox a service would use here.
-pub(crate) fn check(patient: &Patient) -> impl FnOnce() -> Vec<Finding> + Send + use<> {
-    let settings = patient.settings.planner.clone();
-    let data_dir = patient.settings.data_dir.clone();
+pub(crate) fn check(exam: &Examination) -> impl FnOnce() -> Vec<Finding> + Send + use<> {
+    let settings = exam.settings.planner.clone();
+    let data_dir = exam.settings.data_dir.clone();
     move || vec![planner(&settings, &data_dir)]
 }
 

@@ -1,4 +1,4 @@
-//! The two ports of a service: free, a service's, or somebody else's.
+//! The two ports of a service: free, in use by a service, or by another program.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
@@ -10,9 +10,9 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
-use super::Patient;
+use super::examination::Examination;
 use super::finding::Finding;
-use super::listeners::listeners;
+use super::listeners::who;
 
 /// How much of the whole time whoever has a port may take to say who it is.
 const ANSWER: f64 = 0.6;
@@ -24,19 +24,13 @@ const LONGEST_ANSWER: Duration = Duration::from_secs(6);
 const INSTEAD: [(&str, u16); 2] = [("PORT", 3003), ("ADMIN_PORT", 3005)];
 
 /// Looks at both.
-pub(crate) async fn check(patient: &Patient) -> Vec<Finding> {
-    let settings = &patient.settings;
+pub(crate) async fn check(exam: &Examination) -> Vec<Finding> {
+    let settings = &exam.settings;
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let (product, admin) = tokio::join!(
+        port(exam, "port", "PORT", settings.api.host, settings.api.port),
         port(
-            patient,
-            "port",
-            "PORT",
-            settings.api.host,
-            settings.api.port
-        ),
-        port(
-            patient,
+            exam,
             "admin port",
             "ADMIN_PORT",
             loopback,
@@ -47,7 +41,7 @@ pub(crate) async fn check(patient: &Patient) -> Vec<Finding> {
 }
 
 async fn port(
-    patient: &Patient,
+    exam: &Examination,
     check: &'static str,
     variable: &'static str,
     host: IpAddr,
@@ -64,29 +58,21 @@ async fn port(
             check,
             format!("{host}:{port} is free: no service runs there"),
         ),
-        Err(error) if error.kind() == ErrorKind::AddrInUse => busy(patient, check, port).await,
+        Err(error) if error.kind() == ErrorKind::AddrInUse => busy(exam, check, port).await,
         Err(error) => Finding::problem(
             check,
             format!("{variable}={port}: a service cannot listen on {host}:{port}: {error}"),
-            elsewhere(patient),
+            elsewhere(exam),
         ),
     }
 }
 
 /// Somebody has the port: who, and is it a service of ours?
-async fn busy(patient: &Patient, check: &'static str, port: u16) -> Finding {
-    let found = tokio::task::spawn_blocking(move || listeners(port))
-        .await
-        .unwrap_or_default();
-    let who: Vec<String> = found
-        .iter()
-        .map(|it| format!("process {} ({})", it.pid, it.command))
-        .collect();
-    let who = match who.is_empty() {
-        true => "a process of another user or container".to_owned(),
-        false => who.join(", "),
-    };
-    let patience = patient.patience.mul_f64(ANSWER).min(LONGEST_ANSWER);
+async fn busy(exam: &Examination, check: &'static str, port: u16) -> Finding {
+    let who = tokio::task::spawn_blocking(move || who(port)).await;
+    let who = who.ok().flatten();
+    let who = who.unwrap_or_else(|| "a process of another user or container".to_owned());
+    let patience = exam.patience.mul_f64(ANSWER).min(LONGEST_ANSWER);
     let said = tokio::time::timeout(patience, readyz(port)).await;
     let said = said.ok().flatten();
     match said {
@@ -107,7 +93,7 @@ async fn busy(patient: &Patient, check: &'static str, port: u16) -> Finding {
             format!(
                 "EADDRINUSE: port {port} is taken by {who}, which does not answer as a kodo service"
             ),
-            elsewhere(patient),
+            elsewhere(exam),
         ),
     }
 }
@@ -123,8 +109,8 @@ async fn readyz(port: u16) -> Option<(u16, Value)> {
 }
 
 /// A start on ports that are free.
-fn elsewhere(patient: &Patient) -> String {
-    let taken = [patient.settings.api.port, patient.settings.api.admin_port];
+fn elsewhere(exam: &Examination) -> String {
+    let taken = [exam.settings.api.port, exam.settings.api.admin_port];
     let mut chosen: Vec<(&str, String)> = Vec::new();
     let mut last = 0;
     for (variable, wanted) in INSTEAD {
@@ -134,5 +120,5 @@ fn elsewhere(patient: &Patient) -> String {
         last = free.unwrap_or(wanted);
         chosen.push((variable, last.to_string()));
     }
-    patient.next.task_with(&chosen, "start")
+    exam.next.task_with(&chosen, "start")
 }

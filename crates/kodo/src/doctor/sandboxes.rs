@@ -3,7 +3,7 @@
 use kodo_jail::Capabilities;
 use kodo_sandbox::Sandbox;
 
-use super::Patient;
+use super::examination::Examination;
 use super::finding::Finding;
 use crate::sandbox::{candidates, tried};
 use crate::settings::{Isolation, SandboxMode, SandboxSettings};
@@ -14,9 +14,9 @@ const CHOSEN: &str = "sandbox";
 const PAGE: &str = "less docs/sandbox.md";
 
 /// Runs a job that does nothing by each provider: that a device or a file exists proves nothing.
-pub(crate) async fn check(patient: &Patient) -> Vec<Finding> {
-    let live = &patient.settings.live;
-    let mode = patient.settings.sbx_mode;
+pub(crate) async fn check(exam: &Examination) -> Vec<Finding> {
+    let live = &exam.settings.live;
+    let mode = exam.settings.sbx_mode;
     let (process, gvisor, microvm) = tokio::join!(process(live), gvisor(live), microvm(live));
     let mut findings = Vec::new();
     let tried = [

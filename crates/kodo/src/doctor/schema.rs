@@ -2,24 +2,24 @@
 
 use kodo_store::{Store, StoreError, known_migrations};
 
-use super::Patient;
+use super::examination::Examination;
 use super::finding::Finding;
 
 /// Looks at schema `app`; schema `dbos` is the engine's business.
-pub(crate) async fn check(patient: &Patient, store: &Store) -> Vec<Finding> {
-    match look(patient, store).await {
+pub(crate) async fn check(exam: &Examination, store: &Store) -> Vec<Finding> {
+    match look(exam, store).await {
         Ok(findings) => findings,
         Err(error) => vec![Finding::problem(
             "schema",
             format!("schema app cannot be read: {error}"),
-            patient.next.task("db:migrate"),
+            exam.next.task("db:migrate"),
         )],
     }
 }
 
-async fn look(patient: &Patient, store: &Store) -> Result<Vec<Finding>, StoreError> {
-    let database = &patient.settings.app.database;
-    let next = &patient.next;
+async fn look(exam: &Examination, store: &Store) -> Result<Vec<Finding>, StoreError> {
+    let database = &exam.settings.app.database;
+    let next = &exam.next;
     if !store.has_schema("app").await? {
         return Ok(vec![Finding::problem(
             "schema",

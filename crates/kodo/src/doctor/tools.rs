@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Patient;
+use super::examination::Examination;
 use super::finding::Finding;
 use crate::environment;
 
@@ -13,8 +13,8 @@ const PACKAGED_PSQL: [(&str, &str); 2] = [
 ];
 
 /// Looks for each, without running any.
-pub(crate) fn check(patient: &Patient) -> impl FnOnce() -> Vec<Finding> + Send + use<> {
-    let data = patient.devdb.data_dir.clone();
+pub(crate) fn check(exam: &Examination) -> impl FnOnce() -> Vec<Finding> + Send + use<> {
+    let data = exam.devdb.data_dir.clone();
     move || {
         let cargo = on_path("cargo").or_else(|| {
             let home = environment::variable("CARGO_HOME").map(PathBuf::from);
