@@ -51,20 +51,20 @@ pub(crate) enum Command {
     /// The product database and the development server that holds it
     #[command(subcommand)]
     Db(DbCommand),
-    /// Look at workflows in the DBOS system database
+    /// Show workflows of the DBOS system database
     #[command(subcommand)]
     Workflow(WorkflowCommand),
-    /// What runs produced: list it, get it, check its hashes, remove what no run names
+    /// Artifacts of runs: list them, get them, check their hashes, remove what no run names
     #[command(subcommand)]
     Artifacts(ArtifactsCommand),
-    /// The planner's fixtures: look at them, check them, compare them, record them
+    /// The planner's fixtures: show, check, compare and record them
     #[command(subcommand)]
     Oc(OcCommand),
-    /// Hold the rows of both databases against every invariant, also while the service runs
+    /// Check the rows of both databases against every invariant, also while the service runs
     Prove(ProveArgs),
-    /// Say what is wrong here and what to do about it; works when nothing else does
+    /// Say what is wrong on this machine and what to do about it; works when nothing else does
     Doctor(DoctorArgs),
-    /// Run programs in the live sandbox, whatever SBX_MODE says
+    /// Run programs in the live sandbox, whatever SBX_MODE is
     #[command(subcommand)]
     Sandbox(SandboxCommand),
     /// See runs survive kill -9, shown from the database
@@ -74,11 +74,11 @@ pub(crate) enum Command {
 /// `kodo db …`
 #[derive(Debug, Subcommand)]
 pub(crate) enum DbCommand {
-    /// Bring up a Postgres at DB_HOST:DB_PORT, whichever way works here
+    /// Make a Postgres answer at DB_HOST:DB_PORT: use, start or fetch one
     Up,
     /// Stop the Postgres that `up` started, and nothing else
     Down,
-    /// Say what is at DB_HOST:DB_PORT
+    /// Say what answers at DB_HOST:DB_PORT
     Status,
     /// Apply the migrations of schema app
     Migrate,
@@ -90,15 +90,15 @@ pub(crate) enum DbCommand {
     SysReset,
     /// Bind the product database to another system database (SYS_DB_NAME)
     ///
-    /// Refused while a service works on it from the one that it is bound to. What is recorded there is given up: the next
-    /// start begins the unfinished runs anew.
+    /// Refused while a service works on it from the system database that it is bound to. What is recorded there is given up:
+    /// the next start begins the unfinished runs anew.
     Rebind,
 }
 
 /// `kodo workflow …`
 #[derive(Debug, Subcommand)]
 pub(crate) enum WorkflowCommand {
-    /// The newest workflows
+    /// List the newest workflows
     List {
         /// How many at most
         #[arg(long, short = 'n', default_value_t = 20, value_parser = clap::value_parser!(i64).range(1..=10_000))]
@@ -106,8 +106,8 @@ pub(crate) enum WorkflowCommand {
         #[command(flatten)]
         output: Output,
     },
-    /// One workflow
-    // As the task dbos:workflow:status calls it.
+    /// Show one workflow
+    // The task dbos:workflow:status calls it so.
     #[command(alias = "status")]
     Get {
         /// The workflow's id; a run's workflow has the run's id
@@ -115,7 +115,7 @@ pub(crate) enum WorkflowCommand {
         #[command(flatten)]
         output: Output,
     },
-    /// The recorded steps of one workflow, in order
+    /// List the recorded steps of one workflow, in order
     Steps {
         /// The workflow's id
         id: String,
@@ -127,21 +127,21 @@ pub(crate) enum WorkflowCommand {
 /// `kodo artifacts …`
 #[derive(Debug, Subcommand)]
 pub(crate) enum ArtifactsCommand {
-    /// The artifacts of a run; exit code 3 if there is no such run
+    /// List the artifacts of a run; exit code 3 if there is no such run
     List {
         /// The run's id
         run: String,
         #[command(flatten)]
         output: Output,
     },
-    /// The content of an artifact, on standard output; exit code 3 if there is none of that hash
+    /// Write the content of an artifact to standard output; exit code 3 if no artifact has this hash
     Get {
         /// Its sha256, 64 hexadecimal digits
         sha256: String,
     },
-    /// Hold every artifact against its hash, reading all that is stored
+    /// Compare every artifact with its hash, reading all stored content
     #[command(
-        after_help = "Exit codes: 0 every artifact is whole; 1 one is missing or is not what its hash says; 2 nothing is \
+        after_help = "Exit codes: 0 every artifact is whole; 1 one is missing or does not fit its hash; 2 nothing is \
                       proven, because the database or the store cannot be reached."
     )]
     Verify {
@@ -150,10 +150,10 @@ pub(crate) enum ArtifactsCommand {
     },
     /// Remove from the store what no run names; safe while services run
     Gc {
-        /// Say what would be removed, and remove nothing
+        /// Print what would be removed, and remove nothing
         #[arg(long)]
         dry_run: bool,
-        /// Keep what was written within so many seconds
+        /// Keep what was written within this many seconds
         #[arg(long, value_name = "SECONDS", default_value_t = 86_400)]
         grace: u32,
         #[command(flatten)]
@@ -163,11 +163,11 @@ pub(crate) enum ArtifactsCommand {
 
 /// `kodo oc …`
 ///
-/// A QUESTION is the key of a fixture (its beginning will do), `default`, or the file of an intent (NAME.json), which
+/// A QUESTION is the key of a fixture (a unique prefix is enough), `default`, or the file of an intent (NAME.json), which
 /// is looked up with the seed of TEST_SEED.
 #[derive(Debug, Subcommand)]
 pub(crate) enum OcCommand {
-    /// The fixture that answers a question; exit code 3 if there is none
+    /// Show the fixture that answers a question; exit code 3 if there is none
     Show {
         /// A fixture's key or its beginning, `default`, or the file of an intent
         question: String,
@@ -186,7 +186,7 @@ pub(crate) enum OcCommand {
         /// The same; without it, the model is asked
         b: Option<String>,
     },
-    /// Ask the model (OC_BASE_URL, OC_MODEL) and keep its answers as fixtures; without a question, those of all fixtures
+    /// Ask the model (OC_BASE_URL, OC_MODEL) and keep its answers as fixtures; without a question, ask those of all fixtures
     Record {
         /// A fixture's key or its beginning, or the file of an intent
         questions: Vec<String>,
@@ -199,11 +199,11 @@ pub(crate) enum OcCommand {
 /// `kodo sandbox …`
 #[derive(Debug, Subcommand)]
 pub(crate) enum SandboxCommand {
-    /// Run one job, and end with its exit code; 125 where it was refused or could not be run
+    /// Run one job, and end with its exit code; 125 if it was refused or could not be run
     #[command(
         after_help = "Example: kodo sandbox run --file ./build.sh:build.sh --limit wallMs=5000 -- sh build.sh\n\n\
-        Exit codes: the job's own; 128 and the signal where one ended it; 137 where a limit did; 127 and 126 where \
-        the program is not there or cannot be run; 125 where nothing was run; 2 for a wrong command line."
+        Exit codes: the job's own; 128 and the signal if one ended it; 137 if a limit did; 127 and 126 if the \
+        program is not there or cannot be run; 125 if nothing was run; 2 for a wrong command line."
     )]
     Run(SandboxRun),
 }
@@ -241,7 +241,7 @@ pub(crate) struct SandboxRun {
 }
 
 fn file_of_a_job(word: &str) -> Result<(PathBuf, String), &'static str> {
-    // The last colon: a name in the job's folder has none more often than a path of the machine.
+    // Split at the last colon: a path of the machine contains one more often than a name in the job's folder.
     let (path, name) = word.rsplit_once(':').ok_or("HOST_PATH:NAME is accepted")?;
     Ok((path.into(), name.to_owned()))
 }
@@ -256,7 +256,7 @@ fn limit_of_a_job(word: &str) -> Result<(String, u64), String> {
         .split_once('=')
         .and_then(|(name, number)| Some((name, number.parse().ok()?)))
         .ok_or("NAME=NUMBER is accepted")?;
-    // It knows the names.
+    // Limits knows the names.
     serde_json::from_value::<Limits>(json!({name: number})).map_err(|error| error.to_string())?;
     Ok((name.to_owned(), number))
 }
@@ -295,8 +295,8 @@ pub(crate) enum Format {
 /// `kodo prove`
 #[derive(Debug, Clone, Copy, Args)]
 #[command(
-    after_help = "Writes nothing but temporary tables of its own session. What could be in passing is looked at \
-                  again until it is gone, or has lasted longer than a working service takes to mend it.\n\n\
+    after_help = "Writes nothing but temporary tables of its own session. A violation that may be temporary is looked \
+                  at again until it is gone, or has lasted longer than a working service takes to repair it.\n\n\
                   Exit codes: 0 every invariant holds; 1 one is violated; 2 nothing is proven, because a database \
                   cannot be reached or is not migrated, or a setting is wrong."
 )]
@@ -317,7 +317,7 @@ pub(crate) struct ProveArgs {
 /// `kodo doctor`
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
-    /// Seconds until what has not answered counts as silent
+    /// Seconds after which a check that has not ended is given up
     #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) patience: u64,
     #[command(flatten)]
@@ -338,7 +338,7 @@ pub(crate) enum DemoCommand {
     Crash,
     /// Make failing tests pass in a jail, with a kill -9 in the middle (walkthrough K of the course)
     Work {
-        /// Where this machine cannot jail, say so and end well
+        /// End with exit code 0 and say so if this machine cannot jail
         #[arg(long)]
         allow_none: bool,
     },

@@ -18,12 +18,12 @@ async fn the_short_help_shows_every_command() {
       serve      Run the service: product API, admin API and a worker
       dev        Run the service with a database of its own: finds or starts Postgres, migrates, serves
       db         The product database and the development server that holds it
-      workflow   Look at workflows in the DBOS system database
-      artifacts  What runs produced: list it, get it, check its hashes, remove what no run names
-      oc         The planner's fixtures: look at them, check them, compare them, record them
-      prove      Hold the rows of both databases against every invariant, also while the service runs
-      doctor     Say what is wrong here and what to do about it; works when nothing else does
-      sandbox    Run programs in the live sandbox, whatever SBX_MODE says
+      workflow   Show workflows of the DBOS system database
+      artifacts  Artifacts of runs: list them, get them, check their hashes, remove what no run names
+      oc         The planner's fixtures: show, check, compare and record them
+      prove      Check the rows of both databases against every invariant, also while the service runs
+      doctor     Say what is wrong on this machine and what to do about it; works when nothing else does
+      sandbox    Run programs in the live sandbox, whatever SBX_MODE is
       demo       See runs survive kill -9, shown from the database
       help       Print this message or the help of the given subcommand(s)
 
@@ -40,9 +40,9 @@ async fn the_short_help_shows_every_command() {
     Usage: kodo db <COMMAND>
 
     Commands:
-      up         Bring up a Postgres at DB_HOST:DB_PORT, whichever way works here
+      up         Make a Postgres answer at DB_HOST:DB_PORT: use, start or fetch one
       down       Stop the Postgres that `up` started, and nothing else
-      status     Say what is at DB_HOST:DB_PORT
+      status     Say what answers at DB_HOST:DB_PORT
       migrate    Apply the migrations of schema app
       seed       Insert the seed rows of schema app
       reset      Drop schema app, migrate, seed
