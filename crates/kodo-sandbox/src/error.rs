@@ -8,7 +8,7 @@ use thiserror::Error;
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SandboxError {
-    /// The call asks for something that this sandbox cannot make sense of.
+    /// The mock cannot interpret the call.
     #[error("tool call {tool:?} is invalid: {reason}")]
     InvalidCall {
         /// The tool.
@@ -22,13 +22,13 @@ pub enum SandboxError {
         /// What happened.
         reason: String,
     },
-    /// The tool is none that this sandbox has. Nothing was run.
+    /// This sandbox does not have the tool. Nothing was run.
     #[error("tool {tool:?} is not supported by this sandbox: it runs `exec` alone")]
     ToolNotSupported {
         /// The tool.
         tool: String,
     },
-    /// The arguments of the tool are no job. Nothing was run.
+    /// The arguments of the tool are invalid. Nothing was run.
     #[error("the arguments of tool {tool:?} are invalid: {reason}")]
     ToolArgsInvalid {
         /// The tool.
@@ -42,7 +42,7 @@ pub enum SandboxError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The sandbox cannot hold the job as it was asked to, and so does not run it: there is no weaker way.
+    /// The sandbox cannot confine the job as required, and does not run it any weaker. Nothing was run.
     #[error("the sandbox refuses the job: {mechanism}: {reason}")]
     Refused {
         /// What is missing, a word for programs.

@@ -4,22 +4,27 @@
 //! was run. [`MockSandbox`] runs nothing and answers the same to the same call, always; the providers that run
 //! something are crates of their own. [`conformance`] is what all of them have in common, as tests.
 
+mod captured;
 pub mod conformance;
 mod error;
 mod job;
+mod limits;
 mod mock;
 mod outcome;
 mod overlay;
 mod port;
 #[doc(hidden)]
 pub mod provider;
+mod redact;
 mod secret;
 mod tool;
 
+pub use captured::Captured;
 pub use error::SandboxError;
-pub use job::{InputFile, JobSpec, Limits};
+pub use job::{InputFile, JobSpec};
+pub use limits::Limits;
 pub use mock::MockSandbox;
-pub use outcome::{Captured, Ended, JobResult, OutputFile, Reason, Skipped, Usage};
+pub use outcome::{Ended, JobResult, OutputFile, Reason, Skipped, Usage};
 pub use overlay::Overlay;
 pub use port::{Job, Sandbox};
 pub use secret::{Grant, SecretFile, SecretFolder, SecretUse, granted_secrets};

@@ -1,4 +1,4 @@
-//! The sandbox that carries out nothing.
+//! The mock sandbox, which runs nothing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

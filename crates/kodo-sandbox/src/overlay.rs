@@ -1,9 +1,9 @@
-//! Files of several origins in one folder.
+//! Files from several sources in one folder, the later replacing the earlier.
 
 use std::collections::BTreeMap;
 
-/// Files by their paths, where a later one takes the place of an earlier one: of the same name, and also of a file that is
-/// a folder now, or of all that was in a folder that is a file now.
+/// Files by their paths. A later file replaces an earlier one of the same name, a file where it needs a folder, and all that
+/// is in a folder of its own name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Overlay<T>(BTreeMap<String, T>);
 
@@ -14,7 +14,7 @@ impl<T> Default for Overlay<T> {
 }
 
 impl<T> Overlay<T> {
-    /// Puts a file over those that are there.
+    /// Adds a file, replacing what cannot exist beside it.
     pub fn put(&mut self, name: &str, file: T) {
         for (end, _) in name.match_indices('/') {
             self.0.remove(&name[..end]);

@@ -1,4 +1,4 @@
-//! The port: what every sandbox can be asked.
+//! The port: what every sandbox provider implements.
 
 use async_trait::async_trait;
 use kodo_contract::{ToolCall, ToolResult};
@@ -15,11 +15,11 @@ pub trait Sandbox: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`SandboxError`] where nothing was run, or where it is not known what came of it. A program that fails,
-    /// or that a limit ends, is a result.
+    /// [`SandboxError`] if nothing was run, or the outcome is unknown. A program that fails, or that a limit ends, is a
+    /// result.
     async fn run(&self, job: &JobSpec) -> Result<JobResult, SandboxError>;
 
-    /// Whether it runs programs. One that does not needs neither files for them nor room on the machine.
+    /// Whether it runs programs. If not, it needs neither files for them nor the machine's resources.
     fn runs_programs(&self) -> bool {
         true
     }

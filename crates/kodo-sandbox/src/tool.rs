@@ -1,4 +1,4 @@
-//! From a tool call to a job, and from what came of it to a tool's result.
+//! Translates a tool call to a job, and a job's result to a tool's result.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{InputFile, JobResult, JobSpec, Limits, Overlay, SandboxError, SecretUse};
 
-/// The one tool that a sandbox which executes has: run a program.
+/// The one tool of a sandbox that runs programs.
 ///
 /// ```json
 /// {"argv": ["/bin/sh", "-c", "make test"], "files": {"Makefile": "…"}, "env": {"CI": "1"},
@@ -62,11 +62,11 @@ pub struct ToolJob {
     pub secrets: Vec<SecretUse>,
 }
 
-/// The job that a tool call asks for, on these files: one of the same name that the call brings comes over them.
+/// The job that a tool call asks for, with these files in its folder; the call's own files replace those of the same name.
 ///
 /// # Errors
-/// [`SandboxError::ToolNotSupported`] for any tool but [`EXEC_TOOL`], [`SandboxError::ToolArgsInvalid`] for
-/// arguments that are no job. Either way nothing has been run.
+/// [`SandboxError::ToolNotSupported`] for any tool except [`EXEC_TOOL`], [`SandboxError::ToolArgsInvalid`] for invalid
+/// arguments. Nothing has been run in either case.
 pub fn job_of(call: &ToolCall, given: &[InputFile]) -> Result<ToolJob, SandboxError> {
     if call.name != EXEC_TOOL {
         return Err(SandboxError::ToolNotSupported {
@@ -99,7 +99,7 @@ pub fn job_of(call: &ToolCall, given: &[InputFile]) -> Result<ToolJob, SandboxEr
     for (name, value) in args.files {
         own.files.push(input(name, value).map_err(invalid)?);
     }
-    // Among themselves they have to make sense; over what is there they go in any case.
+    // The call's own files are validated against each other; they replace inherited files of the same name.
     if let Err(SandboxError::JobInvalid { reason }) = own.check() {
         return Err(invalid(reason));
     }
@@ -124,9 +124,9 @@ pub fn job_of(call: &ToolCall, given: &[InputFile]) -> Result<ToolJob, SandboxEr
     }
 }
 
-/// What is wrong with a call of [`EXEC_TOOL`] that can be told before it is carried out, for a plan that is still being
-/// made: arguments that are no job, more than the operator lets a call ask for, a secret that the intent does not grant.
-/// `None` where nothing is, and for every other tool.
+/// What is wrong with a call of [`EXEC_TOOL`], as far as it can be checked before the call is carried out, for a plan that is
+/// still being made: invalid arguments, limits above the operator's, a secret that the intent does not grant. `None` if
+/// nothing is wrong, and for every other tool.
 #[must_use]
 pub fn call_fault(call: &ToolCall, granted: &[String], most: &Limits) -> Option<String> {
     if call.name != EXEC_TOOL {
@@ -216,7 +216,7 @@ pub fn result_of(result: &JobResult) -> ToolResult {
     }
 }
 
-/// Text where a file is text that a database can hold, else base64. The hash is that of its bytes, always.
+/// A file as text if it is text that a database can store, otherwise as base64. The hash is always that of its bytes.
 fn output(file: &crate::OutputFile) -> ToolFile {
     let text = std::str::from_utf8(&file.content)
         .ok()
@@ -232,7 +232,7 @@ fn output(file: &crate::OutputFile) -> ToolFile {
     }
 }
 
-/// Limits, what held them, what was used, what is missing.
+/// The limits, how they were enforced, what was used, and what is missing.
 fn report_of(result: &JobResult) -> Map<String, Value> {
     let usage = &result.usage;
     let milliseconds = |it: std::time::Duration| it.as_secs_f64() * 1000.0;

@@ -38,7 +38,7 @@ pub(crate) fn run(
     // Usually all of the job has ended by now: the helper ends after the jail's init, and that only after the kernel has
     // killed the rest. If the helper is killed here, the others are at once.
     channel.helper.end();
-    outcome.map_err(broken("talk with the helper"))?;
+    outcome.map_err(broken("connection to the helper"))?;
     let observed = group.as_ref().map(Group::observed).unwrap_or_default();
     let by_group = group.is_some();
     drop(group);

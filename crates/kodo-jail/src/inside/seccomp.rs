@@ -44,8 +44,8 @@ impl Filters {
         })
     }
 
-    /// Applies them to this process, irrevocably. The kernel runs the one applied last first, and takes the strictest
-    /// answer.
+    /// Applies them to this process, irrevocably. The kernel takes the strictest answer, and of two errors that of the filter
+    /// that was applied later.
     pub(crate) fn apply(&self, allow_unnamed_files: bool) -> Result<(), Fault> {
         let unnamed = (!allow_unnamed_files).then_some(&self.unnamed);
         for filter in [&self.allowed, &self.refused].into_iter().chain(unnamed) {
