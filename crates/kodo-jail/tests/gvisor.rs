@@ -195,7 +195,7 @@ async fn held(words: &[&str]) {
 }
 
 fn not_held_outside(words: &[&str]) {
-    let status = Command::new(attacker())
+    let status = Command::new(ordinary_user::helper())
         .arg("attack")
         .args(words)
         .stdout(Stdio::null())
