@@ -3,7 +3,6 @@
 mod commands;
 mod environment;
 mod interrupt;
-mod repository;
 mod say;
 mod server;
 

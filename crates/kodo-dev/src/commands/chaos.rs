@@ -35,7 +35,7 @@ use evidence::{Evidence, Rows, unfinished};
 use postgres::Postgres;
 use report::Report;
 use schedule::Schedule;
-use verdict::{Told, judge};
+use verdict::judge;
 use worker::Worker;
 
 /// Services on the same databases.
@@ -206,7 +206,7 @@ async fn play(
     }
 
     let rows = Rows::read(&databases).await?;
-    let mut checks = judge(&Told::from(&*board), &rows, &reference);
+    let mut checks = judge(&board.told(), &rows, &reference);
     checks.push(prove::prove(program, &databases).await?);
     for worker in &mut workers {
         worker.suffer(schedule::Fault::Terminate).await?;
@@ -224,7 +224,7 @@ async fn reference(
     let mut evidence = Vec::new();
     for kind in 0..INTENTS.len() {
         let run = customer.one_run(kind).await;
-        let run = run.with_context(|| format!("no undisturbed run: {:?}", board.wrongs()))?;
+        let run = run.with_context(|| format!("no undisturbed run: {:?}", board.told().wrong))?;
         let rows = Rows::read(databases).await?;
         let row = rows.runs.iter().find(|row| row.id == run.run);
         let row = row.context("the undisturbed run has no row")?;

@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::repository::Repository;
+use kodo_dev::course::find_checkout;
 use summary::{Round, Summary};
 
 /// What an interrupted round gets to clean up after itself: the crash demo stops the service that it started.
@@ -51,7 +51,8 @@ struct Length {
 /// A round that is about to run.
 struct Attempt<'a> {
     seed: u64,
-    repository: &'a Repository,
+    /// The checkout.
+    root: &'a Path,
     /// Everything that its processes print.
     log: PathBuf,
     stop: &'a mut Stop,
@@ -84,14 +85,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let repository = Repository::find()?;
+        let root = find_checkout(&std::env::current_dir()?)?;
         let mut stop = Stop::new()?;
         match &arguments.what {
             What::Crashdemo(length) => {
-                let soak = crashdemo::Crashdemo::new(&repository)?;
                 rounds(
-                    &soak,
-                    &repository,
+                    &crashdemo::Crashdemo,
+                    &root,
                     length.rounds.unwrap_or(20),
                     length.seed,
                     &mut stop,
@@ -99,12 +99,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 .await
             }
             What::Unit(length) => {
-                let Some(soak) = unit::Unit::build(&repository, &mut stop).await? else {
+                let Some(soak) = unit::Unit::build(&root, &mut stop).await? else {
                     return Ok(ExitCode::from(130));
                 };
                 rounds(
                     &soak,
-                    &repository,
+                    &root,
                     length.rounds.unwrap_or(50),
                     length.seed,
                     &mut stop,
@@ -117,7 +117,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 async fn rounds<S: Soak>(
     soak: &S,
-    repository: &Repository,
+    root: &Path,
     asked: usize,
     seed: Option<u64>,
     stop: &mut Stop,
@@ -127,7 +127,7 @@ async fn rounds<S: Soak>(
         "a soak of no rounds shows nothing: ask for one at least"
     );
     let name = S::NAME;
-    let logs = repository.root().join(".data/soak").join(name);
+    let logs = root.join(".data/soak").join(name);
     // Logs of an earlier soak would be taken for this one's.
     if logs.exists() {
         std::fs::remove_dir_all(&logs).with_context(|| logs.display().to_string())?;
@@ -143,7 +143,7 @@ async fn rounds<S: Soak>(
         let start = Instant::now();
         let mut attempt = Attempt {
             seed: round_seed,
-            repository,
+            root,
             log: log.clone(),
             stop,
         };
@@ -282,9 +282,8 @@ mod tests {
     }
 
     async fn soaked(script: &'static str, folder: &Path) -> (ExitCode, String) {
-        let repository = Repository::at(folder);
         let mut stop = Stop::new().unwrap();
-        let code = rounds(&Scripted(script), &repository, 5, Some(100), &mut stop)
+        let code = rounds(&Scripted(script), folder, 5, Some(100), &mut stop)
             .await
             .unwrap();
         let logs = folder.join(".data/soak/scripted");

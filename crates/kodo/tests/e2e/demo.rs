@@ -4,15 +4,17 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use kodo_dev::harness::{Normaliser, TestDatabases, Volatile, diff, dump, laid_out};
+use kodo_dev::harness::TestDatabases;
 use kodo_store::DatabaseConfig;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::task::JoinSet;
 
 use crate::api::{committed_fixtures, got};
+use crate::dump::{Volatile, dump};
 use crate::exchange::start_demo;
-use crate::golden_folder::colour;
+use crate::golden_folder::diff;
 use crate::goldens::Shown;
+use crate::normalise::{Normaliser, laid_out};
 use crate::support::{World, server, text};
 
 /// Columns of the two databases whose values differ between any two runs and are neither times nor ids.
@@ -274,7 +276,7 @@ fn alike(shown: Vec<&String>) -> String {
         assert!(
             *other == shown[0],
             "it depends on where it is\n{}",
-            diff((PLACES[0].name, shown[0]), (place.name, other), colour())
+            diff((PLACES[0].name, shown[0]), (place.name, other))
         );
     }
     shown[0].clone()

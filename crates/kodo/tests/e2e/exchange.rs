@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use hyper::Method;
-use kodo_dev::harness::{Answer, Client, Normaliser, laid_out};
+use kodo_dev::harness::{Answer, Client};
+
+use crate::normalise::{Normaliser, laid_out};
 
 use crate::goldens::Shown;
 use crate::support::{DEMO_INTENT, text};

@@ -1,6 +1,6 @@
 //! Walkthrough E of the course: what is no valid request is refused, and not a byte of either database is another.
 
-use kodo_dev::harness::dump;
+use crate::dump::dump;
 
 use crate::api::{committed_fixtures, got};
 use crate::exchange::start_demo;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::golden_folder::goldens;
+use crate::golden_folder::{Goldens, goldens};
 use crate::{answers, demo, help};
 
 /// What a golden is compared with: one text, or the texts of a folder by file name.
@@ -44,17 +44,57 @@ fn check(names: &[&str], shown: Vec<Shown>) {
         Shown::File(text) => goldens.file(name, text),
         Shown::Folder(texts) => goldens.folder(name, texts),
     });
-    let wrong = compared
-        .filter_map(Result::err)
-        .map(|error| error.to_string());
-    let wrong: Vec<String> = wrong.collect();
+    let wrong: Vec<String> = compared.filter_map(Result::err).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
 fn no_golden_is_there_that_no_test_claims() {
-    let claimed = [CLAIMED, CLAIMED_BY_IT].concat();
-    if let Err(error) = goldens().nothing_but(&claimed) {
-        panic!("{error}");
+    let claimed = CLAIMED.iter().chain(CLAIMED_BY_IT).copied().collect();
+    let found = goldens().nothing_but("", &claimed);
+    assert_eq!(found, Ok(()));
+}
+
+#[test]
+fn what_does_not_fit_fails_with_the_difference_and_only_a_refresh_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let written = |name: &str| std::fs::read_to_string(folder.path().join(name)).ok();
+    let [strict, refresh] = [false, true].map(|refresh| Goldens::new(folder.path(), refresh));
+    refresh.file("f/a", "1\n2\n3\n").unwrap();
+    refresh.file("f/old", "").unwrap();
+    let shown = |texts: &[(&str, &str)]| -> BTreeMap<String, String> {
+        let texts = texts.iter();
+        texts
+            .map(|(name, text)| ((*name).into(), (*text).into()))
+            .collect()
+    };
+    let now = shown(&[("a", "1\ntwo\n3\n"), ("b", "new")]);
+    let wrong = strict.folder("f", &now).unwrap_err();
+    for part in [
+        "golden f/a",
+        "-2\n+two\n",
+        "golden f/b",
+        "+new",
+        "f/old",
+        "refresh",
+    ] {
+        assert!(wrong.contains(part), "{part} in {wrong}");
     }
+    assert!(
+        strict.file("f/a", "1\n2\n3").is_err(),
+        "the last line's end counts"
+    );
+    assert!(strict.file("f/a", "1\r\n2\r\n3\r\n").is_err());
+    assert_eq!(written("f/a").as_deref(), Some("1\n2\n3\n"));
+    assert_eq!(
+        (written("f/b"), written("f/old").as_deref()),
+        (None, Some(""))
+    );
+
+    refresh.folder("f", &now).unwrap();
+    strict.folder("f", &now).unwrap();
+    assert_eq!(
+        (written("f/b").as_deref(), written("f/old")),
+        (Some("new"), None)
+    );
 }

@@ -14,11 +14,13 @@
 mod answers;
 mod answers_down;
 mod demo;
+mod dump;
 mod exchange;
 mod fail_closed;
 mod flow;
 mod goldens;
 mod help;
+mod normalise;
 
 // What the integration tests have for the same ends; they use more of it.
 #[allow(dead_code)]
@@ -27,6 +29,7 @@ mod api;
 #[allow(dead_code)]
 #[path = "../it/door.rs"]
 mod door;
+#[allow(dead_code)]
 #[path = "../it/golden_folder.rs"]
 mod golden_folder;
 #[allow(dead_code)]

@@ -30,6 +30,7 @@ mod evidence;
 mod exact;
 mod failed_runs;
 mod flow;
+#[allow(dead_code)] // the end-to-end tests use more of it
 mod golden_folder;
 mod idempotency;
 mod intents;

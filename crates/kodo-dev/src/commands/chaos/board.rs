@@ -50,7 +50,7 @@ pub(crate) struct Times {
 }
 
 impl Times {
-    fn add(&mut self, took: Duration) {
+    pub(crate) fn add(&mut self, took: Duration) {
         self.count += 1;
         self.slowest = self.slowest.max(took);
     }
@@ -58,33 +58,36 @@ impl Times {
 
 /// A service that is up; its generation tells one process from the next.
 #[derive(Debug, Clone, Copy)]
-struct Up {
+pub(crate) struct Up {
     port: u16,
     generation: u64,
     /// It said so once; it may have lost its database since.
     ready: bool,
 }
 
+/// What clients were told, and what became of the services.
 #[derive(Debug, Default)]
-struct State {
+pub(crate) struct Told {
     /// Each service that is up.
-    services: Vec<Option<Up>>,
-    intents: BTreeMap<String, String>,
-    runs: Vec<AcceptedRun>,
-    demos: Vec<String>,
-    faults: BTreeMap<Fault, u64>,
+    pub(crate) services: Vec<Option<Up>>,
+    /// Ids of intents, by idempotency key.
+    pub(crate) intents: BTreeMap<String, String>,
+    pub(crate) runs: Vec<AcceptedRun>,
+    /// Ids of crash demos.
+    pub(crate) demos: Vec<String>,
+    pub(crate) faults: BTreeMap<Fault, u64>,
     /// Restarts of services that became ready.
-    restarts: Times,
+    pub(crate) restarts: Times,
     /// Restarts of the database that took connections.
-    databases: Times,
+    pub(crate) databases: Times,
     /// What nobody may ever see; the verdict adds what the rows say.
-    wrong: Vec<String>,
+    pub(crate) wrong: Vec<String>,
 }
 
 /// The board itself.
 #[derive(Debug, Default)]
 pub(crate) struct Board {
-    state: Mutex<State>,
+    told: Mutex<Told>,
     pub(crate) counts: Counts,
 }
 
@@ -92,17 +95,18 @@ impl Board {
     /// A board for so many services, all of them down.
     pub(crate) fn new(services: usize) -> Self {
         let board = Self::default();
-        board.state().services = vec![None; services];
+        board.told().services = vec![None; services];
         board
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What is known by now. Nobody waits for anything while they hold it.
+    pub(crate) fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says that a service listens, or with `None` that it does not any more.
     pub(crate) fn set_service(&self, index: usize, at: Option<(u16, u64)>) {
-        self.state().services[index] = at.map(|(port, generation)| Up {
+        self.told().services[index] = at.map(|(port, generation)| Up {
             port,
             generation,
             ready: false,
@@ -111,118 +115,57 @@ impl Board {
 
     /// A service became ready.
     pub(crate) fn set_ready(&self, index: usize) {
-        if let Some(up) = &mut self.state().services[index] {
+        if let Some(up) = &mut self.told().services[index] {
             up.ready = true;
         }
     }
 
     /// Whether a service is up and has been ready.
     pub(crate) fn is_ready(&self, index: usize) -> bool {
-        self.state().services[index].is_some_and(|up| up.ready)
+        self.told().services[index].is_some_and(|up| up.ready)
     }
 
     /// Whether one of them is.
     pub(crate) fn is_any_ready(&self) -> bool {
-        self.state().services.iter().flatten().any(|up| up.ready)
+        self.told().services.iter().flatten().any(|up| up.ready)
     }
 
     /// Whether a service is still the process of that generation.
     pub(crate) fn is_generation(&self, index: usize, generation: u64) -> bool {
-        self.state().services[index].is_some_and(|up| up.generation == generation)
+        self.told().services[index].is_some_and(|up| up.generation == generation)
     }
 
     /// The port of a service, if it is up.
     pub(crate) fn port(&self, index: usize) -> Option<u16> {
-        let state = self.state();
+        let state = self.told();
         state.services[index % state.services.len()].map(|up| up.port)
-    }
-
-    /// How many services are up.
-    pub(crate) fn services_up(&self) -> usize {
-        self.state().services.iter().flatten().count()
-    }
-
-    /// A client was told the id of its intent.
-    pub(crate) fn intent(&self, key: String, id: String) {
-        self.state().intents.insert(key, id);
-    }
-
-    /// A client was told the id of its run.
-    pub(crate) fn accepted(&self, run: AcceptedRun) {
-        self.state().runs.push(run);
-    }
-
-    /// A crash demo was accepted.
-    pub(crate) fn demo(&self, id: String) {
-        self.state().demos.push(id);
     }
 
     /// Something was broken.
     pub(crate) fn broke(&self, fault: Fault) {
-        *self.state().faults.entry(fault).or_default() += 1;
-    }
-
-    /// A restarted service became ready.
-    pub(crate) fn restarted(&self, took: Duration) {
-        self.state().restarts.add(took);
-    }
-
-    /// A restarted database takes connections.
-    pub(crate) fn database_back(&self, took: Duration) {
-        self.state().databases.add(took);
+        *self.told().faults.entry(fault).or_default() += 1;
     }
 
     /// Something that nobody may ever see.
     pub(crate) fn wrong(&self, what: impl Into<String>) {
-        self.state().wrong.push(what.into());
-    }
-
-    pub(crate) fn intents(&self) -> BTreeMap<String, String> {
-        self.state().intents.clone()
-    }
-
-    pub(crate) fn runs(&self) -> Vec<AcceptedRun> {
-        self.state().runs.clone()
-    }
-
-    pub(crate) fn demos(&self) -> Vec<String> {
-        self.state().demos.clone()
-    }
-
-    pub(crate) fn faults(&self) -> BTreeMap<Fault, u64> {
-        self.state().faults.clone()
-    }
-
-    /// Restarts of services, restarts of the database.
-    pub(crate) fn recoveries(&self) -> (Times, Times) {
-        let state = self.state();
-        (state.restarts.clone(), state.databases.clone())
-    }
-
-    pub(crate) fn wrongs(&self) -> Vec<String> {
-        self.state().wrong.clone()
+        self.told().wrong.push(what.into());
     }
 
     /// One line of how far it is.
     pub(crate) fn progress(&self) -> String {
-        let (accepted, demos, faults, wrong) = {
-            let state = self.state();
-            let faults: u64 = state.faults.values().sum();
-            (
-                state.runs.len(),
-                state.demos.len(),
-                faults,
-                state.wrong.len(),
-            )
-        };
+        let told = self.told();
         format!(
-            "{accepted} runs and {demos} crash demos accepted, {} runs seen to end, {} requests ({} without an \
-             answer, {} told 503), {faults} faults, {} services up, {wrong} violations",
+            "{} runs and {} crash demos accepted, {} runs seen to end, {} requests ({} without an answer, {} told \
+             503), {} faults, {} services up, {} violations",
+            told.runs.len(),
+            told.demos.len(),
             read(&self.counts.ended),
             read(&self.counts.requests),
             read(&self.counts.unanswered),
             read(&self.counts.unavailable),
-            self.services_up(),
+            told.faults.values().sum::<u64>(),
+            told.services.iter().flatten().count(),
+            told.wrong.len(),
         )
     }
 }

@@ -87,7 +87,7 @@ impl Customer {
         let id = self
             .keyed("/intents", &key, INTENTS[kind].to_owned(), 201, "intentId")
             .await?;
-        self.board.intent(key, id.clone());
+        self.board.told().intents.insert(key, id.clone());
         Some(id)
     }
 
@@ -103,7 +103,7 @@ impl Customer {
             key,
             kind,
         };
-        self.board.accepted(run.clone());
+        self.board.told().runs.push(run.clone());
         Some(run)
     }
 
@@ -171,7 +171,7 @@ impl Customer {
         for _ in 0..self.rng.u32(1..=2) {
             self.ask(Method::POST, &path, None, "", 202).await?;
         }
-        self.board.demo(id.clone());
+        self.board.told().demos.push(id.clone());
         let path = format!("/marks?wf={id}");
         while !self.stop.load(Ordering::Relaxed) {
             let marks = self.ask(Method::GET, &path, None, "", 200).await?.json();

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::Context;
 use kodo_dev::harness::Databases;
-use sqlx::PgPool;
+use sqlx::postgres::PgRow;
+use sqlx::{PgPool, Row};
 
 /// Everything that is recorded of a run but its ids, its trace and its times.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,46 +41,28 @@ pub(crate) struct WorkflowRow {
     pub(crate) checkpoints: String,
 }
 
-/// The columns of [`RunRow`], in order.
-type RunColumns = (
-    String,
-    String,
-    String,
-    String,
-    Option<String>,
-    Option<String>,
-    i64,
-    String,
-);
-
-impl From<RunColumns> for RunRow {
-    fn from(row: RunColumns) -> Self {
-        Self {
-            id: row.0,
-            intent_id: row.1,
-            workflow_id: row.2,
-            status: row.3,
-            trace_id: row.4,
-            error: row.5,
-            took_ms: row.6,
-            effects: row.7,
-        }
-    }
+fn run(row: &PgRow) -> sqlx::Result<RunRow> {
+    Ok(RunRow {
+        id: row.try_get("id")?,
+        intent_id: row.try_get("intent_id")?,
+        workflow_id: row.try_get("workflow_id")?,
+        status: row.try_get("status")?,
+        trace_id: row.try_get("trace_id")?,
+        error: row.try_get("error")?,
+        took_ms: row.try_get("took_ms")?,
+        effects: row.try_get("effects")?,
+    })
 }
 
-/// A workflow's id, and the columns of [`WorkflowRow`] in order.
-type WorkflowColumns = (String, Option<String>, String, i64, String, String);
-
-impl From<WorkflowColumns> for WorkflowRow {
-    fn from(row: WorkflowColumns) -> Self {
-        Self {
-            name: row.1,
-            status: row.2,
-            recovery_attempts: row.3,
-            shape: row.4,
-            checkpoints: row.5,
-        }
-    }
+fn workflow(row: &PgRow) -> sqlx::Result<(String, WorkflowRow)> {
+    let workflow = WorkflowRow {
+        name: row.try_get("name")?,
+        status: row.try_get("status")?,
+        recovery_attempts: row.try_get("recovery_attempts")?,
+        shape: row.try_get("shape")?,
+        checkpoints: row.try_get("checkpoints")?,
+    };
+    Ok((row.try_get("workflow_uuid")?, workflow))
 }
 
 /// Both databases, read at one moment of quiet.
@@ -104,7 +87,7 @@ impl Rows {
     }
 
     async fn read_by(app: &PgPool, system: &PgPool) -> sqlx::Result<Self> {
-        let runs: Vec<RunColumns> = sqlx::query_as(
+        let runs = sqlx::query(
             "SELECT id, intent_id, workflow_id, status, trace_id, error::text AS error,
                     (extract(epoch FROM updated_at - created_at) * 1000)::bigint AS took_ms,
                     jsonb_build_object(
@@ -119,7 +102,7 @@ impl Rows {
         )
         .fetch_all(app)
         .await?;
-        let workflows: Vec<WorkflowColumns> = sqlx::query_as(
+        let workflows = sqlx::query(
             "SELECT workflow_uuid, name, status, coalesce(recovery_attempts, 0) AS recovery_attempts,
                     coalesce((SELECT string_agg(function_id || ':' || function_name, ' ' ORDER BY function_id)
                               FROM dbos.operation_outputs o WHERE o.workflow_uuid = w.workflow_uuid), '') AS shape,
@@ -138,11 +121,11 @@ impl Rows {
         .fetch_all(app)
         .await?;
         Ok(Self {
-            runs: runs.into_iter().map(RunRow::from).collect(),
+            runs: runs.iter().map(run).collect::<sqlx::Result<_>>()?,
             workflows: workflows
-                .into_iter()
-                .map(|row| (row.0.clone(), row.into()))
-                .collect(),
+                .iter()
+                .map(workflow)
+                .collect::<sqlx::Result<_>>()?,
             intents: sqlx::query_scalar("SELECT id FROM app.intents")
                 .fetch_all(app)
                 .await?,

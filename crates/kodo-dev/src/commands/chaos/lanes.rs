@@ -87,7 +87,7 @@ async fn database(
             .up()
             .await
             .context("the database does not come back")?;
-        board.database_back(from.elapsed());
+        board.told().databases.add(from.elapsed());
     }
     Ok(())
 }

@@ -31,8 +31,7 @@ impl Report {
         checks: Vec<Check>,
     ) -> Self {
         let counts = &board.counts;
-        let faults = board.faults();
-        let (restarts, databases) = board.recoveries();
+        let told = board.told();
         let recovered: Vec<i64> = rows
             .workflows
             .values()
@@ -54,21 +53,21 @@ impl Report {
             ),
             (
                 "faults".to_owned(),
-                format!("{}", faults.values().sum::<u64>()),
+                format!("{}", told.faults.values().sum::<u64>()),
             ),
         ];
         for fault in Fault::ALL {
-            let times = faults.get(&fault).copied().unwrap_or_default();
+            let times = told.faults.get(&fault).copied().unwrap_or_default();
             lines.push((String::new(), format!("{times:4}  {fault}")));
         }
         lines.extend([
             (
                 "recoveries".to_owned(),
-                times("services ready again", &restarts),
+                times("services ready again", &told.restarts),
             ),
             (
                 String::new(),
-                times("databases taking connections again", &databases),
+                times("databases taking connections again", &told.databases),
             ),
             (
                 String::new(),

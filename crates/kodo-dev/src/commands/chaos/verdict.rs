@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::board::{AcceptedRun, Board};
+use super::board::Told;
 use super::evidence::{Evidence, Rows};
 
 /// Name of the workflow of a run.
@@ -25,25 +25,6 @@ pub(crate) struct Check {
     pub(crate) broken: Vec<String>,
 }
 
-/// What clients know, to be compared with the rows.
-pub(crate) struct Told {
-    pub(crate) intents: BTreeMap<String, String>,
-    pub(crate) runs: Vec<AcceptedRun>,
-    pub(crate) demos: Vec<String>,
-    pub(crate) wrongs: Vec<String>,
-}
-
-impl From<&Board> for Told {
-    fn from(board: &Board) -> Self {
-        Self {
-            intents: board.intents(),
-            runs: board.runs(),
-            demos: board.demos(),
-            wrongs: board.wrongs(),
-        }
-    }
-}
-
 /// Judges. `reference` has what an undisturbed run of each kind of intent recorded.
 pub(crate) fn judge(told: &Told, rows: &Rows, reference: &[Evidence]) -> Vec<Check> {
     vec![
@@ -53,8 +34,20 @@ pub(crate) fn judge(told: &Told, rows: &Rows, reference: &[Evidence]) -> Vec<Che
         keys(told, rows),
         succeeded(rows),
         workflows_agree(told, rows),
-        effects(told, rows, reference),
-        checkpoints(told, rows, reference),
+        compare(
+            told,
+            rows,
+            reference,
+            "every step and artifact is there exactly once, as in an undisturbed run",
+            |evidence| &evidence.effects,
+        ),
+        compare(
+            told,
+            rows,
+            reference,
+            "the engine's checkpoints are those of an undisturbed run, without a gap",
+            |evidence| &evidence.checkpoints,
+        ),
         demos(told, rows),
     ]
 }
@@ -63,7 +56,7 @@ fn answers(told: &Told) -> Check {
     Check {
         promise: "every request was answered, as the contract says, with one and the same id; services end when asked",
         looked_at: told.intents.len() + told.runs.len() + told.demos.len(),
-        broken: told.wrongs.clone(),
+        broken: told.wrong.clone(),
     }
 }
 
@@ -204,26 +197,6 @@ fn workflows_agree(told: &Told, rows: &Rows) -> Check {
     }
 }
 
-fn effects(told: &Told, rows: &Rows, reference: &[Evidence]) -> Check {
-    compare(
-        told,
-        rows,
-        reference,
-        "every step and artifact is there exactly once, as in an undisturbed run",
-        |e| &e.effects,
-    )
-}
-
-fn checkpoints(told: &Told, rows: &Rows, reference: &[Evidence]) -> Check {
-    compare(
-        told,
-        rows,
-        reference,
-        "the engine's checkpoints are those of an undisturbed run, without a gap",
-        |e| &e.checkpoints,
-    )
-}
-
 fn compare(
     told: &Told,
     rows: &Rows,
@@ -276,6 +249,7 @@ fn demos(told: &Told, rows: &Rows) -> Check {
 
 #[cfg(test)]
 mod tests {
+    use super::super::board::AcceptedRun;
     use super::super::evidence::{RunRow, WorkflowRow};
     use super::*;
 
@@ -311,7 +285,7 @@ mod tests {
             intents: [("k-intent".to_owned(), "it_1".to_owned())].into(),
             runs: vec![accepted()],
             demos: vec!["d".to_owned()],
-            wrongs: Vec::new(),
+            ..Told::default()
         };
         let rows = Rows {
             runs: vec![run],
@@ -402,7 +376,7 @@ mod tests {
                 &["every crash demo"],
             ),
             (
-                |told, _| told.wrongs.push("500".to_owned()),
+                |told, _| told.wrong.push("500".to_owned()),
                 &["every request was"],
             ),
         ];

@@ -170,7 +170,7 @@ async fn measure(board: Arc<Board>, index: usize, generation: u64, client: Clien
             board.set_ready(index);
             // The first start recovers nothing.
             if generation > 1 {
-                board.restarted(from.elapsed());
+                board.told().restarts.add(from.elapsed());
             }
             return;
         }

@@ -1,10 +1,8 @@
 //! Rounds of the crash demo: a service of its own, `kill -9` between two durable steps, a restart, and the rows.
 
-use anyhow::ensure;
 use tokio::process::Command;
 
 use super::{Attempt, Ended, Soak, into_log};
-use crate::repository::Repository;
 
 /// What the demo prints when the kill landed where it is meant to: after the first effect, before the second.
 const KILLED_BETWEEN: &str = "kill -9 with marks s1=1 s2=0";
@@ -13,16 +11,6 @@ const KILLED_BETWEEN: &str = "kill -9 with marks s1=1 s2=0";
 const DONE: &str = "app.marks s1=1 s2=1\nDBOS workflow status: SUCCESS\n";
 
 pub(super) struct Crashdemo;
-
-impl Crashdemo {
-    pub(super) fn new(repository: &Repository) -> anyhow::Result<Self> {
-        ensure!(
-            repository.root().join("scripts/kodo").is_file(),
-            "scripts/kodo is missing"
-        );
-        Ok(Self)
-    }
-}
 
 /// The durable sleep between the effects: shorter than the demo's own, long enough for the kill to land in it, and
 /// another one with each seed, so that the kill meets the sleep at another moment.
@@ -35,10 +23,10 @@ impl Soak for Crashdemo {
     const TASK: &'static str = "wf:crashdemo:soak";
 
     async fn round(&self, attempt: &mut Attempt<'_>) -> anyhow::Result<Ended> {
-        let mut command = Command::new(attempt.repository.root().join("scripts/kodo"));
+        let mut command = Command::new(attempt.root.join("scripts/kodo"));
         command
             .args(["demo", "crash"])
-            .current_dir(attempt.repository.root())
+            .current_dir(attempt.root)
             .env("WF_SLEEP_MS", sleep_millis(attempt.seed).to_string())
             .env("TEST_SEED", attempt.seed.to_string())
             // Free ports: a fixed one may still be held by what a round left to the system.

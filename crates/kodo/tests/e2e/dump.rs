@@ -6,7 +6,9 @@ use kodo_store::DatabaseConfig;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Connection, Row};
 
-use crate::harness::{HarnessError, Normaliser, without_numbers};
+use kodo_dev::harness::HarnessError;
+
+use crate::normalise::{Normaliser, without_numbers};
 
 /// Settings of the session that reads, so that nobody else's decide how a value looks.
 const SESSION: [(&str, &str); 6] = [
