@@ -31,7 +31,10 @@
 #   2.31.1, after it took new-2 from its queue: status PENDING, error None
 #   2.31.1 logged: 'NoneType' object is not subscriptable
 set -euo pipefail
-. "$(dirname "$0")/lib.sh"
+# shellcheck source=findings/lib.bash
+. "$(dirname "$0")/lib.bash"
+work=$(mktemp -d)
+chmod 755 "$work"
 pip_install old dbos==2.31.1
 pip_install new dbos==3.4.0
 start_postgres

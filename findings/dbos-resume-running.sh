@@ -32,7 +32,10 @@
 #   cancelled (CANCELLED), resumed while its step was running: the step ran 2 times, 2 at one time; result paid
 #   logged, after the fact: Workflow first is no longer owned by this execution. Waiting for the owner's recorded outcome
 set -euo pipefail
-. "$(dirname "$0")/lib.sh"
+# shellcheck source=findings/lib.bash
+. "$(dirname "$0")/lib.bash"
+work=$(mktemp -d)
+chmod 755 "$work"
 pip_install py dbos==3.4.0
 start_postgres
 

@@ -25,7 +25,10 @@
 #   streamed, connection ends: valid [{'path': '/srv/jobs'}] invalid [] finish_reason None
 #   streamed, connection ends, the tool answers: removed /srv/jobs
 set -euo pipefail
-. "$(dirname "$0")/lib.sh"
+# shellcheck source=findings/lib.bash
+. "$(dirname "$0")/lib.bash"
+work=$(mktemp -d)
+chmod 755 "$work"
 pip_install py langchain-openai==1.7.4 langchain-core==1.8.3 openai==3.57.0
 
 cat >"$work/probe.py" <<'PY'

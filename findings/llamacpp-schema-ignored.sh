@@ -30,7 +30,10 @@
 #   ...
 # FINDING_VERBOSE=1 shows the replies, for instance {"v":1}, 198, {} and [2,1,1,2].
 set -euo pipefail
-. "$(dirname "$0")/lib.sh"
+# shellcheck source=findings/lib.bash
+. "$(dirname "$0")/lib.bash"
+work=$(mktemp -d)
+chmod 755 "$work"
 pip_install py xllamacpp==2026.10.11549 gguf==0.19.0 jsonschema==4.26.0
 
 cat >"$work/model.py" <<'PY'

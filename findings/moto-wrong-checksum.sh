@@ -24,7 +24,10 @@
 #   conditional put on an existing key: 412; content b'first'
 #   conditional copy on an existing key: 200; content b'other'
 set -euo pipefail
-. "$(dirname "$0")/lib.sh"
+# shellcheck source=findings/lib.bash
+. "$(dirname "$0")/lib.bash"
+work=$(mktemp -d)
+chmod 755 "$work"
 pip_install py 'moto[server]==5.2.5' boto3==1.44.8
 
 cat >"$work/probe.py" <<'PY'

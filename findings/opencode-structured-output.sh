@@ -25,7 +25,10 @@
 #   not matching: 200, structured {"wrong": true}, error None, model asked 1 time
 #   not matching, messages listed: 400 Expected OutputFormatJsonSchema; the single message: 200
 set -euo pipefail
-. "$(dirname "$0")/lib.sh"
+# shellcheck source=findings/lib.bash
+. "$(dirname "$0")/lib.bash"
+work=$(mktemp -d)
+chmod 755 "$work"
 npm_install oc opencode-linux-x64@1.18.33
 
 # A home of its own. The three files keep OpenCode from fetching its plugin package at the start.

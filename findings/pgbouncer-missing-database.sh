@@ -25,7 +25,10 @@
 #   another database meanwhile: served, at once
 #   third client: served, at once
 set -euo pipefail
-. "$(dirname "$0")/lib.sh"
+# shellcheck source=findings/lib.bash
+. "$(dirname "$0")/lib.bash"
+work=$(mktemp -d)
+chmod 755 "$work"
 deb_unpack pool pgbouncer=1.18.0-1+deb12u1 libc-ares2 libevent-2.1-7
 start_postgres
 

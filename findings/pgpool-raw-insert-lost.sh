@@ -27,7 +27,10 @@
 #   streaming_replication, simple protocol: INSERT 0 1, status IDLE, others see [1]
 #   ... (as it should be, to the end)
 set -euo pipefail
-. "$(dirname "$0")/lib.sh"
+# shellcheck source=findings/lib.bash
+. "$(dirname "$0")/lib.bash"
+work=$(mktemp -d)
+chmod 755 "$work"
 pip_install py 'psycopg[binary]==3.3.9'
 deb_unpack pool pgpool2=4.3.5-1+deb12u1 libmemcached11 libhashkit2
 start_postgres

@@ -20,7 +20,10 @@
 #   from a stream: put 200, get "5\r\nhello\r\n0\r\nx-amz-checksum-crc32:NhCmhg==\r\n\r\n", 46 bytes
 #   from a stream, checksums only when required: put 200, get "hello", 5 bytes
 set -euo pipefail
-. "$(dirname "$0")/lib.sh"
+# shellcheck source=findings/lib.bash
+. "$(dirname "$0")/lib.bash"
+work=$(mktemp -d)
+chmod 755 "$work"
 npm_install js s3rver@3.7.1 @aws-sdk/client-s3@3.1175.0
 
 port=$(free_port)

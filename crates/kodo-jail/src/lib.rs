@@ -32,6 +32,6 @@ pub use host::jail::Jail;
 pub use host::service::{JailedService, JailedServiceSpec};
 pub use host::shared::{Helper, JailConfig, unprivileged_user};
 pub use inside::helper::be_the_helper_if_asked;
-pub use inside::lifeline::lifeline_command;
 #[cfg(feature = "weaken")]
-pub use weaken::be_the_helper_without;
+pub use inside::helper::be_the_helper_without;
+pub use inside::lifeline::lifeline_command;

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::defence::Defence;
 use crate::host::shared::Helper;
-use crate::inside::helper;
 
 #[cfg(not(debug_assertions))]
 compile_error!(
@@ -33,15 +32,13 @@ pub(crate) fn mark() {
     std::hint::black_box(MARKER);
 }
 
-/// Becomes the jail's helper without the named defences. Does not return.
-#[doc(hidden)]
-pub fn be_the_helper_without(names: &[OsString]) -> ! {
+/// Takes the named defences off.
+pub(crate) fn take_off(names: &[OsString]) {
     for defence in Defence::ALL {
         if names.iter().any(|name| name == defence.as_str()) {
             OFF.fetch_or(1 << *defence as u32, Ordering::Relaxed);
         }
     }
-    helper::run()
 }
 
 impl Helper {

@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use kodo_contract::{ErrorCode, parse_json};
 use reqwest::StatusCode;
-use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+use reqwest::header::{DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use serde_json::Value;
 
 use crate::Secret;
 use crate::failure::Failure;
-use crate::retry::retry_after;
 use crate::sanitize::sanitized;
 
 /// A status other than success, and what the provider says about it.
@@ -110,5 +109,42 @@ impl Refusal {
             ),
         };
         Failure::new(code, message)
+    }
+}
+
+/// Reads a `Retry-After` header in either form: seconds, or a date. A date is compared with the `Date` of the same
+/// answer, so that no two clocks have to agree.
+fn retry_after(value: &HeaderValue, date: Option<&HeaderValue>) -> Option<Duration> {
+    let text = value.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(text).ok()?;
+    let now = httpdate::parse_http_date(date?.to_str().ok()?).ok()?;
+    Some(until.duration_since(now).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_read_in_both_forms() {
+        let header = |text: &str| HeaderValue::from_str(text).unwrap();
+        let now = header("Sun, 06 Nov 1994 08:49:37 GMT");
+        let ask = |text: &str| retry_after(&header(text), Some(&now));
+        assert_eq!(ask("7"), Some(Duration::from_secs(7)));
+        assert_eq!(
+            ask("Sun, 06 Nov 1994 08:50:07 GMT"),
+            Some(Duration::from_secs(30))
+        );
+        assert_eq!(ask("Sun, 06 Nov 1994 08:00:00 GMT"), Some(Duration::ZERO));
+        for nonsense in ["", "-1", "1.5", "soon"] {
+            assert_eq!(ask(nonsense), None);
+        }
+        assert_eq!(
+            retry_after(&header("Sun, 06 Nov 1994 08:50:07 GMT"), None),
+            None
+        );
     }
 }

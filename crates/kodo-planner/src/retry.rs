@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use kodo_contract::sha256_hex;
-use reqwest::header::HeaderValue;
 use tokio::time::{Instant, sleep};
 
 use crate::dialect::Dialect;
@@ -79,18 +78,6 @@ impl Retries {
     }
 }
 
-/// Reads a `Retry-After` header in either form: seconds, or a date. A date is compared with the `Date` of the same
-/// answer, so that no two clocks have to agree.
-pub(crate) fn retry_after(value: &HeaderValue, date: Option<&HeaderValue>) -> Option<Duration> {
-    let text = value.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let until = httpdate::parse_http_date(text).ok()?;
-    let now = httpdate::parse_http_date(date?.to_str().ok()?).ok()?;
-    Some(until.duration_since(now).unwrap_or_default())
-}
-
 /// The pause before retry number `retry` (from 0). The upper bound doubles each time; the pause is between half of it and
 /// all of it, chosen by the request's key, so that runs that were refused together do not come back together.
 pub(crate) fn backoff(first: Duration, retry: u32, idempotency_key: &str) -> Duration {
@@ -105,26 +92,6 @@ pub(crate) fn backoff(first: Duration, retry: u32, idempotency_key: &str) -> Dur
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn retry_after_is_read_in_both_forms() {
-        let header = |text: &str| HeaderValue::from_str(text).unwrap();
-        let now = header("Sun, 06 Nov 1994 08:49:37 GMT");
-        let ask = |text: &str| retry_after(&header(text), Some(&now));
-        assert_eq!(ask("7"), Some(Duration::from_secs(7)));
-        assert_eq!(
-            ask("Sun, 06 Nov 1994 08:50:07 GMT"),
-            Some(Duration::from_secs(30))
-        );
-        assert_eq!(ask("Sun, 06 Nov 1994 08:00:00 GMT"), Some(Duration::ZERO));
-        for nonsense in ["", "-1", "1.5", "soon"] {
-            assert_eq!(ask(nonsense), None);
-        }
-        assert_eq!(
-            retry_after(&header("Sun, 06 Nov 1994 08:50:07 GMT"), None),
-            None
-        );
-    }
 
     #[test]
     fn pauses_double_up_to_a_bound_and_differ_between_runs() {

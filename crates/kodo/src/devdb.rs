@@ -28,6 +28,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
+use cluster::Cluster;
 use places::Places;
 use postmaster::Postmaster;
 
@@ -99,7 +100,7 @@ pub(crate) async fn down(config: &DevDbConfig) -> anyhow::Result<(bool, String)>
     let mut done = Vec::new();
     if let Some(places) = Places::find(&config.data_dir) {
         let _lock = places.lock().await?;
-        for cluster in places.clusters() {
+        for cluster in Cluster::all(&places) {
             if let Postmaster::Alive { pid, port } = cluster.postmaster() {
                 cluster.stop(pid).await?;
                 done.push(format!("stopped Postgres {} on port {port}", cluster.major));
@@ -178,7 +179,7 @@ pub(crate) async fn status(config: &DevDbConfig) -> Status {
 
 /// The running server of a data folder; if there are several, the one of the newest version.
 fn running(places: &Places) -> Option<PrivateServer> {
-    let clusters = places.clusters().into_iter();
+    let clusters = Cluster::all(places).into_iter();
     clusters
         .filter_map(|cluster| match cluster.postmaster() {
             Postmaster::Alive { pid, port } => Some(PrivateServer {

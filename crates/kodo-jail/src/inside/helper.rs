@@ -43,8 +43,16 @@ pub fn be_the_helper_if_asked() {
     }
 }
 
+/// Becomes the helper without the named defences, and does not return: for tests of what each of them stops.
+#[cfg(feature = "weaken")]
+#[doc(hidden)]
+pub fn be_the_helper_without(names: &[std::ffi::OsString]) -> ! {
+    crate::weaken::take_off(names);
+    run()
+}
+
 /// Makes a jail and runs a job in it. Does not return.
-pub(crate) fn run() -> ! {
+fn run() -> ! {
     // A panic must not print to the job's streams; the service sees it by the end of the channel.
     std::panic::set_hook(Box::new(|_| sys::exit_now(101)));
     match take_control() {

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::binaries::Binaries;
 use super::command::last_lines;
 use super::identity::Identity;
-use super::places::unusable;
+use super::places::{Places, unusable};
 use super::postmaster::{self, Postmaster};
 
 /// Recovery of a crashed cluster repeats every write since the last checkpoint: seconds, on a slow disk more.
@@ -43,8 +43,17 @@ impl Cluster {
         }
     }
 
+    /// Every cluster, whoever its server runs as; in each place the newest version first.
+    pub(super) fn all(places: &Places) -> Vec<Self> {
+        let folders = places.cluster_folders();
+        folders
+            .iter()
+            .flat_map(|folder| Self::all_in(folder))
+            .collect()
+    }
+
     /// The clusters in `folder`, newest version first.
-    pub(super) fn all_in(folder: &Path) -> Vec<Self> {
+    fn all_in(folder: &Path) -> Vec<Self> {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
         let majors = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         let mut majors: Vec<u32> = majors.collect();
@@ -133,7 +142,7 @@ impl Cluster {
             .mode(0o600)
             .open(&log)
             .with_context(context)?;
-        identity.give(&log)?;
+        identity.give(&log).with_context(context)?;
         let before = output.metadata()?.len();
         // Its output must not be ours: whoever runs us waits until the last copy of our stdout is closed.
         let errors = output.try_clone()?;

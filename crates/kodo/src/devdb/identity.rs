@@ -1,15 +1,15 @@
 //! The user that Postgres runs as: it refuses root, and `initdb` refuses a user without a name.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::chown;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use tokio::process::Command;
 
 use super::command;
-use super::places::unusable;
 
 /// Starting a small program takes milliseconds, on an overloaded machine seconds.
 const QUICK: Duration = Duration::from_secs(20);
@@ -92,12 +92,10 @@ impl Identity {
     }
 
     /// Gives `path`, which the caller made, to the user that Postgres runs as.
-    pub(super) fn give(self, path: &Path) -> anyhow::Result<()> {
+    pub(super) fn give(self, path: &Path) -> io::Result<()> {
         match self {
             Self::Caller | Self::Mapped(_) => Ok(()),
-            Self::Other(Ids { uid, gid }) => {
-                chown(path, Some(uid), Some(gid)).with_context(|| unusable(path))
-            }
+            Self::Other(Ids { uid, gid }) => chown(path, Some(uid), Some(gid)),
         }
     }
 }

@@ -71,7 +71,7 @@ fn write_secret(path: &Path, password: &str, identity: Identity) -> anyhow::Resu
         .open(path);
     let written = file.and_then(|mut file| file.write_all(password.as_bytes()));
     written.with_context(|| unusable(path))?;
-    identity.give(path)
+    identity.give(path).with_context(|| unusable(path))
 }
 
 /// Removes what interrupted calls left: half-made clusters, and passwords.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::cluster::Cluster;
 use super::places::Places;
 use super::postmaster::Postmaster;
 
@@ -23,7 +24,7 @@ pub(crate) fn leftovers(data_dir: &Path) -> Vec<Leftover> {
         return Vec::new();
     };
     let mut found = Vec::new();
-    for cluster in places.clusters() {
+    for cluster in Cluster::all(&places) {
         if !cluster.exists() {
             found.push(Leftover::HalfMade(cluster.folder));
         } else if cluster.postmaster() == Postmaster::Stale {

@@ -10,7 +10,6 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tokio::time::{Instant, sleep};
 
-use super::cluster::Cluster;
 use super::identity::Identity;
 
 /// Longer than anything that is done under the lock: a download, an `initdb` and a start on a slow machine.
@@ -73,17 +72,10 @@ impl Places {
         create_passable(&elsewhere).with_context(|| unusable(&elsewhere))?;
         let clusters = elsewhere.join("pg");
         fs::create_dir_all(&clusters).with_context(|| unusable(&clusters))?;
-        identity.give(&clusters)?;
+        identity
+            .give(&clusters)
+            .with_context(|| unusable(&clusters))?;
         Ok(elsewhere)
-    }
-
-    /// Every cluster, whoever its server runs as; in each place the newest version first.
-    pub(super) fn clusters(&self) -> Vec<Cluster> {
-        let folders = self.cluster_folders();
-        folders
-            .iter()
-            .flat_map(|folder| Cluster::all_in(folder))
-            .collect()
     }
 
     /// The folders that clusters lie in, whether they exist or not.

@@ -1,10 +1,10 @@
-# Shared by the scripts of this folder (sourced, not run): a temporary folder, an end to every process that was started
-# (by its pid), a bound on the time, free loopback ports, a Postgres, and the comparison.
+#!/usr/bin/env bash
+# Shared by the scripts of this folder (sourced, not run): a bound on the time, an end to every process that was started
+# (by its pid), free loopback ports, a Postgres, and the comparison. A script makes its temporary folder, $work, itself.
 if [ -z "${FINDING_BOUNDED:-}" ]; then
   FINDING_BOUNDED=1 exec timeout --kill-after=20 420 bash "$0" "$@"
 fi
-work=$(mktemp -d)
-chmod 755 "$work"
+work=
 pids=()
 
 finish() {
@@ -17,7 +17,7 @@ finish() {
     sleep 0.5
     kill -KILL "$pid" 2>/dev/null || true
   done
-  rm -rf "$work"
+  [ -z "$work" ] || rm -rf "$work"
   exit "$status"
 }
 trap finish EXIT
