@@ -5,8 +5,10 @@ use std::fmt;
 use aho_corasick::{AhoCorasick, MatchKind};
 use kodo_contract::sha256_hex;
 
-use crate::secret::SHORTEST;
 use crate::{JobResult, SandboxError};
+
+/// The shortest secret, in bytes. A shorter one would be found in ordinary output.
+pub(crate) const SHORTEST: usize = 8;
 
 /// The length in characters from which on the name of something that is not handed back may have been cut.
 const CUT_NAME: usize = 1024;

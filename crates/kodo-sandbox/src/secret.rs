@@ -6,11 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::redact::Taken;
+use crate::redact::{SHORTEST, Taken};
 use crate::{InputFile, JobSpec, Overlay, SandboxError};
 
-/// The shortest secret, in bytes. A shorter one would be found in ordinary output.
-pub(crate) const SHORTEST: usize = 8;
 /// The longest secret, in bytes: a certificate chain fits.
 const LONGEST: usize = 64 * 1024;
 /// The longest name.
