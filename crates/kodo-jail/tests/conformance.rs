@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
 
 use kodo_jail::{CgroupPolicy, Helper, Jail, JailConfig};
+use kodo_sandbox::{InputFile, JobSpec, Sandbox};
 
 #[path = "shared/ordinary_user.rs"]
 mod ordinary_user;
@@ -48,4 +49,21 @@ async fn a_helper_that_is_none_runs_nothing() {
     });
     let error = jail.try_out().await.unwrap_err();
     assert_eq!(error.code(), "sandbox_unavailable", "{error}");
+}
+
+/// An earlier call may leave so many files that their names alone are more than a helper takes.
+#[tokio::test]
+async fn a_job_that_no_helper_takes_for_its_size_is_refused_for_good() {
+    let folder = "f".repeat(240);
+    let mut job = JobSpec::new(["true"]);
+    job.files = (0..20_000)
+        .map(|number| InputFile {
+            name: format!("{folder}/{number:0>240}"),
+            content: Vec::new(),
+            executable: false,
+        })
+        .collect();
+    let error = jail().run(&job).await.unwrap_err();
+    assert_eq!(error.code(), "sandbox_refused", "{error}");
+    assert!(error.to_string().contains("specification"), "{error}");
 }

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
 use std::time::Instant;
 
-use kodo_sandbox::provider::{CHUNK, Frames, content_frames, from_json, json_frame};
+use kodo_sandbox::provider::{CHUNK, Frames, extend_with_content, from_json, json_frame};
 use kodo_sandbox::{JobSpec, SandboxError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -179,7 +179,7 @@ impl Channel {
         deadline: Instant,
     ) -> io::Result<End> {
         let mut outgoing = json_frame(Kind::Order, &Order::of(spec))?;
-        outgoing.extend(content_frames(Kind::Data, &spec.files));
+        extend_with_content(&mut outgoing, Kind::Data, &spec.files);
         let mut sent = 0;
         loop {
             match self.wait(&abandoned, sent < outgoing.len(), Some(deadline))? {

@@ -5,7 +5,7 @@ mod files;
 mod frames;
 mod request;
 
-pub use files::{FileHeader, ReceivedFiles, content_frames};
+pub use files::{FileHeader, ReceivedFiles, extend_with_content};
 pub use frames::{
     CHUNK, FrameKind, Frames, frame, from_json, json_frame, receive, send, send_data,
 };

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use kodo_sandbox::provider::{CHUNK, FileHeader, Frames, content_frames, frame, json_frame};
+use kodo_sandbox::provider::{CHUNK, FileHeader, Frames, extend_with_content, frame, json_frame};
 use kodo_sandbox::{Captured, JobSpec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -360,7 +360,7 @@ fn outgoing(
     )?;
     let mut bytes = around;
     bytes.extend(own);
-    bytes.extend(content_frames(Kind::Data, &spec.files));
+    extend_with_content(&mut bytes, Kind::Data, &spec.files);
     Ok(bytes)
 }
 

@@ -32,9 +32,18 @@ pub(crate) fn run(
             return Err(error);
         }
     };
-    let outcome = channel
-        .send_job(shared, spec, group.as_ref(), None)
-        .and_then(|()| channel.run_job(spec, abandoned));
+    let sent = channel.send_job(shared, spec, group.as_ref(), None);
+    // Trying again would not make it smaller.
+    if let Err(error) = &sent
+        && error.kind() == io::ErrorKind::InvalidInput
+    {
+        channel.helper.end();
+        return Err(SandboxError::Refused {
+            mechanism: "specification".to_owned(),
+            reason: error.to_string(),
+        });
+    }
+    let outcome = sent.and_then(|()| channel.run_job(spec, abandoned));
     // Usually all of the job has ended by now: the helper ends after the jail's init, and that only after the kernel has
     // killed the rest. If the helper is killed here, the others are at once.
     channel.helper.end();

@@ -30,14 +30,11 @@ impl From<&InputFile> for FileHeader {
     }
 }
 
-/// The content of files, in their order, as frames of this kind.
-#[must_use]
-pub fn content_frames<K: FrameKind>(kind: K, files: &[InputFile]) -> Vec<u8> {
-    files
-        .iter()
-        .flat_map(|file| file.content.chunks(CHUNK))
-        .flat_map(|chunk| frame(kind, chunk))
-        .collect()
+/// Appends the content of files, in their order, as frames of this kind.
+pub fn extend_with_content<K: FrameKind>(bytes: &mut Vec<u8>, kind: K, files: &[InputFile]) {
+    for chunk in files.iter().flat_map(|file| file.content.chunks(CHUNK)) {
+        bytes.extend_from_slice(&frame(kind, chunk));
+    }
 }
 
 /// Files that a process inside a sandbox sends. It handles what a job left, so names, numbers and sizes are checked

@@ -1,4 +1,8 @@
 //! The settings of the planner (OC).
+#![allow(
+    rustdoc::bare_urls,
+    reason = "the doc comments of settings are their help texts"
+)]
 
 use std::path::PathBuf;
 use std::sync::Arc;
