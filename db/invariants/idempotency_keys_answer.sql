@@ -5,7 +5,8 @@
 SELECT format('%s %s', k.scope, k.key) AS subject, format('answers %s, which does not exist', left(k.body, 120)) AS finding,
        NULL::interval AS allowed
 FROM app.idempotency_keys k
-LEFT JOIN pg_temp.runs r ON r.id = substring(k.body FROM '"runId":"([^"]*)"')
+-- Not the window of runs: keys are looked at whole.
+LEFT JOIN app.runs r ON r.id = substring(k.body FROM '"runId":"([^"]*)"')
 LEFT JOIN app.intents i ON i.id = substring(k.body FROM '"intentId":"([^"]*)"')
 WHERE CASE k.scope WHEN 'POST /intents/:id/run' THEN r.id IS NULL WHEN 'POST /intents' THEN i.id IS NULL ELSE false END
 UNION ALL

@@ -6,4 +6,5 @@ SELECT w.id AS subject, format('workflow %s without a row in app.runs', w.status
 FROM pg_temp.engine_workflows w
 -- A workflow that somebody forked writes under the keys of the run that it was forked from.
 WHERE w.name = 'intent_run' AND w.forked_from IS NULL
-  AND NOT EXISTS (SELECT FROM pg_temp.runs r WHERE r.workflow_id = w.id);
+  -- Not the window of runs: unfinished workflows of older ones are loaded, too.
+  AND NOT EXISTS (SELECT FROM app.runs r WHERE r.workflow_id = w.id);

@@ -112,7 +112,8 @@ impl ArtifactSettings {
 
 /// How to reach a bucket.
 fn access(flags: ArtifactFlags, given: &Given) -> Result<S3Access, Refusal> {
-    let (Some(id), Some(key)) = (flags.aws_access_key_id, flags.aws_secret_access_key) else {
+    let id = flags.aws_access_key_id.filter(|id| !id.is_empty());
+    let (Some(id), Some(key)) = (id, flags.aws_secret_access_key) else {
         let reason = format!(
             "{} needs credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_ENDPOINT_URL where the \
              store is not Amazon's",

@@ -183,8 +183,10 @@ impl Given {
         let text = self.value(variable).map_or("", |value| &value.text);
         let name = self.name(variable);
         match text.rsplit_once('@') {
-            // A URL with a password in it, which is not to be shown.
-            Some((_, rest)) if text.contains("://") => format!("{name}=…@{rest}"),
+            // A URL with a password in it, which is not to be shown, also if the scheme is missing or mistyped.
+            Some((_, rest)) if text.contains("://") || variable.ends_with("_URL") => {
+                format!("{name}=…@{rest}")
+            }
             _ => format!("{name}={text}"),
         }
     }
@@ -212,6 +214,8 @@ impl Given {
     pub(crate) fn flags(&self) -> impl Iterator<Item = (&str, &str)> {
         let flags = self.0.iter().filter(|value| value.by_flag);
         flags
+            // A URL may have a password in it.
+            .filter(|value| !(value.variable.ends_with("_URL") && value.text.contains('@')))
             .map(|value| (value.variable.as_str(), value.text.as_str()))
             .filter(|(variable, _)| {
                 !["TOKEN", "PASSWORD", "KEY"]

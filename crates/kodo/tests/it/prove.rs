@@ -7,7 +7,7 @@ use kodo_dev::harness::TestDatabases;
 use kodo_store::INVARIANTS;
 use serde_json::{Value, json};
 
-use crate::evidence::recorded;
+use crate::evidence::{recorded, workflow};
 use crate::interrupted::abandoned;
 use crate::program::{in_repository, kodo};
 use crate::proof::{assert_invariants_hold, invariant, proof, violated};
@@ -199,6 +199,11 @@ async fn a_queued_run_beside_a_busy_worker_waits_its_turn() {
     let proof = proof(&world).await;
     assert_eq!(violated(&proof), [""; 0], "{proof:#}");
     assert_eq!(proof["runs"], json!({ "queued": 1, "running": 1 }));
+    // What keeps the worker busy is older than what is looked at.
+    let newest = kodo_on(&world, &["prove", "-o", "json", "--newest", "1"]).await;
+    let proof = crate::proof::read(&newest);
+    assert_eq!(violated(&proof), [""; 0], "{proof:#}");
+    assert_eq!(proof["runs"], json!({ "queued": 1 }));
 }
 
 #[tokio::test]
@@ -382,10 +387,23 @@ async fn a_proof_writes_to_no_table_and_needs_no_right_to() {
 
 #[tokio::test]
 async fn of_a_large_database_the_newest_runs_can_be_looked_at_alone() {
-    let mut world = World::apart("prove_newest", |options| options).await;
+    let mut world = World::apart("prove_newest", |options| options.env("WF_SLEEP_MS", 1)).await;
     let intent = world.intent(OTHER_INTENT).await;
     let mut runs = Vec::new();
-    for _ in 0..3 {
+    // The oldest has a key, which is looked at whatever the window is.
+    let path = format!("/intents/{intent}/run");
+    let keyed = [("Idempotency-Key", "oldest")];
+    let oldest = world.client.send(hyper::Method::POST, &path, &keyed, "");
+    runs.push(text(&oldest.await.expect("an answer"), "runId"));
+    world.ended(&runs[0]).await;
+    // An id that looks like a run's and is none is looked at whatever the window is.
+    let demo = world.client.post("/crashdemo?wf=run_01", "").await;
+    assert_eq!(demo.expect("an answer").status, 202);
+    until("the end of the crash demo", || async {
+        workflow(&world, "run_01").await.2 == "SUCCESS"
+    })
+    .await;
+    for _ in 0..2 {
         let run = world.run(&intent).await;
         world.ended(&run).await;
         runs.push(run);
@@ -412,7 +430,8 @@ async fn of_a_large_database_the_newest_runs_can_be_looked_at_alone() {
     assert_eq!(looked_at("statuses_agree"), 2);
     assert_eq!(looked_at("artifacts_complete"), 2 * 4);
     assert_eq!(looked_at("workflows_have_runs"), 2);
-    assert_eq!(looked_at("checkpoints_match_steps"), 2 * 8);
+    // Steps and checkpoints of two runs, and the three checkpoints of the crash demo.
+    assert_eq!(looked_at("checkpoints_match_steps"), 2 * 8 + 3);
     let told = kodo_on(&world, &["prove", "--newest", "2"]).await;
     let head = "Looked at the newest 2 runs alone (--newest).\n";
     assert!(told.stdout.contains(head), "{}", told.stdout);

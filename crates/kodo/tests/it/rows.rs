@@ -136,7 +136,7 @@ async fn the_tables_have_the_columns_and_keys_of_the_contract() {
     app.run_steps PRIMARY KEY (run_id, step_id)
     app.runs PRIMARY KEY (id)
     app.runs UNIQUE (workflow_id)
-    artifacts: run_id text, step_id text, idx integer, kind text, uri text, inline jsonb?, sha256 text, created_at timestamptz, stored_bytes bigint?, media_type text?
+    artifacts: run_id text, step_id text, idx integer, kind text, uri text, inline jsonb?, sha256 text, created_at timestamptz, stored_bytes bigint?, media_type text?, canonical text?
     intents: id text, goal text, payload jsonb, created_at timestamptz
     marks: run_id text, step text, created_at timestamptz
     run_steps: run_id text, step_id text, phase text, output jsonb, trace_id text?, started_at timestamptz, finished_at timestamptz?

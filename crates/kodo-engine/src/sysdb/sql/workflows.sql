@@ -1,5 +1,6 @@
--- The workflows of one product database, as `kodo prove` and scripts/db/psql-both.sh hand them to its session.
+-- The workflows of one product database, of runs from the first that is looked at on, and what is under way of older ones:
+-- it says which worker is busy. As `kodo prove` and scripts/db/psql-both.sh hand them to its session.
 SELECT workflow_uuid, name, status, executor_id, queue_name, forked_from
 FROM dbos.workflow_status
 WHERE application_name = 'sisu-kodo-' || :'instance'
-  AND (workflow_uuid >= :'first_run' OR left(workflow_uuid, 4) <> 'run_')
+  AND (workflow_uuid >= :'first_run' OR workflow_uuid !~ '^run_[0-9a-f]{32}$' OR status = 'PENDING')
