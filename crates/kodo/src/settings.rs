@@ -170,6 +170,26 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn every_setting_takes_a_value_and_its_default_is_one_that_it_takes() {
+        for setting in given::arguments().get_arguments() {
+            let name = setting.get_id();
+            assert!(setting.get_action().takes_values(), "{name} is a switch");
+            for default in setting.get_default_values() {
+                let flag = setting.get_long().unwrap();
+                let flag = format!("--{flag}={}", default.to_string_lossy());
+                assert!(load(&[&flag]).is_ok(), "{flag}: {:?}", load(&[&flag]).err());
+            }
+        }
+        assert!(
+            load(&["--sbx-microvm-accel=tcg"])
+                .unwrap()
+                .live
+                .microvm
+                .emulated
+        );
+    }
+
+    #[test]
     fn a_flag_wins_and_a_wrong_one_is_named_with_what_is_accepted() {
         assert_eq!(load(&["--port=4001"]).unwrap().api.port, 4001);
         assert_eq!(

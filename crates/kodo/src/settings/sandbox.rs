@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use kodo_jail::gvisor::{GvisorConfig, Platform};
 use kodo_jail::{CgroupPolicy, JailConfig};
 use kodo_sandbox::Limits;
@@ -47,7 +47,7 @@ pub(super) struct SandboxFlags {
     #[arg(long, env, value_name = "DIR", default_value = ".data/microvm", value_parser = filled("a folder"))]
     sbx_microvm_dir: String,
     /// What executes a microVM: kvm, if a guest proves to run, or tcg, software that is many times slower
-    #[arg(long, env, value_name = "WORD", default_value = "kvm", value_parser = word(&[("kvm", false), ("tcg", true)]))]
+    #[arg(long, env, value_name = "WORD", action = ArgAction::Set, default_value = "kvm", value_parser = word(&[("kvm", false), ("tcg", true)]))]
     sbx_microvm_accel: bool,
     /// MicroVMs that a service keeps booted, so that a job does not wait for one
     #[arg(long, env, value_name = "COUNT", default_value = "1", value_parser = number::<usize>(0, 64))]
