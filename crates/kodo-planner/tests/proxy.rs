@@ -53,7 +53,7 @@ async fn server() -> (u16, tokio::task::JoinHandle<(String, bool)>) {
     (port, asked)
 }
 
-/// Asks for a plan at `base`, in a process with these variables; what came of it.
+/// Asks for a plan at `base`, in a process with these variables. Returns what that process printed.
 async fn ask(base: &str, variables: &[(&str, String)]) -> String {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command

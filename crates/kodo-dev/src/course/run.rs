@@ -130,7 +130,7 @@ enum Ran {
 }
 
 impl<'a> Runner<'a> {
-    /// Runs a block or leaves it out, and notes what came of it. `broken` is the line of a failure before it. Returns
+    /// Runs a block or leaves it out, and notes its outcome. `broken` is the line of a failure before it. Returns
     /// the line of its own.
     async fn block(
         &mut self,

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use serde_json::{Value, json};
 
-/// An aim of issue 2, and what came of it.
+/// An aim, and whether the figure reaches it.
 #[derive(Debug)]
 struct Aim {
     what: &'static str,

@@ -172,7 +172,7 @@ fn is_http_date(text: &str) -> bool {
 pub struct Exchanges(BTreeMap<String, String>);
 
 impl Exchanges {
-    /// Sends a request and notes what came of it.
+    /// Sends a request and notes its answer.
     pub async fn note(&mut self, client: &Client, name: &str, ask: Ask) {
         self.note_alike(client, name, vec![ask]).await;
     }

@@ -1,5 +1,5 @@
 //! The first process of a microvm: makes a system around itself, takes one order over the port, carries it out
-//! in the jail, says what came of it, and switches the machine off.
+//! in the jail, sends its result, and switches the machine off.
 //!
 //! It is no part of the service: `sbx:microvm:build` puts it into the machine's file tree.
 
