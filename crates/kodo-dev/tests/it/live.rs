@@ -2,7 +2,6 @@
 
 mod answers;
 mod forms;
-mod overhead;
 mod record;
 mod refused;
 mod support;
