@@ -32,6 +32,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "hashed text",
         include_str!("../../../db/migrations/0005_hashed_text.sql"),
     ),
+    (
+        6,
+        "drop invariant views",
+        include_str!("../../../db/migrations/0006_drop_invariant_views.sql"),
+    ),
 ];
 
 /// What `db:seed` inserts. Each statement can run again without effect.
