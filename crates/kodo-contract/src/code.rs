@@ -130,8 +130,12 @@ error_codes! {
     ToolResultInvalid "tool_result_invalid" Permanent;
     /// What refers to an artifact in the store is not valid.
     ArtifactInvalid "artifact_invalid" Permanent;
-    /// The files that a call would find are too large together.
+    /// The workspace of a call is too large.
     WorkspaceTooLarge "workspace_too_large" Permanent;
+    /// Parallel calls changed one path of the workspace differently.
+    WorkspaceConflict "workspace_conflict" Permanent;
+    /// The intent's `inputs.workspace` is no archive that can be unpacked.
+    WorkspaceInvalid "workspace_invalid" Permanent;
     /// The run's row is not there.
     RunMissing "run_missing" NeedsAPerson;
     /// The row of an earlier step is not there.

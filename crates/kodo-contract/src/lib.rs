@@ -19,10 +19,12 @@ mod json;
 mod plan;
 mod schema;
 mod shorten;
+mod snapshot;
 mod status;
 mod storable;
 mod timestamp;
 mod tool;
+mod tree;
 mod view;
 mod wording;
 
@@ -37,8 +39,12 @@ pub use invalid::{Invalid, MAX_VIOLATIONS, Violation};
 pub use json::{JsonError, MAX_DEPTH, MAX_STORED_DEPTH, parse_json, parse_stored_json, read_json};
 pub use plan::{Plan, PlanOrderError, ToolCall};
 pub use schema::Schema;
+pub use snapshot::{At, Branch, Conflict, Kept, Object, Snapshot, SnapshotRef, Writer, merge};
 pub use status::{Phase, RunStatus, Transition, UnknownName};
 pub use storable::{MAX_NUMBER_BYTES, check_storable};
 pub use timestamp::Timestamp;
 pub use tool::{ToolFile, ToolResult};
+pub use tree::{
+    MAX_TREE_DEPTH, MAX_TREE_PATH, Node, NodeKind, Tree, TreeBounds, TreeFault, TreePath,
+};
 pub use view::{ArtifactRef, RunError, RunView, StepView};

@@ -1,0 +1,609 @@
+//! A workspace after a step: its tree, who wrote what, and where the content is.
+//!
+//! Each entry knows the call that changed it last, and so does each path that was removed. That makes the end states of
+//! parallel calls comparable: of two states of a path, the one whose writer knew of the other's counts; if neither knew,
+//! both have to be the same.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{ContentHash, Node, NodeKind, Tree, TreePath};
+
+/// The version of the form that is written.
+const VERSION: u32 = 1;
+
+/// A tool call of a plan, by its index; `None` is what was there before the first one.
+pub type Writer = Option<u32>;
+
+/// Where the content of a file is: in which of [`Snapshot::objects`], and from which byte on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct At {
+    /// The index of the object.
+    pub object: usize,
+    /// Bytes before the content.
+    pub offset: u64,
+}
+
+/// Content in the artifact store: of one large file, or of many small ones.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Object {
+    /// Its hash.
+    pub sha256: ContentHash,
+    /// Its length, in bytes.
+    pub size: u64,
+}
+
+/// An entry, and who wrote it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kept {
+    /// The entry.
+    pub node: Node,
+    /// The call that changed it last, apart from its time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Writer,
+    /// Where its content is, if it is a file that is not empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<At>,
+}
+
+/// A workspace as it was after a step. Its JSON is what is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Snapshot {
+    version: u32,
+    /// Where content is.
+    pub objects: Vec<Object>,
+    /// What is there.
+    #[serde(with = "pairs")]
+    pub entries: BTreeMap<TreePath, Kept>,
+    /// What was removed with all that was below it, and by whom.
+    #[serde(with = "pairs")]
+    removed: BTreeMap<TreePath, Writer>,
+}
+
+/// What a row says of a snapshot: where it is, and how large what it describes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SnapshotRef {
+    /// The hash of its JSON, under which that is stored.
+    pub sha256: ContentHash,
+    /// The length of its JSON, in bytes.
+    pub size: u64,
+    /// Files, folders and links.
+    pub entries: u64,
+    /// Content of the files, in bytes.
+    pub bytes: u64,
+}
+
+/// Parallel calls changed one path differently.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "{path} was changed differently by {one} and by {other}, neither of which came after the other"
+)]
+pub struct Conflict {
+    /// The path.
+    pub path: TreePath,
+    one: String,
+    other: String,
+}
+
+impl Conflict {
+    fn of(path: &TreePath, one: Writer, other: Writer) -> Self {
+        let name = |writer: Writer| {
+            writer.map_or_else(
+                || "the run's inputs".to_owned(),
+                |index| format!("tool call {}", index + 1),
+            )
+        };
+        Self {
+            path: path.clone(),
+            one: name(one),
+            other: name(other),
+        }
+    }
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self {
+            version: VERSION,
+            objects: Vec::new(),
+            entries: BTreeMap::new(),
+            removed: BTreeMap::new(),
+        }
+    }
+}
+
+/// What became of a path.
+enum State<'a> {
+    There(&'a Kept),
+    Removed(Writer),
+    Never,
+}
+
+impl State<'_> {
+    fn writer(&self) -> Writer {
+        match self {
+            Self::There(kept) => kept.by,
+            Self::Removed(by) => *by,
+            Self::Never => None,
+        }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::There(one), Self::There(other)) => one.node.is_same(&other.node),
+            (Self::There(_), _) | (_, Self::There(_)) => false,
+            _ => true,
+        }
+    }
+}
+
+impl Snapshot {
+    /// The tree.
+    #[must_use]
+    pub fn tree(&self) -> Tree {
+        let entries = self.entries.iter();
+        entries
+            .map(|(path, kept)| (path.clone(), kept.node.clone()))
+            .collect()
+    }
+
+    /// Where the content of each hash is.
+    #[must_use]
+    pub fn content(&self) -> HashMap<&ContentHash, At> {
+        let kept = self.entries.values();
+        kept.filter_map(|kept| Some((kept.node.content()?.0, kept.at?)))
+            .collect()
+    }
+
+    /// The workspace as a call that began with this one left it. Content that was here is where it was; other content is
+    /// nowhere yet.
+    #[must_use]
+    pub fn after(&self, left: Tree, by: Writer) -> Self {
+        let content = self.content();
+        let entries: BTreeMap<TreePath, Kept> = left
+            .into_iter()
+            .map(|(path, node)| {
+                let before = self.entries.get(&path);
+                let same = before.filter(|before| before.node.is_same(&node));
+                let kept = Kept {
+                    by: same.map_or(by, |same| same.by),
+                    at: node
+                        .content()
+                        .and_then(|(hash, _)| content.get(hash).copied()),
+                    node,
+                };
+                (path, kept)
+            })
+            .collect();
+        let mut removed = self.removed.clone();
+        let mut last: Option<&TreePath> = None;
+        for path in self
+            .entries
+            .keys()
+            .filter(|path| !entries.contains_key(*path))
+        {
+            // One entry for a folder with all that was in it.
+            if last.is_some_and(|folder| path.is_below(folder)) {
+                continue;
+            }
+            removed.retain(|older, _| !older.is_below(path));
+            removed.insert(path.clone(), by);
+            last = Some(path);
+        }
+        let mut after = Self {
+            version: VERSION,
+            objects: self.objects.clone(),
+            entries,
+            removed,
+        };
+        after.forget_unused();
+        after
+    }
+
+    /// Removes objects that no entry needs.
+    pub fn forget_unused(&mut self) {
+        let used: BTreeSet<usize> = self
+            .entries
+            .values()
+            .filter_map(|it| it.at.map(|at| at.object))
+            .collect();
+        let places: HashMap<usize, usize> = used
+            .iter()
+            .enumerate()
+            .map(|(new, old)| (*old, new))
+            .collect();
+        let mut index = 0;
+        self.objects.retain(|_| {
+            index += 1;
+            used.contains(&(index - 1))
+        });
+        for at in self.entries.values_mut().filter_map(|it| it.at.as_mut()) {
+            at.object = places[&at.object];
+        }
+    }
+
+    /// Whether all that it says of content can be true.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.version == VERSION
+            && self
+                .entries
+                .values()
+                .all(|kept| match (kept.node.content(), kept.at) {
+                    (Some((_, 0)), None) => true,
+                    (Some((_, size)), Some(at)) => {
+                        self.objects.get(at.object).is_some_and(|object| {
+                            at.offset
+                                .checked_add(size)
+                                .is_some_and(|end| end <= object.size)
+                        })
+                    }
+                    (None, None) => true,
+                    _ => false,
+                })
+    }
+
+    fn state(&self, path: &TreePath) -> State<'_> {
+        if let Some(kept) = self.entries.get(path) {
+            return State::There(kept);
+        }
+        let mut at = Some(path.clone());
+        while let Some(place) = at {
+            if let Some(by) = self.removed.get(&place) {
+                return State::Removed(*by);
+            }
+            at = place.parent();
+        }
+        State::Never
+    }
+
+    /// Adds content that lies in another snapshot's object; returns where it is here.
+    fn adopt(&mut self, from: &Self, at: At) -> At {
+        let object = &from.objects[at.object];
+        let known = self.objects.iter().position(|it| it == object);
+        At {
+            object: known.unwrap_or_else(|| {
+                self.objects.push(object.clone());
+                self.objects.len() - 1
+            }),
+            offset: at.offset,
+        }
+    }
+}
+
+/// The end state of a call with all that it depends on.
+#[derive(Debug)]
+pub struct Branch {
+    /// What it left.
+    pub end: Snapshot,
+    /// The call itself, and every one that it depends on, directly or not.
+    pub knows: BTreeSet<u32>,
+}
+
+/// What a call finds that depends on these, in the plan's order.
+///
+/// # Errors
+/// [`Conflict`], for the first path that parallel calls changed differently.
+pub fn merge(branches: impl IntoIterator<Item = Branch>) -> Result<Snapshot, Conflict> {
+    let mut branches = branches.into_iter();
+    let Some(mut all) = branches.next() else {
+        return Ok(Snapshot::default());
+    };
+    for branch in branches {
+        all = all.with(&branch)?;
+    }
+    Ok(all.end)
+}
+
+impl Branch {
+    fn knows(&self, writer: Writer) -> bool {
+        writer.is_none_or(|writer| self.knows.contains(&writer))
+    }
+
+    fn with(mut self, other: &Self) -> Result<Self, Conflict> {
+        let paths: BTreeSet<&TreePath> = self
+            .end
+            .entries
+            .keys()
+            .chain(other.end.entries.keys())
+            .collect();
+        let mut merged = Snapshot::default();
+        // Hard links, with the branch that they come from.
+        let mut links = Vec::new();
+        for path in paths {
+            let (own, others) = (self.end.state(path), other.end.state(path));
+            let (own_by, others_by) = (own.writer(), others.writer());
+            let take_others = match (other.knows(own_by), self.knows(others_by)) {
+                (true, false) => true,
+                (false, true) => false,
+                (known, _) => {
+                    if !own.is_same(&others) {
+                        return Err(Conflict::of(path, own_by, others_by));
+                    }
+                    // The same by both, or by neither: the younger time, as if one had come after the other.
+                    let time = |state: &State<'_>| match state {
+                        State::There(kept) => kept.node.modified,
+                        _ => i64::MIN,
+                    };
+                    time(&others) > time(&own)
+                        || (!known && others_by > own_by && time(&others) == time(&own))
+                }
+            };
+            let (from, state) = if take_others {
+                (&other.end, others)
+            } else {
+                (&self.end, own)
+            };
+            if let State::There(kept) = state {
+                let mut kept = kept.clone();
+                kept.at = kept.at.map(|at| merged.adopt(from, at));
+                if let NodeKind::HardLink(to) = &kept.node.kind {
+                    links.push((path.clone(), to.clone(), from));
+                }
+                merged.entries.insert(path.clone(), kept);
+            }
+        }
+        for (path, to, from) in links {
+            // A name of a file that the other branch replaced goes on having the content that it had.
+            let meant = from.entries.get(&to);
+            if merged.entries.get(&to).map(|it| &it.node) != meant.map(|it| &it.node)
+                && let Some(meant) = meant
+            {
+                let mut own = meant.clone();
+                own.by = merged.entries.get(&path).and_then(|it| it.by);
+                own.at = own.at.map(|at| merged.adopt(from, at));
+                merged.entries.insert(path, own);
+            }
+        }
+        for (path, kept) in &merged.entries {
+            let Some(folder) = path.parent() else {
+                continue;
+            };
+            if !merged
+                .entries
+                .get(&folder)
+                .is_some_and(|it| it.node.is_folder())
+            {
+                let gone = self
+                    .end
+                    .state(&folder)
+                    .writer()
+                    .max(other.end.state(&folder).writer());
+                return Err(Conflict::of(path, gone, kept.by));
+            }
+        }
+        for (path, by) in self.end.removed.iter().chain(&other.end.removed) {
+            let slot = merged.removed.entry(path.clone()).or_insert(*by);
+            // Of two removals the one that knew of the other; of two that did not, either says the same.
+            if other.knows(*slot) || *by > *slot {
+                *slot = *by;
+            }
+        }
+        self.knows.extend(&other.knows);
+        self.end = merged;
+        Ok(self)
+    }
+}
+
+/// A map whose keys are no strings, as a list of pairs.
+mod pairs {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<K: Serialize, V: Serialize, S: Serializer>(
+        map: &BTreeMap<K, V>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(map)
+    }
+
+    pub(super) fn deserialize<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
+    where
+        K: Deserialize<'de> + Ord,
+        V: Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        Ok(Vec::<(K, V)>::deserialize(deserializer)?
+            .into_iter()
+            .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::tests::{file, folder, tree};
+
+    /// What this call left of what it found.
+    fn left(found: &Snapshot, by: u32, entries: &[(&str, Node)]) -> Snapshot {
+        found.after(tree(entries), Some(by))
+    }
+
+    fn branch(end: &Snapshot, knows: &[u32]) -> Branch {
+        Branch {
+            end: end.clone(),
+            knows: knows.iter().copied().collect(),
+        }
+    }
+
+    fn names(snapshot: &Snapshot) -> Vec<String> {
+        snapshot.entries.keys().map(TreePath::text).collect()
+    }
+
+    fn base() -> Snapshot {
+        let entries = [
+            ("a", file("a")),
+            ("d", folder()),
+            ("d/b", file("b")),
+            ("d/c", file("c")),
+        ];
+        Snapshot::default().after(tree(&entries), None)
+    }
+
+    #[test]
+    fn what_one_call_removed_stays_away_whatever_the_others_left() {
+        let base = base();
+        let removes = left(&base, 0, &[("a", file("a"))]);
+        let adds = left(
+            &base,
+            1,
+            &[
+                ("a", file("a")),
+                ("d", folder()),
+                ("d/b", file("b")),
+                ("d/c", file("c")),
+                ("e", file("e")),
+            ],
+        );
+        for (one, other) in [((&removes, 0), (&adds, 1)), ((&adds, 1), (&removes, 0))] {
+            let merged = merge([branch(one.0, &[one.1]), branch(other.0, &[other.1])]).unwrap();
+            assert_eq!(names(&merged), ["a", "e"]);
+            // And it stays away from those that come later.
+            let later = merge([branch(&merged, &[0, 1, 2]), branch(&adds, &[1])]).unwrap();
+            assert_eq!(names(&later), ["a", "e"]);
+        }
+    }
+
+    #[test]
+    fn a_path_that_parallel_calls_changed_differently_is_a_conflict() {
+        let base = base();
+        let all = |a: &str| {
+            [
+                ("a", file(a)),
+                ("d", folder()),
+                ("d/b", file("b")),
+                ("d/c", file("c")),
+            ]
+        };
+        let (one, other) = (left(&base, 0, &all("1")), left(&base, 1, &all("2")));
+        let conflict = merge([branch(&one, &[0]), branch(&other, &[1])]).unwrap_err();
+        assert_eq!(
+            conflict.to_string(),
+            r#""a" was changed differently by tool call 1 and by tool call 2, neither of which came after the other"#
+        );
+        // The same change by both is none, and neither is one that came after the other.
+        let same = left(&base, 1, &all("1"));
+        assert_eq!(
+            names(&merge([branch(&one, &[0]), branch(&same, &[1])]).unwrap()).len(),
+            4
+        );
+        let after = left(&one, 1, &all("2"));
+        for (first, second) in [
+            ((&one, &[0][..]), (&after, &[0, 1][..])),
+            ((&after, &[0, 1]), (&one, &[0])),
+        ] {
+            let merged = merge([branch(first.0, first.1), branch(second.0, second.1)]).unwrap();
+            assert_eq!(merged.entries[&"a".into()].node, file("2"));
+        }
+        // Removed by one and changed by the other.
+        let gone = left(&base, 1, &all("a")[1..]);
+        assert!(merge([branch(&one, &[0]), branch(&gone, &[1])]).is_err());
+        // A folder that one removed and the other put something into.
+        let gone = left(&base, 1, &[("a", file("a"))]);
+        let into = left(
+            &base,
+            0,
+            &[
+                ("a", file("a")),
+                ("d", folder()),
+                ("d/b", file("b")),
+                ("d/c", file("c")),
+                ("d/n", file("n")),
+            ],
+        );
+        assert_eq!(
+            merge([branch(&into, &[0]), branch(&gone, &[1])])
+                .unwrap_err()
+                .path,
+            "d/n".into()
+        );
+    }
+
+    #[test]
+    fn a_diamond_is_no_conflict() {
+        let base = base();
+        let rest = [("d", folder()), ("d/b", file("b")), ("d/c", file("c"))];
+        let with = |a: &str, more: &[(&str, Node)]| {
+            let mut entries = vec![("a", file(a))];
+            entries.extend(rest.iter().cloned());
+            entries.extend(more.iter().cloned());
+            tree(&entries)
+        };
+        let first = base.after(with("1", &[]), Some(0));
+        let one = first.after(with("1", &[("one", file("1"))]), Some(1));
+        let other = first.after(with("2", &[]), Some(2));
+        let merged = merge([branch(&one, &[0, 1]), branch(&other, &[0, 2])]).unwrap();
+        assert_eq!(merged.entries[&"a".into()].node, file("2"));
+        assert!(names(&merged).contains(&"one".to_owned()));
+        let ended = merged.after(with("3", &[]), Some(3));
+        let again = merge([branch(&one, &[0, 1]), branch(&ended, &[0, 1, 2, 3])]).unwrap();
+        assert_eq!(again.entries[&"a".into()].node, file("3"));
+        assert!(
+            !names(&again).contains(&"one".to_owned()),
+            "removed by the last call"
+        );
+    }
+
+    #[test]
+    fn a_time_alone_is_carried_and_is_no_change() {
+        let base = base();
+        let touched = |at| Node {
+            modified: at,
+            ..file("a")
+        };
+        let one = left(&base, 0, &[("a", touched(5))]);
+        let other = left(&base, 1, &[("a", file("new"))]);
+        assert_eq!(one.entries[&"a".into()].by, None);
+        let merged = merge([branch(&one, &[0]), branch(&other, &[1])]).unwrap();
+        assert_eq!(merged.entries[&"a".into()].node, file("new"));
+        let later = left(&base, 1, &[("a", touched(7))]);
+        let merged = merge([branch(&one, &[0]), branch(&later, &[1])]).unwrap();
+        assert_eq!(merged.entries[&"a".into()].node.modified, 7);
+    }
+
+    #[test]
+    fn a_further_name_of_a_file_keeps_its_content_when_another_call_replaces_the_file() {
+        let link = Node::new(NodeKind::HardLink("a".into()), 0o644, 0);
+        let base = Snapshot::default().after(tree(&[("a", file("a"))]), None);
+        let linked = left(&base, 0, &[("a", file("a")), ("b", link)]);
+        let replaced = left(&base, 1, &[("a", file("new"))]);
+        let merged = merge([branch(&linked, &[0]), branch(&replaced, &[1])]).unwrap();
+        assert_eq!(merged.entries[&"b".into()].node, file("a"));
+    }
+
+    #[test]
+    fn content_stays_where_it_is_and_unused_objects_are_forgotten() {
+        let mut base = base();
+        for (index, hash) in ["x", "y"].iter().enumerate() {
+            let size = if index == 0 { 2 } else { 1 };
+            base.objects.push(Object {
+                sha256: ContentHash::of(hash.as_bytes()),
+                size,
+            });
+        }
+        for (path, object, offset) in [("a", 0, 0), ("d/b", 0, 1), ("d/c", 1, 0)] {
+            base.entries.get_mut(&path.into()).unwrap().at = Some(At { object, offset });
+        }
+        assert!(base.is_whole());
+        let moved = left(&base, 0, &[("moved", file("c")), ("new", file("new"))]);
+        assert_eq!(
+            moved.entries[&"moved".into()].at,
+            Some(At {
+                object: 0,
+                offset: 0
+            })
+        );
+        assert_eq!(moved.objects, base.objects[1..]);
+        assert!(!moved.is_whole(), "the new file has no place yet");
+        let text = serde_json::to_string(&base).unwrap();
+        assert_eq!(serde_json::from_str::<Snapshot>(&text).unwrap(), base);
+    }
+}
