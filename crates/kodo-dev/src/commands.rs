@@ -5,7 +5,6 @@ mod course;
 mod demo;
 mod prove_demo;
 mod scripted_model;
-mod soak;
 
 use std::process::ExitCode;
 
@@ -31,8 +30,6 @@ pub(crate) enum Command {
     /// Run the completion bar of docs/course.md claim by claim; `scripts/kodo prove --demo` calls it
     ProveDemo(prove_demo::Args),
     ScriptedModel(scripted_model::ScriptedModelArgs),
-    /// Run the same thing many times over
-    Soak(soak::Arguments),
 }
 
 /// Runs one of them. An error is printed by the caller and ends with exit code 2.
@@ -43,6 +40,5 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(&args),
         Command::ProveDemo(args) => prove_demo::run(&args),
         Command::ScriptedModel(args) => scripted_model::run(args),
-        Command::Soak(arguments) => soak::run(&arguments),
     }
 }

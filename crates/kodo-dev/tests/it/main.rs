@@ -9,3 +9,4 @@ mod live;
 mod opencode;
 mod pages;
 mod policy;
+mod soak;
