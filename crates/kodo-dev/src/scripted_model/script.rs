@@ -1,18 +1,20 @@
 //! A script in a file: which plan answers which goal.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use anyhow::Context;
+use serde::Deserialize;
 use serde_json::Value;
-
-use crate::scripted_model::ScriptError;
 
 /// Which JSON answers which goal.
 ///
 /// The file is `{"plans": {"<goal>": <plan>}, "otherwise": <plan>}`; without `otherwise`, a goal that is not in the
 /// script is answered with HTTP 404.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Script {
-    plans: Vec<(String, Value)>,
+    plans: BTreeMap<String, Value>,
     otherwise: Option<Value>,
 }
 
@@ -20,42 +22,18 @@ impl Script {
     /// Reads a script.
     ///
     /// # Errors
-    /// [`ScriptError::Unreadable`] and [`ScriptError::Invalid`].
-    pub fn read(path: &Path) -> Result<Self, ScriptError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ScriptError::Unreadable {
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::parse(&text).map_err(|reason| ScriptError::Invalid {
-            path: path.to_owned(),
-            reason,
-        })
-    }
-
-    fn parse(text: &str) -> Result<Self, String> {
-        let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        let members = value.as_object().ok_or("it is no object")?;
-        if let Some(extra) = members
-            .keys()
-            .find(|key| !["plans", "otherwise"].contains(&key.as_str()))
-        {
-            return Err(format!("it has a member {extra:?}"));
-        }
-        let plans = members.get("plans").and_then(Value::as_object);
-        Ok(Self {
-            plans: plans
-                .ok_or("it has no object \"plans\"")?
-                .iter()
-                .map(|(goal, plan)| (goal.clone(), plan.clone()))
-                .collect(),
-            otherwise: members.get("otherwise").cloned(),
-        })
+    /// If the file cannot be read or is no script.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let name = path.display();
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("script {name} cannot be read"))?;
+        serde_json::from_str(&text).with_context(|| format!("script {name} is invalid"))
     }
 
     /// The same, with a plan for a goal.
     #[must_use]
     pub fn with(mut self, goal: &str, plan: Value) -> Self {
-        self.plans.push((goal.to_owned(), plan));
+        self.plans.insert(goal.to_owned(), plan);
         self
     }
 
@@ -67,13 +45,9 @@ impl Script {
     }
 
     /// What answers a request: by the goal of the intent in its first user message.
-    pub(crate) fn answer(&self, request: &Value) -> Option<&Value> {
+    pub(super) fn answer(&self, request: &Value) -> Option<&Value> {
         let goal = goal_of(request).unwrap_or_default();
-        self.plans
-            .iter()
-            .find(|(it, _)| *it == goal)
-            .map(|(_, plan)| plan)
-            .or(self.otherwise.as_ref())
+        self.plans.get(&goal).or(self.otherwise.as_ref())
     }
 }
 
@@ -92,7 +66,7 @@ mod tests {
 
     #[test]
     fn a_goal_finds_its_plan() {
-        let script = Script::parse(r#"{"plans": {"a": {"p": 1}}}"#).unwrap();
+        let script: Script = serde_json::from_str(r#"{"plans": {"a": {"p": 1}}}"#).unwrap();
         let request = |goal: &str| {
             let content = json!({"intent": {"goal": goal}}).to_string();
             json!({"messages": [{"role": "system", "content": "a"}, {"role": "user", "content": content}]})
@@ -113,7 +87,7 @@ mod tests {
             r#"{"plans": []}"#,
             r#"{"plans": {}, "x": 1}"#,
         ] {
-            assert!(Script::parse(text).is_err(), "{text}");
+            assert!(serde_json::from_str::<Script>(text).is_err(), "{text}");
         }
     }
 }
