@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Databases, HarnessError};
+use crate::harness::Databases;
 use kodo_store::DatabaseConfig;
 use tokio::process::Command;
 
@@ -132,7 +132,7 @@ impl Stage {
     ///
     /// # Errors
     /// Where the server does not answer or refuses.
-    pub async fn clean_up(self) -> Result<(), HarnessError> {
+    pub async fn clean_up(self) -> anyhow::Result<()> {
         match self.databases {
             Some(databases) => databases.drop().await,
             None => Ok(()),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::header::{CONTENT_TYPE, HeaderMap};
@@ -10,8 +11,6 @@ use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
-
-use crate::harness::HarnessError;
 
 /// No answer of the service takes longer; a client that waits for ever hides a hang.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -65,8 +64,8 @@ impl Client {
     /// `GET path`.
     ///
     /// # Errors
-    /// [`HarnessError::NoAnswer`] where the service does not answer.
-    pub async fn get(&self, path: &str) -> Result<Answer, HarnessError> {
+    /// If the service does not answer.
+    pub async fn get(&self, path: &str) -> anyhow::Result<Answer> {
         self.send(Method::GET, path, &[], Bytes::new()).await
     }
 
@@ -74,7 +73,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::get`].
-    pub async fn post(&self, path: &str, body: impl Into<Bytes>) -> Result<Answer, HarnessError> {
+    pub async fn post(&self, path: &str, body: impl Into<Bytes>) -> anyhow::Result<Answer> {
         self.send(Method::POST, path, &[], body).await
     }
 
@@ -88,41 +87,27 @@ impl Client {
         path: &str,
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
-    ) -> Result<Answer, HarnessError> {
-        let no_answer = |reason: String| HarnessError::NoAnswer {
-            request: format!("{method} {path}"),
-            reason,
-        };
-        let mut request = Request::builder()
-            .method(method.clone())
-            .uri(format!("{}{path}", self.base))
-            .header(CONTENT_TYPE, "application/json");
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let request = request
-            .body(Full::new(body.into()))
-            .map_err(|error| no_answer(error.to_string()))?;
+    ) -> anyhow::Result<Answer> {
+        let name = format!("no answer to {method} {path}");
         let exchange = async {
-            let answer = self
-                .pool
-                .request(request)
-                .await
-                .map_err(|error| no_answer(error.to_string()))?;
-            let (head, body) = answer.into_parts();
-            let body = body
-                .collect()
-                .await
-                .map_err(|error| no_answer(error.to_string()))?
-                .to_bytes();
-            Ok(Answer {
+            let mut request = Request::builder()
+                .method(method)
+                .uri(format!("{}{path}", self.base))
+                .header(CONTENT_TYPE, "application/json");
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let request = request.body(Full::new(body.into()))?;
+            let (head, body) = self.pool.request(request).await?.into_parts();
+            anyhow::Ok(Answer {
                 status: head.status.as_u16(),
                 headers: head.headers,
-                body,
+                body: body.collect().await?.to_bytes(),
             })
         };
-        tokio::time::timeout(TIMEOUT, exchange)
-            .await
-            .map_err(|_| no_answer(format!("none within {TIMEOUT:?}")))?
+        match tokio::time::timeout(TIMEOUT, exchange).await {
+            Ok(answered) => answered.context(name),
+            Err(late) => Err(late).context(name),
+        }
     }
 }

@@ -6,8 +6,6 @@ use kodo_store::DatabaseConfig;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, Connection, PgPool};
 
-use crate::harness::HarnessError;
-
 /// How often, and how far apart, to look whether the server still makes a database that is to be dropped.
 const MAKING_LOOKS: u32 = 100;
 const MAKING_PAUSE: Duration = Duration::from_millis(50);
@@ -59,8 +57,8 @@ impl Databases {
     /// Drops both, whoever is connected.
     ///
     /// # Errors
-    /// [`HarnessError::Database`] where the server does not answer or refuses.
-    pub async fn drop(&self) -> Result<(), HarnessError> {
+    /// If the server does not answer or refuses.
+    pub async fn drop(&self) -> anyhow::Result<()> {
         let maintenance = self.app.with_database("postgres");
         let mut admin = maintenance.connect("kodo-harness").await?;
         // A service that was killed while it made a database is gone, but the server goes on making it.

@@ -6,6 +6,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -15,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::harness::{Client, HarnessError};
+use crate::harness::Client;
 
 /// How long a start may take. Generous: the first one on a database migrates it, on a machine that is busy.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -113,8 +114,8 @@ impl Service {
     /// Starts a service and waits until its ports are bound. It need not be ready then.
     ///
     /// # Errors
-    /// [`HarnessError::Spawn`], or [`HarnessError::Ended`] where it gave up.
-    pub async fn spawn(options: &ServiceOptions) -> Result<Self, HarnessError> {
+    /// If it cannot be run, gives up, or has not bound its ports in time; then with the last lines of its log.
+    pub async fn spawn(options: &ServiceOptions) -> anyhow::Result<Self> {
         let mut child = Command::new(&options.program)
             .arg("serve")
             .env("LOG_FORMAT", "json")
@@ -131,10 +132,7 @@ impl Service {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .map_err(|source| HarnessError::Spawn {
-                program: options.program.display().to_string(),
-                source,
-            })?;
+            .with_context(|| format!("cannot run {}", options.program.display()))?;
         let log = Arc::new(Log::default());
         let (ports, mut bound) = watch::channel(None);
         let mut reader = None;
@@ -167,14 +165,8 @@ impl Service {
                 admin_port,
             }),
             // The log ended without the line: so did the process.
-            Ok(Err(_)) => Err(HarnessError::Ended {
-                status: child.wait().await?.to_string(),
-                log: log.text(),
-            }),
-            Err(_) => Err(HarnessError::NotReady {
-                seconds: READY_TIMEOUT.as_secs(),
-                log: log.text(),
-            }),
+            Ok(Err(_)) => bail!(ended(child.wait().await?, &log.text())),
+            Err(_) => bail!(not_ready(&log.text())),
         }
     }
 
@@ -182,7 +174,7 @@ impl Service {
     ///
     /// # Errors
     /// As [`Service::spawn`] and [`Service::ready`].
-    pub async fn start(options: &ServiceOptions) -> Result<Self, HarnessError> {
+    pub async fn start(options: &ServiceOptions) -> anyhow::Result<Self> {
         let mut service = Self::spawn(options).await?;
         service.ready().await?;
         Ok(service)
@@ -191,8 +183,8 @@ impl Service {
     /// Waits until `/readyz` says so.
     ///
     /// # Errors
-    /// [`HarnessError::Ended`] or [`HarnessError::NotReady`].
-    pub async fn ready(&mut self) -> Result<(), HarnessError> {
+    /// If it ends before, or is not ready in time; with the last lines of its log.
+    pub async fn ready(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + READY_TIMEOUT;
         let client = self.client();
         while Instant::now() < deadline {
@@ -202,17 +194,11 @@ impl Service {
                 return Ok(());
             }
             if let Some(status) = self.child.try_wait()? {
-                return Err(HarnessError::Ended {
-                    status: status.to_string(),
-                    log: self.log(),
-                });
+                bail!(ended(status, &self.log()));
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
-        Err(HarnessError::NotReady {
-            seconds: READY_TIMEOUT.as_secs(),
-            log: self.log(),
-        })
+        bail!(not_ready(&self.log()))
     }
 
     /// A client of its product API.
@@ -245,22 +231,21 @@ impl Service {
     /// Sends a signal.
     ///
     /// # Errors
-    /// [`HarnessError::Process`] where the process is gone.
-    pub fn signal(&self, signal: Signal) -> Result<(), HarnessError> {
+    /// If the process is gone.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let pid = self
             .child
             .id()
             .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?))
-            .ok_or_else(|| std::io::Error::other("the process was waited for"))?;
-        kill_process(pid, signal).map_err(std::io::Error::from)?;
-        Ok(())
+            .context("the process was waited for")?;
+        Ok(kill_process(pid, signal)?)
     }
 
     /// `kill -9`, and waits until the process is gone.
     ///
     /// # Errors
-    /// [`HarnessError::Process`].
-    pub async fn kill9(&mut self) -> Result<(), HarnessError> {
+    /// If it cannot be killed.
+    pub async fn kill9(&mut self) -> anyhow::Result<()> {
         self.child.kill().await?;
         self.read_out().await;
         Ok(())
@@ -277,11 +262,11 @@ impl Service {
     /// Waits until the process ends by itself.
     ///
     /// # Errors
-    /// [`HarnessError::Process`], also where it does not end in time.
-    pub async fn wait(&mut self, limit: Duration) -> Result<ExitStatus, HarnessError> {
+    /// If it does not end in time.
+    pub async fn wait(&mut self, limit: Duration) -> anyhow::Result<ExitStatus> {
         let status = tokio::time::timeout(limit, self.child.wait())
             .await
-            .map_err(|_| std::io::Error::other(format!("still running after {limit:?}")))??;
+            .with_context(|| format!("still running after {limit:?}"))??;
         self.read_out().await;
         Ok(status)
     }
@@ -290,10 +275,19 @@ impl Service {
     ///
     /// # Errors
     /// As [`Service::signal`] and [`Service::wait`].
-    pub async fn stop(&mut self) -> Result<ExitStatus, HarnessError> {
+    pub async fn stop(&mut self) -> anyhow::Result<ExitStatus> {
         self.signal(Signal::TERM)?;
         self.wait(READY_TIMEOUT).await
     }
+}
+
+fn ended(status: ExitStatus, log: &str) -> String {
+    format!("the service ended before it was ready ({status}):\n{log}")
+}
+
+fn not_ready(log: &str) -> String {
+    let seconds = READY_TIMEOUT.as_secs();
+    format!("the service was not ready within {seconds} s:\n{log}")
 }
 
 /// The ports in the log line that says where the service listens.

@@ -3,15 +3,14 @@
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::JoinHandle;
 
+use anyhow::{Context, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use kodo_store::DatabaseConfig;
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::process::Command;
-use tokio::sync::oneshot;
 
-use crate::harness::{Databases, HarnessError};
+use crate::harness::Databases;
 
 /// Advisory lock under which templates are made: "tmpl" in ASCII.
 const LOCK: i64 = 0x746d_706c;
@@ -21,6 +20,12 @@ const PREFIX: &str = "kodo_it";
 
 /// Databases that are dropped at the same time, each over a connection of its own.
 const DROPPED_AT_ONCE: usize = 32;
+
+/// What a template holds: the end of its name, and the verbs of `kodo db` that fill it.
+type Content = (&'static str, &'static [&'static str]);
+const APP: Content = ("app", &["migrate"]);
+const SYSTEM: Content = ("sys", &["sys-reset"]);
+const BOTH: Content = ("one", &["migrate", "sys-reset"]);
 
 /// How many [`TestDatabases`] this process has. Those of others it knows by their names.
 static MINE: AtomicUsize = AtomicUsize::new(0);
@@ -39,20 +44,12 @@ impl TestDatabases {
     /// A product and a system database in one database, migrated: the cheaper kind.
     ///
     /// # Errors
-    /// [`HarnessError`] where the server or the binary does not do its part.
-    pub async fn one(
-        program: &Path,
-        server: &DatabaseConfig,
-        test: &str,
-    ) -> Result<Self, HarnessError> {
-        let name = unique(test);
-        let one = server.with_database(format!("{name}_one"));
+    /// If the server or the binary does not do its part.
+    pub async fn one(program: &Path, server: &DatabaseConfig, test: &str) -> anyhow::Result<Self> {
+        let one = server.with_database(unique(test, BOTH.0));
         // Counted before they are there: nobody may take what is being made for left behind.
-        let new = Self::counted(Databases {
-            app: one.clone(),
-            system: one.clone(),
-        });
-        clone(program, server, vec![(one, Kind::Both)]).await?;
+        let new = Self::counted(one.clone(), one.clone());
+        clone(program, server, vec![(one, BOTH)]).await?;
         Ok(new)
     }
 
@@ -60,38 +57,24 @@ impl TestDatabases {
     ///
     /// # Errors
     /// As [`TestDatabases::one`].
-    pub async fn two(
-        program: &Path,
-        server: &DatabaseConfig,
-        test: &str,
-    ) -> Result<Self, HarnessError> {
-        let name = unique(test);
-        let app = server.with_database(format!("{name}_app"));
-        let system = server.with_database(format!("{name}_sys"));
-        let new = Self::counted(Databases {
-            app: app.clone(),
-            system: system.clone(),
-        });
-        clone(
-            program,
-            server,
-            vec![(app, Kind::App), (system, Kind::System)],
-        )
-        .await?;
+    pub async fn two(program: &Path, server: &DatabaseConfig, test: &str) -> anyhow::Result<Self> {
+        let new = Self::none(server, test);
+        let Databases { app, system } = new.databases.clone();
+        clone(program, server, vec![(app, APP), (system, SYSTEM)]).await?;
         Ok(new)
     }
 
     /// Names of two databases that do not exist: what a service finds on a fresh server.
     pub fn none(server: &DatabaseConfig, test: &str) -> Self {
-        let name = unique(test);
-        Self::counted(Databases {
-            app: server.with_database(format!("{name}_app")),
-            system: server.with_database(format!("{name}_sys")),
-        })
+        Self::counted(
+            server.with_database(unique(test, APP.0)),
+            server.with_database(unique(test, SYSTEM.0)),
+        )
     }
 
-    fn counted(databases: Databases) -> Self {
+    fn counted(app: DatabaseConfig, system: DatabaseConfig) -> Self {
         MINE.fetch_add(1, Ordering::SeqCst);
+        let databases = Databases { app, system };
         Self { databases }
     }
 }
@@ -102,99 +85,62 @@ impl Drop for TestDatabases {
             return;
         }
         let maintenance = self.databases.app.with_database("postgres");
-        let dropped = apart(async move { clean_up(&maintenance).await });
+        // On a thread of its own: the caller may be inside of a runtime, and block it with what it does next.
+        let dropped = std::thread::spawn(move || apart(clean_up(&maintenance)));
         if let Ok(Err(error)) = dropped.join() {
-            eprintln!("test databases stay behind: {error}");
+            eprintln!("test databases stay behind: {error:#}");
         }
     }
 }
 
-/// Carries something out in a runtime of its own on a thread of its own: the caller may be inside of one, and block it
-/// with what it does next.
-fn apart<F>(what: F) -> JoinHandle<Result<(), HarnessError>>
-where
-    F: Future<Output = Result<(), HarnessError>> + Send + 'static,
-{
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(HarnessError::from)?;
-        runtime.block_on(what)
-    })
+/// Runs something in a runtime of its own.
+fn apart(what: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(what)
+}
+
+/// A connection that holds the lock of whoever makes or drops databases, across all test processes.
+async fn locked(maintenance: &DatabaseConfig) -> anyhow::Result<PgConnection> {
+    let mut admin = maintenance.connect("kodo-harness").await?;
+    let lock = sqlx::query("SELECT pg_advisory_lock($1)").bind(LOCK);
+    lock.execute(&mut admin).await?;
+    Ok(admin)
 }
 
 /// Drops the databases of every test, if this is the last test that runs.
-async fn clean_up(maintenance: &DatabaseConfig) -> Result<(), HarnessError> {
-    let mut admin = maintenance.connect("kodo-harness").await?;
+async fn clean_up(maintenance: &DatabaseConfig) -> anyhow::Result<()> {
     // Against a test that is about to begin: whoever has the lock knows who is there.
-    sqlx::query("SELECT pg_advisory_lock($1)")
-        .bind(LOCK)
-        .execute(&mut admin)
-        .await?;
-    let there = databases_of_tests(&mut admin).await?;
+    let mut admin = locked(maintenance).await?;
+    let mut left = databases_of_tests(&mut admin).await?;
+    left.retain(|name| owner(name).is_some());
     let me = std::process::id();
-    let others = there
-        .iter()
-        .filter_map(|name| owner(name))
-        .any(|pid| pid != me && is_alive(pid));
+    let owners = left.iter().filter_map(|name| owner(name));
+    let others = owners.into_iter().any(|pid| pid != me && is_alive(pid));
     // Of this process too: one that was counted meanwhile has yet to wait for the lock.
-    let mine = MINE.load(Ordering::SeqCst) > 0;
-    if !others && !mine {
-        let left: Vec<String> = there
-            .into_iter()
-            .filter(|name| owner(name).is_some())
-            .collect();
-        drop_all(maintenance, left).await?;
-    }
-    admin.close().await?;
-    Ok(())
-}
-
-/// Drops databases over several connections at once: those that are dropped at the same time share the checkpoint that
-/// each of them forces.
-async fn drop_all(maintenance: &DatabaseConfig, names: Vec<String>) -> Result<(), HarnessError> {
-    let names = stream::iter(names).map(Ok::<_, HarnessError>);
-    names
-        .try_for_each_concurrent(DROPPED_AT_ONCE, |name| async move {
+    if !others && MINE.load(Ordering::SeqCst) == 0 {
+        // Those that are dropped at the same time share the checkpoint that each of them forces.
+        let left = stream::iter(left).map(anyhow::Ok);
+        left.try_for_each_concurrent(DROPPED_AT_ONCE, |name| async move {
             let mut admin = maintenance.connect("kodo-harness").await?;
-            run(
-                &mut admin,
-                format!("DROP DATABASE IF EXISTS \"{name}\" WITH (FORCE)"),
-            )
-            .await?;
-            admin.close().await?;
-            Ok(())
+            drop_database(&mut admin, &name).await?;
+            Ok(admin.close().await?)
         })
-        .await
-}
-
-/// What a template holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    App,
-    System,
-    Both,
-}
-
-impl Kind {
-    fn suffix(self) -> &'static str {
-        match self {
-            Self::App => "app",
-            Self::System => "sys",
-            Self::Both => "one",
-        }
+        .await?;
     }
+    Ok(admin.close().await?)
 }
 
-/// `kodo_it_PID_TEST`, as short as Postgres wants names (63 bytes, with room for a suffix).
-fn unique(test: &str) -> String {
+/// `kodo_it_PID_TEST_CONTENT`, as short as Postgres wants names (63 bytes).
+fn unique(test: &str, content: &str) -> String {
     let test: String = test
         .chars()
         .filter(|c| c.is_ascii_alphanumeric() || *c == '_')
         .take(30)
         .collect();
-    format!("{PREFIX}_{}_{}", std::process::id(), test.to_lowercase())
+    let (pid, test) = (std::process::id(), test.to_lowercase());
+    format!("{PREFIX}_{pid}_{test}_{content}")
 }
 
 /// Makes the databases, on a thread of its own: whoever holds the lock must get on, also while the caller's runtime is
@@ -202,45 +148,22 @@ fn unique(test: &str) -> String {
 async fn clone(
     program: &Path,
     server: &DatabaseConfig,
-    wanted: Vec<(DatabaseConfig, Kind)>,
-) -> Result<(), HarnessError> {
+    wanted: Vec<(DatabaseConfig, Content)>,
+) -> anyhow::Result<()> {
     let (program, server) = (program.to_owned(), server.clone());
-    let (sender, receiver) = oneshot::channel();
-    apart(async move {
-        // Nobody listens any more where the test was given up.
-        let _ = sender.send(clone_here(&program, &server, &wanted).await);
-        Ok(())
-    });
-    receiver
-        .await
-        .map_err(|_| std::io::Error::other("the making of databases panicked"))?
-}
-
-async fn clone_here(
-    program: &Path,
-    server: &DatabaseConfig,
-    wanted: &[(DatabaseConfig, Kind)],
-) -> Result<(), HarnessError> {
-    let maintenance = server.with_database("postgres");
-    let mut admin = maintenance.connect("kodo-harness").await?;
-    // One at a time across all test processes: a template may have no other connection while it is cloned.
-    sqlx::query("SELECT pg_advisory_lock($1)")
-        .bind(LOCK)
-        .execute(&mut admin)
-        .await?;
-    for (database, kind) in wanted {
-        let template = ensure_template(program, server, &mut admin, *kind).await?;
-        run(
-            &mut admin,
-            format!(
-                "CREATE DATABASE \"{}\" TEMPLATE \"{template}\"",
-                database.database
-            ),
-        )
-        .await?;
-    }
-    admin.close().await?;
-    Ok(())
+    tokio::task::spawn_blocking(move || {
+        apart(async {
+            // One at a time: a template may have no other connection while it is cloned.
+            let mut admin = locked(&server.with_database("postgres")).await?;
+            for (DatabaseConfig { database, .. }, content) in wanted {
+                let template = ensure_template(&program, &server, &mut admin, content).await?;
+                let create = format!("CREATE DATABASE \"{database}\" TEMPLATE \"{template}\"");
+                admin.execute(AssertSqlSafe(create)).await?;
+            }
+            Ok(admin.close().await?)
+        })
+    })
+    .await?
 }
 
 /// Makes the template where it is missing. Its name has the binary's time of change, so that another build
@@ -249,14 +172,11 @@ async fn ensure_template(
     program: &Path,
     server: &DatabaseConfig,
     admin: &mut PgConnection,
-    kind: Kind,
-) -> Result<String, HarnessError> {
-    let built = std::fs::metadata(program)?
-        .modified()?
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_millis();
-    let family = format!("{PREFIX}_template_{}", kind.suffix());
+    (suffix, verbs): Content,
+) -> anyhow::Result<String> {
+    let built = std::fs::metadata(program)?.modified()?;
+    let built = built.duration_since(std::time::UNIX_EPOCH)?.as_millis();
+    let family = format!("{PREFIX}_template_{suffix}");
     let template = format!("{family}_{built}");
     let there = databases_of_tests(admin).await?;
     if there.contains(&template) {
@@ -266,52 +186,31 @@ async fn ensure_template(
         .iter()
         .filter(|name| name.starts_with(&family) || owner(name).is_some_and(|pid| !is_alive(pid)))
     {
-        run(
-            admin,
-            format!("DROP DATABASE IF EXISTS \"{old}\" WITH (FORCE)"),
-        )
-        .await?;
+        drop_database(admin, old).await?;
     }
     // Made under another name first: an interrupted attempt must not look like a template.
-    let draft = server.with_database(format!("{PREFIX}_draft_{}", std::process::id()));
-    run(
-        admin,
-        format!(
-            "DROP DATABASE IF EXISTS \"{}\" WITH (FORCE)",
-            draft.database
-        ),
-    )
-    .await?;
-    run(admin, format!("CREATE DATABASE \"{}\"", draft.database)).await?;
+    let draft = format!("{PREFIX}_draft_{}", std::process::id());
+    drop_database(admin, &draft).await?;
+    let create = format!("CREATE DATABASE \"{draft}\"");
+    admin.execute(AssertSqlSafe(create)).await?;
     let databases = Databases {
-        app: draft.clone(),
-        system: draft.clone(),
+        app: server.with_database(&draft),
+        system: server.with_database(&draft),
     };
-    if matches!(kind, Kind::App | Kind::Both) {
-        kodo(program, &databases, "migrate").await?;
+    for verb in verbs {
+        kodo(program, &databases, verb).await?;
     }
-    if matches!(kind, Kind::System | Kind::Both) {
-        kodo(program, &databases, "sys-reset").await?;
-    }
-    run(
-        admin,
-        format!(
-            "ALTER DATABASE \"{}\" RENAME TO \"{template}\"",
-            draft.database
-        ),
-    )
-    .await?;
+    let rename = format!("ALTER DATABASE \"{draft}\" RENAME TO \"{template}\"");
+    admin.execute(AssertSqlSafe(rename)).await?;
     Ok(template)
 }
 
 /// Every database that a test or the making of a template made.
-async fn databases_of_tests(admin: &mut PgConnection) -> Result<Vec<String>, HarnessError> {
-    Ok(
-        sqlx::query_scalar("SELECT datname FROM pg_database WHERE starts_with(datname, $1)")
-            .bind(PREFIX)
-            .fetch_all(admin)
-            .await?,
-    )
+async fn databases_of_tests(admin: &mut PgConnection) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar("SELECT datname FROM pg_database WHERE starts_with(datname, $1)")
+        .bind(PREFIX)
+        .fetch_all(admin)
+        .await
 }
 
 /// The process that made a database, which its name has. Templates belong to nobody.
@@ -325,31 +224,26 @@ fn is_alive(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
-async fn run(admin: &mut PgConnection, statement: String) -> Result<(), HarnessError> {
-    sqlx::raw_sql(AssertSqlSafe(statement))
-        .execute(admin)
-        .await?;
-    Ok(())
+async fn drop_database(admin: &mut PgConnection, name: &str) -> sqlx::Result<()> {
+    let drop = format!("DROP DATABASE IF EXISTS \"{name}\" WITH (FORCE)");
+    admin.execute(AssertSqlSafe(drop)).await.map(|_| ())
 }
 
-async fn kodo(program: &Path, databases: &Databases, verb: &str) -> Result<(), HarnessError> {
+async fn kodo(program: &Path, databases: &Databases, verb: &str) -> anyhow::Result<()> {
     let output = Command::new(program)
         .args(["db", verb])
         .envs(databases.environment())
         .stdin(Stdio::null())
         .output()
         .await
-        .map_err(|source| HarnessError::Spawn {
-            program: program.display().to_string(),
-            source,
-        })?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(HarnessError::Ended {
-        status: output.status.to_string(),
-        log: String::from_utf8_lossy(&output.stderr).into_owned(),
-    })
+        .with_context(|| format!("cannot run {}", program.display()))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "kodo db {verb}: {}: {said}",
+        output.status
+    );
+    Ok(())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use kodo_dev::harness::{Databases, HarnessError, Service, ServiceOptions};
+use kodo_dev::harness::{Databases, Service, ServiceOptions};
 use kodo_store::DatabaseConfig;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
@@ -111,7 +111,7 @@ impl Stage {
     }
 
     /// Drops the bench's databases.
-    pub(crate) async fn clear(&self) -> Result<(), HarnessError> {
+    pub(crate) async fn clear(&self) -> anyhow::Result<()> {
         self.app.close().await;
         self.system.close().await;
         self.databases.drop().await

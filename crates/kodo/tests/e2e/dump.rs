@@ -6,8 +6,6 @@ use kodo_store::DatabaseConfig;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Connection, Row};
 
-use kodo_dev::harness::HarnessError;
-
 use crate::normalise::{Normaliser, without_numbers};
 
 /// Settings of the session that reads, so that nobody else's decide how a value looks.
@@ -52,12 +50,12 @@ struct Column {
 /// a normaliser each value is as it is.
 ///
 /// # Errors
-/// [`HarnessError::Store`] or [`HarnessError::Database`] where the server does not answer.
+/// If the server does not answer.
 pub async fn dump(
     database: &DatabaseConfig,
     rules: &Rules<'_>,
     mut normaliser: Option<&mut Normaliser>,
-) -> Result<Dump, HarnessError> {
+) -> anyhow::Result<Dump> {
     let options = database.connect_options("kodo-harness").options(SESSION);
     let mut connection = kodo_store::connect(options).await?;
     let mut dump = Dump {
@@ -118,9 +116,7 @@ pub async fn dump(
 }
 
 /// Schema, name and kind of every table and view, those of extensions included.
-async fn tables(
-    connection: &mut PgConnection,
-) -> Result<Vec<(String, String, String)>, HarnessError> {
+async fn tables(connection: &mut PgConnection) -> anyhow::Result<Vec<(String, String, String)>> {
     Ok(sqlx::query_as(
         r#"SELECT table_schema::text, table_name::text, lower(table_type::text)
            FROM information_schema.tables
@@ -136,7 +132,7 @@ async fn columns(
     connection: &mut PgConnection,
     schema: &str,
     table: &str,
-) -> Result<Vec<Column>, HarnessError> {
+) -> anyhow::Result<Vec<Column>> {
     let columns = sqlx::query_as(
         "SELECT column_name::text, data_type::text, is_nullable = 'YES', column_default::text
          FROM information_schema.columns
@@ -162,7 +158,7 @@ async fn rows(
     schema: &str,
     table: &str,
     columns: &[Column],
-) -> Result<Vec<PgRow>, HarnessError> {
+) -> anyhow::Result<Vec<PgRow>> {
     let key: Vec<String> = sqlx::query_scalar(
         "SELECT a.attname::text
          FROM pg_index i

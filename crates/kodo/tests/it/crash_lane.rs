@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kodo_dev::harness::{Answer, HarnessError, Service, ServiceOptions};
+use kodo_dev::harness::{Answer, Service, ServiceOptions};
 use serde_json::Value;
 use similar::TextDiff;
 use tokio::task::JoinHandle;
@@ -42,7 +42,7 @@ pub struct Undisturbed {
 pub struct Struck {
     pub service: Service,
     /// The request that was under way.
-    pub asked: Option<JoinHandle<Result<Answer, HarnessError>>>,
+    pub asked: Option<JoinHandle<anyhow::Result<Answer>>>,
 }
 
 pub struct Lane {

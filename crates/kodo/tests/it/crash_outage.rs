@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kodo_dev::harness::{Answer, HarnessError};
+use kodo_dev::harness::Answer;
 use rustix::process::Signal;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -26,7 +26,7 @@ struct Still {
     case: Case,
     what: String,
     before: BTreeMap<String, String>,
-    asked: Option<JoinHandle<Result<Answer, HarnessError>>>,
+    asked: Option<JoinHandle<anyhow::Result<Answer>>>,
 }
 
 impl Still {

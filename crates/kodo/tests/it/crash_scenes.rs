@@ -3,7 +3,7 @@
 use std::fmt;
 
 use hyper::Method;
-use kodo_dev::harness::{Answer, Client, HarnessError, ServiceOptions};
+use kodo_dev::harness::{Answer, Client, ServiceOptions};
 use serde_json::{Value, json};
 
 use crate::evidence::{effects, evidence_but_for, workflow};
@@ -199,7 +199,7 @@ impl Case {
     }
 
     /// The request, the same each time.
-    pub async fn ask(&self, client: &Client) -> Result<Answer, HarnessError> {
+    pub async fn ask(&self, client: &Client) -> anyhow::Result<Answer> {
         let headers = [("Idempotency-Key", self.key.as_str())];
         let body = self.body.clone();
         client.send(Method::POST, &self.path, &headers, body).await
