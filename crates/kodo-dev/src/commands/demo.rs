@@ -5,13 +5,25 @@ mod main_job;
 mod work;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
 use clap::Subcommand;
-use kodo_dev::harness::{Databases, ServiceOptions};
+use kodo_dev::harness::{Databases, Service, ServiceOptions};
+use tokio::time::Instant;
 
 use crate::environment;
+use crate::interrupt::unless_interrupted;
 use crate::server::Server;
+
+/// Bound on every wait.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Pause between two looks at the rows.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Between the end of the service and the clean-up: a kill takes a moment to be carried out.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// Which demonstration, and where.
 ///
@@ -63,17 +75,26 @@ impl Args {
         Ok(options)
     }
 
-    /// Two databases of a demonstration's own. The service makes them.
-    fn own_databases(&self, prefix: &str) -> Databases {
-        Databases::named(&self.server.database("postgres"), prefix)
+    /// Shows something on databases of its own, which the service makes and which go with it.
+    async fn on_own_databases(
+        &self,
+        prefix: &str,
+        show: impl AsyncFnOnce(&Databases) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let databases = Databases::named(&self.server.database("postgres"), prefix);
+        let told = unless_interrupted(show(&databases)).await;
+        // A service that an interruption has left is killed by now, and what it asked of the server has arrived.
+        tokio::time::sleep(SETTLE).await;
+        // Whatever happened, nothing stays behind. The demonstration's failure matters more than the clean-up's.
+        let dropped = databases.drop().await;
+        told?;
+        dropped.context("dropping the demo's databases")
     }
 }
 
-/// Runs one of them. Exit code 0 means that what it shows was so; 1 that it was not, or could not be shown.
+/// Runs one of them. Exit code 0 means that what it showed was so; 1 that it was not, or could not be shown.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Runtime::new()?;
     let shown = runtime.block_on(show(args));
     runtime.shutdown_background();
     // Under the name by which people call it.
@@ -86,13 +107,19 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 async fn show(args: &Args) -> anyhow::Result<ExitCode> {
     match args.which {
         None => {
-            main_job::run(args).await?;
+            args.on_own_databases("kodo_demo", async |databases| {
+                main_job::show(args, databases).await
+            })
+            .await?;
             println!();
             work::run(args, true).await?;
             main_job::next();
             Ok(ExitCode::SUCCESS)
         }
-        Some(Which::Crash) => crash::run(args).await,
+        Some(Which::Crash) => {
+            unless_interrupted(crash::show(args)).await?;
+            Ok(ExitCode::SUCCESS)
+        }
         Some(Which::Work { allow_none }) => work::run(args, allow_none).await,
     }
 }
@@ -102,4 +129,48 @@ fn exported(name: &str) -> anyhow::Result<Option<u16>> {
     let value = environment::text(name);
     let port = value.map(|value| value.parse().with_context(|| format!("{name}={value}")));
     port.transpose()
+}
+
+/// Sends a `POST` and returns the id in this field of its answer, which must have this status.
+async fn post(
+    service: &Service,
+    path: &str,
+    body: impl Into<String>,
+    (status, field): (u16, &str),
+) -> anyhow::Result<String> {
+    let answer = service.client().post(path, body.into()).await?;
+    ensure!(
+        answer.status == status,
+        "POST {path} answered {}: {}",
+        answer.status,
+        answer.text()
+    );
+    let answer = answer.json();
+    Ok(answer[field]
+        .as_str()
+        .context("an id in the answer")?
+        .to_owned())
+}
+
+/// Waits for rows, bounded.
+async fn until(
+    limit: Duration,
+    what: &str,
+    look: impl AsyncFn() -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    let deadline = Instant::now() + limit;
+    while !look().await? {
+        if Instant::now() >= deadline {
+            bail!("{what} did not come within {limit:?}");
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    Ok(())
+}
+
+/// Ends a service as an operator would.
+async fn stop(mut service: Service) -> anyhow::Result<()> {
+    let exit = service.stop().await?;
+    ensure!(exit.success(), "the service ended with {exit} on SIGTERM");
+    Ok(())
 }

@@ -1,29 +1,15 @@
 //! Walkthrough B of the course: `kill -9` between the two effects of the crash demo.
 
-use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use kodo_dev::harness::{Databases, Service};
 use sqlx::PgPool;
-use tokio::time::Instant;
 
-use super::{Args, exported};
-use crate::interrupt::unless_interrupted;
+use super::{Args, PATIENCE, exported, post, stop, until};
 
-/// Beyond the durable sleep itself, how long the marks and the status may take.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Pause between two looks at the rows.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
-
-/// Runs it on the configured databases, leaving whatever else is in them alone.
-pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    unless_interrupted(story(args)).await?;
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn story(args: &Args) -> anyhow::Result<()> {
+/// Shows it on the configured databases, leaving whatever else is in them alone.
+pub(super) async fn show(args: &Args) -> anyhow::Result<()> {
     let databases = Databases {
         app: args.server.database(&args.app_db_name),
         system: args.server.database(&args.sys_db_name),
@@ -44,56 +30,43 @@ async fn story(args: &Args) -> anyhow::Result<()> {
         service.admin_port
     );
     let id = format!("crashdemo-{}", kodo_contract::RunId::generate());
-    let answer = service
-        .client()
-        .post(&format!("/crashdemo?wf={id}"), "")
-        .await?;
-    ensure!(
-        answer.status == 202,
-        "POST /crashdemo answered {}: {}",
-        answer.status,
-        answer.text()
-    );
-    println!("crashdemo: POST /crashdemo?wf={id} -> 202");
+    let path = format!("/crashdemo?wf={id}");
+    post(&service, &path, "", (202, "workflowId")).await?;
+    println!("crashdemo: POST {path} -> 202");
 
-    until(PATIENCE, "the first mark", || async {
+    until(PATIENCE, "the first mark", async || {
         Ok(marks(&app, &id).await?.0 == 1)
     })
     .await?;
-    let at_kill = marks(&app, &id).await?;
+    let (s1, s2) = marks(&app, &id).await?;
     service.kill9().await?;
     println!(
-        "crashdemo: kill -9 with marks s1={} s2={}, workflow {}",
-        at_kill.0,
-        at_kill.1,
+        "crashdemo: kill -9 with marks s1={s1} s2={s2}, workflow {}",
         status(&system, &id).await?
     );
 
-    let mut service = Service::start(&options).await?;
+    let service = Service::start(&options).await?;
     println!(
         "crashdemo: service restarted, pid {}",
         service.pid().unwrap_or_default()
     );
+    // Beyond the durable sleep itself.
     let patience = PATIENCE + Duration::from_millis(args.wf_sleep_ms.into());
-    let settled = until(patience, "the workflow's end", || async {
+    until(patience, "the workflow's end", async || {
         let status = status(&system, &id).await?;
         Ok(!matches!(status.as_str(), "PENDING" | "ENQUEUED"))
     })
-    .await;
-    if let Err(error) = settled {
-        return Err(error.context(format!("the service's log:\n{}", service.log())));
-    }
-    let (marks, status) = (marks(&app, &id).await?, status(&system, &id).await?);
-    println!("crashdemo: app.marks s1={} s2={}", marks.0, marks.1);
+    .await
+    .with_context(|| format!("the service's log:\n{}", service.log()))?;
+    let ((s1, s2), status) = (marks(&app, &id).await?, status(&system, &id).await?);
+    println!("crashdemo: app.marks s1={s1} s2={s2}");
     println!("DBOS workflow status: {status}");
     ensure!(
-        marks == (1, 1) && status == "SUCCESS",
+        (s1, s2) == (1, 1) && status == "SUCCESS",
         "expected marks s1=1 s2=1 and SUCCESS; the service's log:\n{}",
         service.log()
     );
-    let exit = service.stop().await?;
-    ensure!(exit.success(), "the service ended with {exit} on SIGTERM");
-    Ok(())
+    stop(service).await
 }
 
 /// Rows of each mark. Counted by hand, not through the service: the database is the witness.
@@ -114,20 +87,4 @@ async fn status(system: &PgPool, id: &str) -> anyhow::Result<String> {
         .fetch_one(system)
         .await
         .context("reading dbos.workflow_status")
-}
-
-/// Waits for rows, bounded.
-pub(super) async fn until<F, Fut>(limit: Duration, what: &str, mut look: F) -> anyhow::Result<()>
-where
-    F: FnMut() -> Fut,
-    Fut: Future<Output = anyhow::Result<bool>>,
-{
-    let deadline = Instant::now() + limit;
-    while !look().await? {
-        if Instant::now() >= deadline {
-            bail!("{what} did not come within {limit:?}");
-        }
-        tokio::time::sleep(LOOK_AGAIN).await;
-    }
-    Ok(())
 }

@@ -1,46 +1,35 @@
 //! Real work, shown: a plan of a model, carried out in the jail, with a `kill -9` in the middle of it.
 
 use std::process::{ExitCode, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use kodo_dev::harness::{Databases, Service, ServiceOptions};
+use kodo_dev::harness::{Databases, Service};
 use kodo_dev::scripted_model::{Script, ScriptedModel};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::process::Command;
 
-use super::Args;
-use super::crash::until;
-use crate::interrupt::unless_interrupted;
+use super::{Args, PATIENCE, post, stop, until};
 use crate::say::Say;
-
-/// Bound on every wait.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Between the end of the service and the clean-up: a kill takes a moment to be carried out.
-const SETTLE: Duration = Duration::from_millis(100);
 
 /// What is asked for.
 const GOAL: &str = "Make the failing tests pass";
 
+/// A file of the committed example.
+macro_rules! file {
+    ($name:literal) => {
+        include_str!(concat!("../../../../../fixtures/work/", $name))
+    };
+}
+
 /// The repository, and the change that a good plan makes to it.
 const REPOSITORY: [(&str, &str); 3] = [
-    (
-        "README.md",
-        include_str!("../../../../../fixtures/work/repository/README.md"),
-    ),
-    (
-        "src/slug.sh",
-        include_str!("../../../../../fixtures/work/repository/src/slug.sh"),
-    ),
-    (
-        "tests/run.sh",
-        include_str!("../../../../../fixtures/work/repository/tests/run.sh"),
-    ),
+    ("README.md", file!("repository/README.md")),
+    ("src/slug.sh", file!("repository/src/slug.sh")),
+    ("tests/run.sh", file!("repository/tests/run.sh")),
 ];
-const PATCH: &str = include_str!("../../../../../fixtures/work/fix.patch");
-const SUMMARY: &str = include_str!("../../../../../fixtures/work/summary.sh");
+const PATCH: &str = file!("fix.patch");
+const SUMMARY: &str = file!("summary.sh");
 
 /// The sandbox that is shown, whatever this machine could do beyond it.
 const JAIL: [(&str, &str); 2] = [
@@ -56,10 +45,9 @@ const CALLS: [&str; 4] = [
     "write the summary",
 ];
 
-/// Runs it, or says what this machine lacks for it: exit code 1 then, unless that is allowed.
+/// Shows it, or says what this machine lacks for it: exit code 1 then, unless that is allowed.
 pub(super) async fn run(args: &Args, allow_none: bool) -> anyhow::Result<ExitCode> {
-    let databases = args.own_databases("kodo_work");
-    if let Some(lacking) = lacking(&args.service(&databases)?).await? {
+    if let Some(lacking) = lacking().await? {
         let say = Say::new();
         say.line(&format!(
             "{} work in a jail. This machine cannot jail: {lacking}",
@@ -70,24 +58,21 @@ pub(super) async fn run(args: &Args, allow_none: bool) -> anyhow::Result<ExitCod
             false => ExitCode::FAILURE,
         });
     }
-    let told = unless_interrupted(story(args, &databases)).await;
-    tokio::time::sleep(SETTLE).await;
-    // Whatever happened, nothing stays behind. The story's failure matters more than the clean-up's.
-    let dropped = databases.drop().await;
-    told?;
-    dropped.context("dropping the demo's databases")?;
+    args.on_own_databases("kodo_work", async |databases| show(args, databases).await)
+        .await?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// What this machine lacks to jail a job, in the words of `kodo sandbox run`; `None` if a job has run.
-async fn lacking(service: &ServiceOptions) -> anyhow::Result<Option<String>> {
-    let tried = Command::new(&service.program)
+async fn lacking() -> anyhow::Result<Option<String>> {
+    let program = std::env::current_exe()?.with_file_name("kodo");
+    let tried = Command::new(&program)
         .args(["sandbox", "run", "--", "/bin/true"])
         .envs(JAIL)
         .stdin(Stdio::null())
         .output()
         .await
-        .with_context(|| format!("cannot run {}", service.program.display()))?;
+        .with_context(|| format!("cannot run {}", program.display()))?;
     if tried.status.success() {
         return Ok(None);
     }
@@ -129,7 +114,7 @@ fn plan() -> Value {
     })
 }
 
-async fn story(args: &Args, databases: &Databases) -> anyhow::Result<()> {
+async fn show(args: &Args, databases: &Databases) -> anyhow::Result<()> {
     let say = Say::new();
     say.line(&say.bold("Sisu Kodo at work: plan, jail, proof, and a kill -9 in the middle."));
     say.step(
@@ -138,7 +123,7 @@ async fn story(args: &Args, databases: &Databases) -> anyhow::Result<()> {
     );
     let model = ScriptedModel::start(0, Script::default().with(GOAL, plan())).await?;
     say.line(&format!(
-        "   {} is no intelligence: it has one answer, to this goal, over the same HTTP as a real model",
+        "   {} stands in for a model: it has one answer, to this goal, and gives it over the same HTTP as a real one",
         model.url()
     ));
     say.line("   (README.md says how to point the planner at yours)");
@@ -163,7 +148,7 @@ async fn story(args: &Args, databases: &Databases) -> anyhow::Result<()> {
         "The tests run twice at once, as they were and patched, in two jails.",
     );
     // The patch is applied, and the tests take their time.
-    until(PATIENCE, "the patch", || async {
+    until(PATIENCE, "the patch", async || {
         Ok(steps(&app).await?.iter().any(|step| step == "tool-002"))
     })
     .await
@@ -183,8 +168,8 @@ async fn story(args: &Args, databases: &Databases) -> anyhow::Result<()> {
     );
 
     say.step(3, "The service starts again, and the run goes on.");
-    let mut service = Service::start(&options).await?;
-    until(PATIENCE, "the end of the run", || async {
+    let service = Service::start(&options).await?;
+    until(PATIENCE, "the end of the run", async || {
         let status: String = sqlx::query_scalar("SELECT status FROM app.runs WHERE id = $1")
             .bind(&run)
             .fetch_one(&app)
@@ -205,9 +190,13 @@ async fn story(args: &Args, databases: &Databases) -> anyhow::Result<()> {
         () => "-",
     });
     let asked = model.seen().len();
+    let times = match asked {
+        1 => "once".to_owned(),
+        several => format!("{several} times"),
+    };
     say.line(&format!(
         "   the model was asked {} in all",
-        say.bold(&times(asked))
+        say.bold(&times)
     ));
 
     say.step(4, "What it made, from the run's artifacts:");
@@ -216,8 +205,7 @@ async fn story(args: &Args, databases: &Databases) -> anyhow::Result<()> {
         asked == 1 && after.len() == CALLS.len() + 1 && report == (3, 0),
         "the rows do not show what they should: that is a bug, please report the lines above"
     );
-    let exit = service.stop().await?;
-    ensure!(exit.success(), "the service ended with {exit} on SIGTERM");
+    stop(service).await?;
     say.line(&format!(
         "\n{} The tests passed in the jail, and every step is in the database once.",
         say.good("Done.")
@@ -225,40 +213,17 @@ async fn story(args: &Args, databases: &Databases) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn times(count: usize) -> String {
-    match count {
-        1 => "once".to_owned(),
-        several => format!("{several} times"),
-    }
-}
-
 /// Stores the intent, starts its run, and returns the run's id.
 async fn start(service: &Service, say: Say) -> anyhow::Result<String> {
-    let client = service.client();
-    let stored = client.post("/intents", intent().to_string()).await?;
-    ensure!(
-        stored.status == 201,
-        "POST /intents answered {}",
-        stored.text()
-    );
-    let intent = text(&stored.json()["intentId"])?;
-    let started = client.post(&format!("/intents/{intent}/run"), "").await?;
-    ensure!(
-        started.status == 202,
-        "POST /intents/{intent}/run answered {}",
-        started.text()
-    );
-    let run = text(&started.json()["runId"])?;
+    let intent = post(service, "/intents", intent().to_string(), (201, "intentId")).await?;
+    let path = format!("/intents/{intent}/run");
+    let run = post(service, &path, "", (202, "runId")).await?;
     say.line(&format!(
         "   POST /intents -> 201 {intent}: {GOAL:?}, with {} files",
         REPOSITORY.len()
     ));
-    say.line(&format!("   POST /intents/{intent}/run -> 202 {run}"));
+    say.line(&format!("   POST {path} -> 202 {run}"));
     Ok(run)
-}
-
-fn text(value: &Value) -> anyhow::Result<String> {
-    Ok(value.as_str().context("an id in the answer")?.to_owned())
 }
 
 async fn view(service: &Service, run: &str) -> anyhow::Result<Value> {
@@ -266,12 +231,10 @@ async fn view(service: &Service, run: &str) -> anyhow::Result<Value> {
 }
 
 /// The steps that are recorded.
-async fn steps(app: &PgPool) -> anyhow::Result<Vec<String>> {
-    Ok(
-        sqlx::query_scalar("SELECT step_id FROM app.run_steps ORDER BY step_id")
-            .fetch_all(app)
-            .await?,
-    )
+async fn steps(app: &PgPool) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar("SELECT step_id FROM app.run_steps ORDER BY step_id")
+        .fetch_all(app)
+        .await
 }
 
 fn table(say: Say, cell: impl Fn(&str) -> &'static str) {
@@ -286,36 +249,24 @@ fn table(say: Say, cell: impl Fn(&str) -> &'static str) {
 /// Shows what the run has made. How many tests failed before and after, as the reports have it.
 fn results(say: Say, view: &Value) -> anyhow::Result<(usize, usize)> {
     let artifacts = view["artifacts"].as_array().context("artifacts")?;
-    let shown = |title: &str, content: &str| {
+    let show = |title: &str, kind: &str, field: &str| -> anyhow::Result<usize> {
+        let found = artifacts.iter().map(|it| (&it["kind"], &it["inline"]));
+        let content = found
+            .filter(|(it, inline)| *it == kind && (kind != "file" || inline["name"] == title))
+            .find_map(|(_, inline)| inline[field].as_str())
+            .with_context(|| format!("the artifact {title}"))?;
         say.line(&say.dim(&format!("   --- {title}")));
         for line in content.lines() {
             say.line(&format!("   {line}"));
         }
+        let lines = content.lines();
+        Ok(lines.filter(|line| line.starts_with("not ok")).count())
     };
-    let file = |name: &str| -> anyhow::Result<&str> {
-        artifacts
-            .iter()
-            .find(|it| it["kind"] == "file" && it["inline"]["name"] == name)
-            .and_then(|it| it["inline"]["content"].as_str())
-            .with_context(|| format!("the artifact {name}"))
-    };
-    let diff = artifacts
-        .iter()
-        .find(|it| it["kind"] == "diff")
-        .and_then(|it| it["inline"]["patch"].as_str())
-        .context("the artifact of kind diff")?;
-    shown("diff", diff);
-    let (before, after) = (file("before.tap")?, file("after.tap")?);
-    shown("before.tap", before);
-    shown("after.tap", after);
-    shown("summary.md", file("summary.md")?);
-    let failing = |report: &str| {
-        report
-            .lines()
-            .filter(|line| line.starts_with("not ok"))
-            .count()
-    };
-    Ok((failing(before), failing(after)))
+    show("diff", "diff", "patch")?;
+    let before = show("before.tap", "file", "content")?;
+    let after = show("after.tap", "file", "content")?;
+    show("summary.md", "file", "content")?;
+    Ok((before, after))
 }
 
 #[cfg(test)]
