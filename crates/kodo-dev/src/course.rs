@@ -14,7 +14,7 @@ mod run;
 mod stage;
 
 pub use error::CourseError;
-pub use page::{Block, Course, DEFAULT_TIMEOUT, Kind, Marks, Section};
+pub use page::{Block, Course, DEFAULT_TIMEOUT, Kind, Marks, Section, duration};
 pub use report::{BlockReport, Failure, Outcome, Report, Skip, brief};
 pub use run::{Event, Options, run};
 pub use stage::{COURSE, Stage, find_checkout};

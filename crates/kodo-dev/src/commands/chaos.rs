@@ -8,9 +8,7 @@ mod board;
 mod clients;
 mod evidence;
 mod lanes;
-mod length;
 mod postgres;
-mod prove;
 mod report;
 mod schedule;
 mod verdict;
@@ -22,20 +20,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use clap::Args;
 use kodo_dev::harness::{Databases, ServiceOptions};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::interrupt::{Interrupted, unless_interrupted};
+use crate::server::Server;
 use board::Board;
 use clients::{Customer, INTENTS};
 use evidence::{Evidence, Rows, unfinished};
 use postgres::Postgres;
-use report::Report;
-use schedule::Schedule;
-use verdict::judge;
+use schedule::{Fault, Schedule};
 use worker::Worker;
 
 /// Services on the same databases.
@@ -54,11 +51,28 @@ const QUIET_TIMEOUT: Duration = Duration::from_secs(180);
 /// Pause between two progress lines.
 const PROGRESS: Duration = Duration::from_secs(5);
 
+/// A week: longer than anybody waits for, shorter than what a clock can hold.
+const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What a caller may have set for another service.
+const UNSET: [&str; 10] = [
+    "HOST",
+    "API_TOKEN",
+    "API_TOKEN_FILE",
+    "DB_SSLMODE",
+    "DB_POOL_SIZE",
+    "MAX_CONCURRENT_RUNS",
+    "OC_MODE",
+    "OC_FIXTURES_DIR",
+    "SBX_MODE",
+    "TEST_SEED",
+];
+
 /// Start runs while services and the database are killed, and count afterwards.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// How long things are broken: 30s, 5m, 1h
-    #[arg(default_value = "1m", value_parser = length::parse)]
+    #[arg(default_value = "1m", value_parser = length)]
     length: Duration,
     /// Decides what is broken and when; drawn where it is not given
     #[arg(long)]
@@ -72,6 +86,17 @@ pub(crate) struct Options {
     /// Print what would be broken and when, and end
     #[arg(long)]
     plan: bool,
+    #[command(flatten)]
+    server: Server,
+}
+
+/// `30s`, `5m`, `1h`, or a number of seconds.
+fn length(text: &str) -> Result<Duration, String> {
+    let seconds = || text.parse().ok().map(Duration::from_secs);
+    let length = kodo_dev::course::duration(text).or_else(seconds);
+    length
+        .filter(|length| !length.is_zero() && *length <= LONGEST)
+        .ok_or_else(|| format!("{text:?} is no length: write 30s, 5m or 1h"))
 }
 
 /// Runs a soak. Exit code 1 where anything is not as it must be.
@@ -89,9 +114,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         print!("{schedule}");
         return Ok(ExitCode::SUCCESS);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Runtime::new()?;
     let ended = runtime.block_on(staged(options, seed, &schedule));
     runtime.shutdown_background();
     ended
@@ -100,71 +123,49 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
 /// Sets the stage, plays on it, and clears it away: whole where all is well or a signal came, and but for logs and
 /// data where something is to be looked into.
 async fn staged(options: &Options, seed: u64, schedule: &Schedule) -> anyhow::Result<ExitCode> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
     let folder = tempfile::Builder::new().prefix("kodo_chaos_").tempdir()?;
-    let program = kodo()?;
-    let mut postgres = None;
-    let played = {
-        let play = async {
-            let server = postgres.insert(Postgres::start(&program, folder.path()).await?);
-            play(options, seed, schedule, &program, server, folder.path()).await
-        };
-        tokio::select! {
-            played = play => Some(played),
-            _ = interrupt.recv() => None,
-            _ = terminate.recv() => None,
-        }
-    };
+    let mut postgres = Postgres::new(kodo()?, folder.path(), &options.server).await?;
+    let played = unless_interrupted(async {
+        postgres.start().await?;
+        play(options, seed, schedule, &postgres, folder.path()).await
+    });
+    let played = played.await;
     // The services are gone with the play. The server is stopped even where it was just about to start.
-    let stopped = match &postgres {
-        Some(server) => server.down().await,
-        None => Postgres::stop_in(&program, folder.path()).await,
-    };
+    let stopped = postgres.down().await;
     let remove = match &played {
-        Some(Ok(report)) => report.holds() && !options.keep,
-        Some(Err(_)) => false,
-        None => true,
+        Ok(holds) => *holds && !options.keep,
+        Err(error) => error.is::<Interrupted>(),
     };
     if remove {
-        if let Some(server) = &postgres {
-            server.remove();
-        }
+        postgres.remove();
     } else {
-        let kept = folder.keep();
-        println!("chaos: logs of the services are in {}", kept.display());
-        if let Some(server) = &postgres {
-            println!(
-                "chaos: the database and its log are in {}",
-                server.data().display()
-            );
-        }
+        println!(
+            "chaos: logs of the services are in {}",
+            folder.keep().display()
+        );
+        println!(
+            "chaos: the database and its log are in {}",
+            postgres.data.display()
+        );
     }
     stopped.context("stopping the database")?;
-    let Some(played) = played else {
-        bail!("interrupted; everything is removed (seed {seed})");
-    };
-    let report = played.with_context(|| format!("seed {seed}"))?;
-    print!("{report}");
-    Ok(if report.holds() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    Ok(match played.with_context(|| format!("seed {seed}"))? {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
     })
 }
 
-/// The soak itself.
+/// The soak itself. Returns whether every promise was kept, and has said so.
 async fn play(
     options: &Options,
     seed: u64,
     schedule: &Schedule,
-    program: &Path,
     postgres: &Postgres,
     folder: &Path,
-) -> anyhow::Result<Report> {
+) -> anyhow::Result<bool> {
     let databases = Databases::named(&postgres.config, "chaos");
     let board = Arc::new(Board::new(SERVICES));
-    let service = service_options(program, &databases);
+    let service = service_options(&postgres.program, &databases);
     let mut workers: Vec<Worker> = (0..SERVICES)
         .map(|index| Worker::new(index, service.clone(), Arc::clone(&board), folder))
         .collect();
@@ -181,11 +182,12 @@ async fn play(
     );
 
     let begun = Instant::now();
-    let mut clients = JoinSet::new();
+    // Both end with this function, whatever comes of it.
+    let (mut clients, mut progress) = (JoinSet::new(), JoinSet::new());
     for index in 0..usize::from(options.clients) {
         clients.spawn(customer(index).work());
     }
-    let progress = tokio::spawn(say(Arc::clone(&board), begun, options.length));
+    progress.spawn(say(Arc::clone(&board), begun, options.length));
     let broken = lanes::run(schedule, &mut workers, postgres, &board, options.length).await;
     let requests_for = begun.elapsed();
     stop.store(true, Ordering::Relaxed);
@@ -198,20 +200,18 @@ async fn play(
     while let Some(ended) = clients.join_next().await {
         ended.context("a client")?;
     }
-    let restless = quiet(&databases).await?;
-    progress.abort();
-    let took = quiet_from.elapsed();
-    if let Some(restless) = restless {
-        board.wrong(restless);
-    }
+    quiet(&databases, &board).await?;
+    progress.abort_all();
+    let quiet = quiet_from.elapsed();
 
     let rows = Rows::read(&databases).await?;
-    let mut checks = judge(&board.told(), &rows, &reference);
-    checks.push(prove::prove(program, &databases).await?);
+    let mut checks = verdict::judge(&board.told(), &rows, &reference);
+    checks.push(verdict::prove(&postgres.program, &databases).await?);
     for worker in &mut workers {
-        worker.suffer(schedule::Fault::Terminate).await?;
+        worker.suffer(Fault::Terminate).await?;
     }
-    Ok(Report::new(seed, requests_for, took, &board, &rows, checks))
+    report::figures(&board.told(), &rows, requests_for, quiet);
+    Ok(report::verdict(seed, &checks))
 }
 
 /// What an undisturbed run of each kind of intent leaves behind, checked by hand: a reference that is wrong itself
@@ -222,41 +222,38 @@ async fn reference(
     databases: &Databases,
 ) -> anyhow::Result<Vec<Evidence>> {
     let mut evidence = Vec::new();
-    for kind in 0..INTENTS.len() {
+    // The plan, and one step for each of its tool calls.
+    for (kind, steps) in [2, 4].into_iter().enumerate().take(INTENTS.len()) {
         let run = customer.one_run(kind).await;
         let run = run.with_context(|| format!("no undisturbed run: {:?}", board.told().wrong))?;
         let rows = Rows::read(databases).await?;
         let row = rows.runs.iter().find(|row| row.id == run.run);
         let row = row.context("the undisturbed run has no row")?;
-        // The plan, and one step for each of its tool calls.
-        let steps = [2, 4][kind];
-        let workflow = rows
-            .workflows
-            .get(&row.workflow_id)
-            .context("no workflow")?;
+        let workflow = rows.workflows.get(&row.workflow_id);
+        let shape = &workflow.context("no workflow")?.shape;
         ensure!(
-            row.status == "succeeded" && workflow.shape.split(' ').count() == steps,
-            "an undisturbed run is {} with the checkpoints {}",
+            row.status == "succeeded" && shape.split(' ').count() == steps,
+            "an undisturbed run is {} with the checkpoints {shape}",
             row.status,
-            workflow.shape
         );
         evidence.push(rows.evidence(row));
     }
     Ok(evidence)
 }
 
-/// Waits until no run and no workflow is unfinished; says what is if that takes too long.
-async fn quiet(databases: &Databases) -> anyhow::Result<Option<String>> {
+/// Waits until no run and no workflow is unfinished; that it takes too long is a violation.
+async fn quiet(databases: &Databases, board: &Board) -> anyhow::Result<()> {
     let deadline = Instant::now() + QUIET_TIMEOUT;
     loop {
         let (runs, workflows) = unfinished(databases).await?;
         if (runs, workflows) == (0, 0) {
-            return Ok(None);
+            return Ok(());
         }
         if Instant::now() >= deadline {
-            return Ok(Some(format!(
+            board.wrong(format!(
                 "{QUIET_TIMEOUT:?} after the last fault {runs} runs and {workflows} workflows are unfinished"
-            )));
+            ));
+            return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
@@ -288,26 +285,46 @@ fn kodo() -> anyhow::Result<PathBuf> {
 
 /// A service of the soak, whatever the caller's environment is set up for.
 fn service_options(program: &Path, databases: &Databases) -> ServiceOptions {
-    let unset = |options: ServiceOptions, name: &&str| options.env(name, "");
-    [
-        "HOST",
-        "API_TOKEN",
-        "API_TOKEN_FILE",
-        "DB_SSLMODE",
-        "DB_POOL_SIZE",
-        "MAX_CONCURRENT_RUNS",
-        "OC_MODE",
-        "OC_FIXTURES_DIR",
-        "SBX_MODE",
-        "TEST_SEED",
-    ]
-    .iter()
-    .fold(ServiceOptions::new(program), unset)
-    .envs(databases.environment())
-    // It says where it listens at this level, which is how it is found.
-    .env("RUST_LOG", "info")
-    .env("DB_CONNECT_TIMEOUT_MS", 120_000)
-    .env("DRAIN_GRACE_MS", 5_000)
-    .env("SBX_MOCK_DELAY_MS", TOOL_CALL_MS)
-    .env("WF_SLEEP_MS", DEMO_SLEEP_MS)
+    UNSET
+        .iter()
+        .fold(ServiceOptions::new(program), |it, name| it.env(name, ""))
+        .envs(databases.environment())
+        // It says where it listens at this level, which is how it is found.
+        .env("RUST_LOG", "info")
+        .env("DB_CONNECT_TIMEOUT_MS", 120_000)
+        .env("DRAIN_GRACE_MS", 5_000)
+        .env("SBX_MOCK_DELAY_MS", TOOL_CALL_MS)
+        .env("WF_SLEEP_MS", DEMO_SLEEP_MS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_minutes_and_hours_are_read() {
+        for (text, seconds) in [("30s", 30), ("5m", 300), ("1h", 3600), ("90", 90)] {
+            assert_eq!(length(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_length_is_refused_with_what_is() {
+        for text in [
+            "",
+            "m",
+            "0s",
+            "-1s",
+            "5 m",
+            "1d",
+            "1.5m",
+            "99999999999999999999s",
+            "9999h",
+        ] {
+            assert!(
+                length(text).is_err_and(|said| said.contains("30s")),
+                "{text}"
+            );
+        }
+    }
 }

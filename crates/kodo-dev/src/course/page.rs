@@ -132,9 +132,11 @@ impl Kind {
     }
 }
 
-fn duration(text: &str) -> Option<Duration> {
+/// `90s`, `20m` or `1h`; not 0.
+pub fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let seconds = match unit {
+        "h" => 3600,
         "m" => 60,
         "s" => 1,
         _ => return None,

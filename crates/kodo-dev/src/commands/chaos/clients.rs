@@ -9,10 +9,10 @@ use hyper::Method;
 use kodo_dev::harness::{Answer, Client};
 use tokio::time::Instant;
 
-use super::board::{AcceptedRun, Board, count};
+use super::board::{AcceptedRun, Board};
 
 /// The intents that clients have: the one of the course, with a plan of its own, and one that gets the default plan.
-pub(crate) const INTENTS: [&str; 2] = [
+pub(super) const INTENTS: [&str; 2] = [
     r#"{"goal":"demo","inputs":{"repo":"sisu-kodo"},"constraints":{"determinism":true},"connectors":[]}"#,
     r#"{"goal":"survive","inputs":{},"constraints":{}}"#,
 ];
@@ -28,19 +28,19 @@ const PATIENCE: Duration = Duration::from_secs(180);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// One client. Its numbered requests carry keys that nobody else uses.
-pub(crate) struct Customer {
+pub(super) struct Customer {
     board: Arc<Board>,
     stop: Arc<AtomicBool>,
     rng: Rng,
     name: String,
     number: u64,
-    /// The port of the last connection, which is kept while it works.
-    connection: Option<(u16, Client)>,
+    /// The last connection, which is kept while it works.
+    connection: Option<Client>,
 }
 
 impl Customer {
     /// A client of the soak with this seed.
-    pub(crate) fn new(board: Arc<Board>, stop: Arc<AtomicBool>, seed: u64, index: usize) -> Self {
+    pub(super) fn new(board: Arc<Board>, stop: Arc<AtomicBool>, seed: u64, index: usize) -> Self {
         Self {
             board,
             stop,
@@ -52,7 +52,7 @@ impl Customer {
     }
 
     /// Starts runs and crash demos until it is told to stop, one after the other, each with an answer.
-    pub(crate) async fn work(mut self) {
+    pub(super) async fn work(mut self) {
         while !self.stop.load(Ordering::Relaxed) {
             // `None` where the client gave up, which the board knows.
             if self.rng.u32(..6) == 0 {
@@ -64,7 +64,7 @@ impl Customer {
     }
 
     /// One intent of a kind and a run of it, for the undisturbed reference.
-    pub(crate) async fn one_run(&mut self, kind: usize) -> Option<AcceptedRun> {
+    pub(super) async fn one_run(&mut self, kind: usize) -> Option<AcceptedRun> {
         let intent = self.store_intent(kind).await?;
         let run = self.start_run(&intent, kind).await?;
         self.follow(&run.run, true).await;
@@ -127,7 +127,7 @@ impl Customer {
                 .ask(Method::POST, path, Some(key), &body, status)
                 .await?;
             if answer.header("idempotency-replayed") == Some("true") {
-                count(&self.board.counts.replayed);
+                self.board.told().replayed += 1;
             }
             ids.push(id_of(&answer, field));
         }
@@ -149,17 +149,17 @@ impl Customer {
         status: u16,
         field: &str,
     ) -> Vec<String> {
-        let (Some(one), Some(other)) = (self.board.port(0), self.board.port(1)) else {
+        let (Some(one), Some(other)) = (self.board.service(0), self.board.service(1)) else {
             return Vec::new();
         };
-        let headers = [("idempotency-key", key)];
-        let (one, other) = (Client::new(one), Client::new(other));
-        let send = |client: Client| async move {
+        let send = async |port| {
+            let headers = [("idempotency-key", key)];
+            let client = Client::new(port);
             client
                 .send(Method::POST, path, &headers, body.to_owned())
                 .await
         };
-        let (one, other) = tokio::join!(send(one), send(other));
+        let (one, other) = tokio::join!(send(one.port), send(other.port));
         let answers = [one, other].into_iter().flatten();
         let answered = answers.filter_map(|answer| self.judge(path, answer, status));
         answered.map(|answer| id_of(&answer, field)).collect()
@@ -197,7 +197,10 @@ impl Customer {
             };
             match answer.json()["status"].as_str() {
                 Some("queued" | "running") => tokio::time::sleep(LOOK_AGAIN).await,
-                Some("succeeded") => return count(&self.board.counts.ended),
+                Some("succeeded") => {
+                    self.board.told().ended += 1;
+                    return;
+                }
                 _ => {
                     return self
                         .board
@@ -228,16 +231,12 @@ impl Customer {
                     .send(method.clone(), path, &headers, body.to_owned())
                     .await;
                 match sent {
-                    Ok(answer) if answer.status == 503 => {
-                        count(&self.board.counts.requests);
-                        count(&self.board.counts.unavailable);
-                    }
-                    Ok(answer) => {
-                        return self.judge(path, answer, status);
-                    }
+                    Ok(answer) if answer.status == 503 => drop(self.judge(path, answer, status)),
+                    Ok(answer) => return self.judge(path, answer, status),
                     Err(_) => {
-                        count(&self.board.counts.requests);
-                        count(&self.board.counts.unanswered);
+                        let mut told = self.board.told();
+                        told.requests += 1;
+                        told.unanswered += 1;
                     }
                 }
                 // Whoever gave no good answer is left for the other one.
@@ -254,14 +253,14 @@ impl Customer {
         }
     }
 
-    /// Counts an answer; one that weather does not excuse is a violation and is not passed on.
+    /// Counts an answer; one that no fault excuses is a violation and is not passed on.
     fn judge(&self, path: &str, answer: Answer, status: u16) -> Option<Answer> {
-        count(&self.board.counts.requests);
+        self.board.told().requests += 1;
         if answer.status == status {
             return Some(answer);
         }
         if answer.status == 503 {
-            count(&self.board.counts.unavailable);
+            self.board.told().unavailable += 1;
         } else {
             self.board.wrong(format!(
                 "{path} answered {} instead of {status}: {}",
@@ -276,13 +275,11 @@ impl Customer {
     fn client(&mut self) -> Option<Client> {
         if self.connection.is_none() {
             let first = self.rng.usize(..2);
-            let port = self
-                .board
-                .port(first)
-                .or_else(|| self.board.port(first + 1))?;
-            self.connection = Some((port, Client::new(port)));
+            let up = self.board.service(first);
+            let up = up.or_else(|| self.board.service(first + 1))?;
+            self.connection = Some(Client::new(up.port));
         }
-        self.connection.as_ref().map(|(_, client)| client.clone())
+        self.connection.clone()
     }
 
     fn key(&mut self, what: &str) -> String {

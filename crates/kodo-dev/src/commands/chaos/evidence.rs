@@ -4,143 +4,109 @@ use std::collections::BTreeMap;
 
 use anyhow::Context;
 use kodo_dev::harness::Databases;
-use sqlx::postgres::PgRow;
-use sqlx::{PgPool, Row};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use sqlx::PgPool;
+use sqlx::types::Json;
 
 /// Everything that is recorded of a run but its ids, its trace and its times.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Evidence {
+pub(super) struct Evidence {
     /// Steps and artifacts, as Postgres writes the JSON.
-    pub(crate) effects: String,
+    pub(super) effects: String,
     /// The engine's checkpoints.
-    pub(crate) checkpoints: String,
+    pub(super) checkpoints: String,
 }
 
 /// A run's row.
-#[derive(Debug, Clone)]
-pub(crate) struct RunRow {
-    pub(crate) id: String,
-    pub(crate) intent_id: String,
-    pub(crate) workflow_id: String,
-    pub(crate) status: String,
-    pub(crate) trace_id: Option<String>,
-    pub(crate) error: Option<String>,
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct RunRow {
+    pub(super) id: String,
+    pub(super) intent_id: String,
+    pub(super) workflow_id: String,
+    pub(super) status: String,
+    pub(super) trace_id: Option<String>,
+    pub(super) error: Option<String>,
     /// From accepted to ended.
-    pub(crate) took_ms: i64,
-    pub(crate) effects: String,
+    pub(super) took_ms: i64,
+    pub(super) effects: String,
 }
 
 /// A workflow's row.
-#[derive(Debug, Clone)]
-pub(crate) struct WorkflowRow {
-    pub(crate) name: Option<String>,
-    pub(crate) status: String,
-    pub(crate) recovery_attempts: i64,
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct WorkflowRow {
+    pub(super) name: Option<String>,
+    pub(super) status: String,
+    pub(super) recovery_attempts: i64,
     /// Function ids and names, in order.
-    pub(crate) shape: String,
-    pub(crate) checkpoints: String,
-}
-
-fn run(row: &PgRow) -> sqlx::Result<RunRow> {
-    Ok(RunRow {
-        id: row.try_get("id")?,
-        intent_id: row.try_get("intent_id")?,
-        workflow_id: row.try_get("workflow_id")?,
-        status: row.try_get("status")?,
-        trace_id: row.try_get("trace_id")?,
-        error: row.try_get("error")?,
-        took_ms: row.try_get("took_ms")?,
-        effects: row.try_get("effects")?,
-    })
-}
-
-fn workflow(row: &PgRow) -> sqlx::Result<(String, WorkflowRow)> {
-    let workflow = WorkflowRow {
-        name: row.try_get("name")?,
-        status: row.try_get("status")?,
-        recovery_attempts: row.try_get("recovery_attempts")?,
-        shape: row.try_get("shape")?,
-        checkpoints: row.try_get("checkpoints")?,
-    };
-    Ok((row.try_get("workflow_uuid")?, workflow))
+    pub(super) shape: String,
+    pub(super) checkpoints: String,
 }
 
 /// Both databases, read at one moment of quiet.
-pub(crate) struct Rows {
-    pub(crate) runs: Vec<RunRow>,
-    pub(crate) workflows: BTreeMap<String, WorkflowRow>,
+pub(super) struct Rows {
+    pub(super) runs: Vec<RunRow>,
+    pub(super) workflows: BTreeMap<String, WorkflowRow>,
     /// Ids of all intents.
-    pub(crate) intents: Vec<String>,
+    pub(super) intents: Vec<String>,
     /// Scope and key of each stored first answer.
-    pub(crate) keys: Vec<String>,
+    pub(super) keys: Vec<String>,
     /// Marks of each crash demo: `s1`, `s2`.
-    pub(crate) marks: BTreeMap<String, (i64, i64)>,
+    pub(super) marks: BTreeMap<String, (i64, i64)>,
 }
+
+const RUNS: &str = "
+    SELECT coalesce(jsonb_agg(run ORDER BY run.id), '[]') FROM (
+        SELECT id, intent_id, workflow_id, status, trace_id, error::text AS error,
+               (extract(epoch FROM updated_at - created_at) * 1000)::bigint AS took_ms,
+               jsonb_build_object(
+                   'steps', (SELECT jsonb_agg(jsonb_build_array(step_id, phase, output, trace_id,
+                                                                started_at <= finished_at)
+                                              ORDER BY started_at, step_id)
+                             FROM app.run_steps s WHERE s.run_id = r.id),
+                   'artifacts', (SELECT jsonb_agg(jsonb_build_array(step_id, idx, kind, uri, inline, sha256)
+                                                  ORDER BY step_id, idx)
+                                 FROM app.artifacts a WHERE a.run_id = r.id))::text AS effects
+        FROM app.runs r) run";
+
+const WORKFLOWS: &str = "
+    SELECT coalesce(jsonb_object_agg(workflow_uuid, to_jsonb(workflow)), '{}') FROM (
+        SELECT workflow_uuid, name, status, coalesce(recovery_attempts, 0) AS recovery_attempts,
+               coalesce((SELECT string_agg(function_id || ':' || function_name, ' ' ORDER BY function_id)
+                         FROM dbos.operation_outputs o WHERE o.workflow_uuid = w.workflow_uuid), '') AS shape,
+               coalesce((SELECT jsonb_agg(jsonb_build_array(function_id, function_name, output, error)
+                                          ORDER BY function_id)::text
+                         FROM dbos.operation_outputs o WHERE o.workflow_uuid = w.workflow_uuid), '') AS checkpoints
+        FROM dbos.workflow_status w) workflow";
+
+const MARKS: &str = "
+    SELECT coalesce(jsonb_object_agg(run_id, jsonb_build_array(s1, s2)), '{}') FROM (
+        SELECT run_id, count(*) FILTER (WHERE step = 's1') AS s1, count(*) FILTER (WHERE step = 's2') AS s2
+        FROM app.marks GROUP BY run_id) marks";
 
 impl Rows {
     /// Reads everything.
-    pub(crate) async fn read(databases: &Databases) -> anyhow::Result<Self> {
-        let (app, system) = (databases.app_pool(), databases.system_pool());
-        Self::read_by(&app, &system)
-            .await
-            .context("reading the rows")
-    }
-
-    async fn read_by(app: &PgPool, system: &PgPool) -> sqlx::Result<Self> {
-        let runs = sqlx::query(
-            "SELECT id, intent_id, workflow_id, status, trace_id, error::text AS error,
-                    (extract(epoch FROM updated_at - created_at) * 1000)::bigint AS took_ms,
-                    jsonb_build_object(
-                        'steps', (SELECT jsonb_agg(jsonb_build_array(step_id, phase, output, trace_id,
-                                                                     started_at <= finished_at)
-                                                   ORDER BY started_at, step_id)
-                                  FROM app.run_steps s WHERE s.run_id = r.id),
-                        'artifacts', (SELECT jsonb_agg(jsonb_build_array(step_id, idx, kind, uri, inline, sha256)
-                                                       ORDER BY step_id, idx)
-                                      FROM app.artifacts a WHERE a.run_id = r.id))::text AS effects
-             FROM app.runs r ORDER BY id",
-        )
-        .fetch_all(app)
-        .await?;
-        let workflows = sqlx::query(
-            "SELECT workflow_uuid, name, status, coalesce(recovery_attempts, 0) AS recovery_attempts,
-                    coalesce((SELECT string_agg(function_id || ':' || function_name, ' ' ORDER BY function_id)
-                              FROM dbos.operation_outputs o WHERE o.workflow_uuid = w.workflow_uuid), '') AS shape,
-                    coalesce((SELECT jsonb_agg(jsonb_build_array(function_id, function_name, output, error)
-                                               ORDER BY function_id)::text
-                              FROM dbos.operation_outputs o WHERE o.workflow_uuid = w.workflow_uuid), '')
-                        AS checkpoints
-             FROM dbos.workflow_status w",
-        )
-        .fetch_all(system)
-        .await?;
-        let marks: Vec<(String, i64, i64)> = sqlx::query_as(
-            "SELECT run_id, count(*) FILTER (WHERE step = 's1'), count(*) FILTER (WHERE step = 's2')
-             FROM app.marks GROUP BY run_id",
-        )
-        .fetch_all(app)
-        .await?;
+    pub(super) async fn read(databases: &Databases) -> anyhow::Result<Self> {
+        let app = databases.app_pool();
         Ok(Self {
-            runs: runs.iter().map(run).collect::<sqlx::Result<_>>()?,
-            workflows: workflows
-                .iter()
-                .map(workflow)
-                .collect::<sqlx::Result<_>>()?,
-            intents: sqlx::query_scalar("SELECT id FROM app.intents")
-                .fetch_all(app)
-                .await?,
-            keys: sqlx::query_scalar("SELECT key FROM app.idempotency_keys")
-                .fetch_all(app)
-                .await?,
-            marks: marks
-                .into_iter()
-                .map(|(id, s1, s2)| (id, (s1, s2)))
-                .collect(),
+            runs: read(&app, RUNS).await?,
+            workflows: read(&databases.system_pool(), WORKFLOWS).await?,
+            intents: read(
+                &app,
+                "SELECT coalesce(jsonb_agg(id), '[]') FROM app.intents",
+            )
+            .await?,
+            keys: read(
+                &app,
+                "SELECT coalesce(jsonb_agg(key), '[]') FROM app.idempotency_keys",
+            )
+            .await?,
+            marks: read(&app, MARKS).await?,
         })
     }
 
     /// What is recorded of a run.
-    pub(crate) fn evidence(&self, run: &RunRow) -> Evidence {
+    pub(super) fn evidence(&self, run: &RunRow) -> Evidence {
         let normal = |text: &str| {
             let text = text.replace(&run.id, "RUN");
             match &run.trace_id {
@@ -156,17 +122,24 @@ impl Rows {
     }
 }
 
+async fn read<T>(pool: &PgPool, statement: &'static str) -> anyhow::Result<T>
+where
+    T: DeserializeOwned + Send + Unpin + 'static,
+{
+    let Json(rows) = sqlx::query_scalar(statement)
+        .fetch_one(pool)
+        .await
+        .context("reading the rows")?;
+    Ok(rows)
+}
+
 /// How much is not over yet: runs, and workflows of the engine.
-pub(crate) async fn unfinished(databases: &Databases) -> anyhow::Result<(i64, i64)> {
-    let runs = sqlx::query_scalar(
-        "SELECT count(*) FROM app.runs WHERE status NOT IN ('succeeded', 'failed', 'canceled')",
-    )
-    .fetch_one(&databases.app_pool())
-    .await?;
-    let workflows = sqlx::query_scalar(
-        "SELECT count(*) FROM dbos.workflow_status WHERE status IN ('PENDING', 'ENQUEUED', 'DELAYED')",
-    )
-    .fetch_one(&databases.system_pool())
-    .await?;
-    Ok((runs, workflows))
+pub(super) async fn unfinished(databases: &Databases) -> anyhow::Result<(i64, i64)> {
+    let runs = "SELECT to_jsonb(count(*)) FROM app.runs WHERE status NOT IN ('succeeded', 'failed', 'canceled')";
+    let workflows = "SELECT to_jsonb(count(*)) FROM dbos.workflow_status
+                     WHERE status IN ('PENDING', 'ENQUEUED', 'DELAYED')";
+    Ok((
+        read(&databases.app_pool(), runs).await?,
+        read(&databases.system_pool(), workflows).await?,
+    ))
 }

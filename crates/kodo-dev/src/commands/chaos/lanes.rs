@@ -13,7 +13,7 @@ use super::schedule::{Blow, Fault, Schedule};
 use super::worker::Worker;
 
 /// Breaks things for `length`; afterwards everything is up again, if not ready yet.
-pub(crate) async fn run(
+pub(super) async fn run(
     schedule: &Schedule,
     workers: &mut [Worker],
     postgres: &Postgres,
@@ -40,11 +40,7 @@ async fn service(
     end: Instant,
 ) -> anyhow::Result<()> {
     for blow in lane {
-        if blow.settled {
-            settle(end, || worker.is_ready()).await;
-        }
-        sleep(blow.calm).await;
-        if Instant::now() >= end {
+        if !is_due(blow, end, || worker.is_ready()).await {
             break;
         }
         worker.suffer(blow.fault).await?;
@@ -61,40 +57,39 @@ async fn database(
     board: &Board,
     end: Instant,
 ) -> anyhow::Result<()> {
+    let is_any_ready = || board.told().services.iter().flatten().any(|up| up.ready);
     for blow in lane {
-        if blow.settled {
-            settle(end, || board.is_any_ready()).await;
-        }
-        sleep(blow.calm).await;
-        if Instant::now() >= end {
+        if !is_due(blow, end, is_any_ready).await {
             break;
         }
         let signal = match blow.fault {
-            Fault::Disconnect => {
-                postgres.disconnect().await?;
-                board.broke(blow.fault);
-                continue;
-            }
-            Fault::DatabaseKill => Signal::KILL,
-            Fault::DatabaseFast => Signal::INT,
-            _ => Signal::QUIT,
+            Fault::Disconnect => None,
+            Fault::DatabaseKill => Some(Signal::KILL),
+            Fault::DatabaseFast => Some(Signal::INT),
+            _ => Some(Signal::QUIT),
         };
-        postgres.signal(signal)?;
+        match signal {
+            Some(signal) => postgres.signal(signal)?,
+            None => postgres.disconnect().await?,
+        }
         board.broke(blow.fault);
-        sleep(blow.down).await;
-        let from = Instant::now();
-        postgres
-            .up()
-            .await
-            .context("the database does not come back")?;
-        board.told().databases.add(from.elapsed());
+        if signal.is_some() {
+            sleep(blow.down).await;
+            let from = Instant::now();
+            let up = postgres.up().await;
+            up.context("the database does not come back")?;
+            board.told().databases.add(from.elapsed());
+        }
     }
     Ok(())
 }
 
-/// Waits for recovery, as long as there is time to break anything.
-async fn settle(end: Instant, ready: impl Fn() -> bool) {
-    while !ready() && Instant::now() < end {
+/// Waits for a blow's time, before that perhaps for the recovery from the last one. Returns whether there is still time to
+/// break anything.
+async fn is_due(blow: &Blow, end: Instant, ready: impl Fn() -> bool) -> bool {
+    while blow.settled && !ready() && Instant::now() < end {
         sleep(Duration::from_millis(20)).await;
     }
+    sleep(blow.calm).await;
+    Instant::now() < end
 }

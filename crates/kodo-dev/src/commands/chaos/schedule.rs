@@ -7,7 +7,7 @@ use fastrand::Rng;
 
 /// A way to break something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Fault {
+pub(super) enum Fault {
     /// SIGKILL of a service.
     Kill,
     /// SIGTERM of a service, which is to end by itself with exit code 0.
@@ -26,7 +26,7 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// Every kind, in the order of reports.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Kill,
         Self::Terminate,
         Self::TerminateAndKill,
@@ -56,31 +56,31 @@ impl fmt::Display for Fault {
 /// Most wait for the recovery from the last one, so that work gets done on a slow machine too; the others hit it on
 /// its way back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Blow {
-    pub(crate) settled: bool,
-    pub(crate) calm: Duration,
-    pub(crate) fault: Fault,
-    pub(crate) down: Duration,
+pub(super) struct Blow {
+    pub(super) settled: bool,
+    pub(super) calm: Duration,
+    pub(super) fault: Fault,
+    pub(super) down: Duration,
 }
 
 /// What happens to each service and to the database. The lanes run beside each other, so that a fault meets the
 /// recovery from another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Schedule {
+pub(super) struct Schedule {
     /// One lane a service.
-    pub(crate) workers: Vec<Vec<Blow>>,
+    pub(super) workers: Vec<Vec<Blow>>,
     /// The database's lane.
-    pub(crate) database: Vec<Blow>,
+    pub(super) database: Vec<Blow>,
 }
 
 /// How often each kind is drawn among those of its lane, and the bounds of calm and downtime, in milliseconds.
-struct Weather {
-    kinds: &'static [(Fault, u32)],
+struct Lane {
+    kinds: &'static [(Fault, usize)],
     calm: std::ops::Range<u64>,
     down: std::ops::Range<u64>,
 }
 
-const WORKER: Weather = Weather {
+const WORKER: Lane = Lane {
     kinds: &[
         (Fault::Kill, 6),
         (Fault::Terminate, 3),
@@ -91,7 +91,7 @@ const WORKER: Weather = Weather {
 };
 
 /// Rarer than the services' faults: each costs every run that is under way a pause.
-const DATABASE: Weather = Weather {
+const DATABASE: Lane = Lane {
     kinds: &[
         (Fault::DatabaseImmediate, 3),
         (Fault::DatabaseKill, 3),
@@ -104,10 +104,10 @@ const DATABASE: Weather = Weather {
 
 impl Schedule {
     /// The schedule of a seed, long enough for `length`.
-    pub(crate) fn of(seed: u64, workers: usize, length: Duration) -> Self {
+    pub(super) fn of(seed: u64, workers: usize, length: Duration) -> Self {
         let mut rng = Rng::with_seed(seed);
         // A generator a lane: a longer soak begins like a shorter one.
-        let mut lane = |weather: &Weather| weather.lane(&mut rng.fork(), length);
+        let mut lane = |lane: &Lane| lane.draw(&mut rng.fork(), length);
         Self {
             workers: (0..workers).map(|_| lane(&WORKER)).collect(),
             database: lane(&DATABASE),
@@ -115,8 +115,8 @@ impl Schedule {
     }
 }
 
-impl Weather {
-    fn lane(&self, rng: &mut Rng, length: Duration) -> Vec<Blow> {
+impl Lane {
+    fn draw(&self, rng: &mut Rng, length: Duration) -> Vec<Blow> {
         let mut blows = Vec::new();
         let mut at = Duration::ZERO;
         loop {
@@ -136,17 +136,10 @@ impl Weather {
     }
 
     fn kind(&self, rng: &mut Rng) -> Fault {
-        let all: u32 = self.kinds.iter().map(|(_, weight)| weight).sum();
-        let mut drawn = rng.u32(..all);
-        let mut kind = Fault::Kill;
-        for (fault, weight) in self.kinds {
-            kind = *fault;
-            if drawn < *weight {
-                break;
-            }
-            drawn -= weight;
-        }
-        kind
+        let kinds = self.kinds.iter();
+        let tickets = kinds.flat_map(|(fault, weight)| std::iter::repeat_n(*fault, *weight));
+        let tickets: Vec<Fault> = tickets.collect();
+        tickets[rng.usize(..tickets.len())]
     }
 }
 

@@ -1,13 +1,20 @@
-//! Whether everything holds that was promised, judged by the rows against what clients were told.
+//! Whether everything holds that was promised: judged by the rows against what clients were told, and by the product's own
+//! invariants.
 //!
-//! No reason to fail is allowed: every fault of the soak is weather (a process gone, a database gone, a session
+//! No reason to fail is allowed: every fault of the soak passes by itself (a process gone, a database gone, a session
 //! cut), the plans and the sandbox never fail, and a run is recovered far less often than the engine permits. A run
 //! that is not `succeeded` is a violation, whatever its error says.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
-use super::board::Told;
-use super::evidence::{Evidence, Rows};
+use anyhow::Context;
+use kodo_dev::harness::Databases;
+use serde_json::Value;
+use tokio::process::Command;
+
+use super::board::{AcceptedRun, Told};
+use super::evidence::{Evidence, Rows, RunRow};
 
 /// Name of the workflow of a run.
 const RUN_WORKFLOW: &str = "intent_run";
@@ -17,76 +24,105 @@ const DEMO_SHAPE: &str = "0:s1 1:DBOS.sleep 2:s2";
 
 /// One promise, and what breaks it.
 #[derive(Debug)]
-pub(crate) struct Check {
-    pub(crate) promise: &'static str,
+pub(super) struct Check {
+    pub(super) promise: &'static str,
     /// How many things were looked at.
-    pub(crate) looked_at: usize,
+    pub(super) looked_at: usize,
     /// The offenders, with what is wrong about each.
-    pub(crate) broken: Vec<String>,
+    pub(super) broken: Vec<String>,
+}
+
+/// Looks at each thing; `wrong` says what is wrong about one.
+fn check<T>(
+    promise: &'static str,
+    things: impl IntoIterator<Item = T>,
+    wrong: impl Fn(T) -> Option<String>,
+) -> Check {
+    let wrong: Vec<Option<String>> = things.into_iter().map(wrong).collect();
+    Check {
+        promise,
+        looked_at: wrong.len(),
+        broken: wrong.into_iter().flatten().collect(),
+    }
 }
 
 /// Judges. `reference` has what an undisturbed run of each kind of intent recorded.
-pub(crate) fn judge(told: &Told, rows: &Rows, reference: &[Evidence]) -> Vec<Check> {
+pub(super) fn judge(told: &Told, rows: &Rows, reference: &[Evidence]) -> Vec<Check> {
+    let like_undisturbed = |promise, part: fn(&Evidence) -> &String| {
+        let kinds = told.runs.iter().map(|run| (run.run.as_str(), run.kind));
+        let kinds: BTreeMap<&str, usize> = kinds.collect();
+        check(promise, &rows.runs, |row| {
+            // A run that nobody asked for is another promise's business.
+            let expected = reference.get(*kinds.get(row.id.as_str())?)?;
+            let found = rows.evidence(row);
+            let differs = part(&found) != part(expected);
+            differs.then(|| format!("{}: {}", row.id, part(&found)))
+        })
+    };
     vec![
-        answers(told),
-        one_run_each(told, rows),
+        Check {
+            promise: "every request was answered, as the contract says, with one and the same id; services end when asked",
+            looked_at: told.intents.len() + told.runs.len() + told.demos.len(),
+            broken: told.wrong.clone(),
+        },
+        check(
+            "every accepted request has its one run",
+            &told.runs,
+            |accepted| one_run(accepted, rows),
+        ),
         nobody_asked(told, rows),
         keys(told, rows),
-        succeeded(rows),
-        workflows_agree(told, rows),
-        compare(
-            told,
-            rows,
-            reference,
+        check(
+            "every run came to its end, and no fault failed one",
+            &rows.runs,
+            |row| {
+                let error = row.error.as_deref();
+                let wrong = row.status != "succeeded" || error.is_some();
+                wrong.then(|| format!("{} is {} {}", row.id, row.status, error.unwrap_or_default()))
+            },
+        ),
+        check(
+            "every run has its one workflow, and both say the same of its end",
+            &rows.runs,
+            |row| disagreement(row, rows),
+        ),
+        like_undisturbed(
             "every step and artifact is there exactly once, as in an undisturbed run",
             |evidence| &evidence.effects,
         ),
-        compare(
-            told,
-            rows,
-            reference,
+        like_undisturbed(
             "the engine's checkpoints are those of an undisturbed run, without a gap",
             |evidence| &evidence.checkpoints,
         ),
-        demos(told, rows),
+        check(
+            "every crash demo has its two marks once each, and ended well",
+            &told.demos,
+            |id| {
+                let marks = rows.marks.get(id).copied().unwrap_or_default();
+                let workflow = rows.workflows.get(id);
+                let said = workflow.map(|row| (row.status.as_str(), row.shape.as_str()));
+                let wrong = marks != (1, 1) || said != Some(("SUCCESS", DEMO_SHAPE));
+                wrong.then(|| format!("{id}: marks {marks:?}, workflow {said:?}"))
+            },
+        ),
     ]
 }
 
-fn answers(told: &Told) -> Check {
-    Check {
-        promise: "every request was answered, as the contract says, with one and the same id; services end when asked",
-        looked_at: told.intents.len() + told.runs.len() + told.demos.len(),
-        broken: told.wrong.clone(),
-    }
-}
-
-fn one_run_each(told: &Told, rows: &Rows) -> Check {
-    let mut broken = Vec::new();
-    for accepted in &told.runs {
-        let by_key: Vec<_> = rows
-            .runs
-            .iter()
-            .filter(|row| row.trace_id.as_deref() == Some(&accepted.key))
-            .collect();
-        match by_key.as_slice() {
-            [row] if row.id == accepted.run && row.intent_id == accepted.intent => {}
-            [] => broken.push(format!(
-                "{} of key {} has no row",
-                accepted.run, accepted.key
-            )),
-            rows => {
-                let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
-                broken.push(format!(
-                    "key {} was answered with {} and has the rows {ids:?}",
-                    accepted.key, accepted.run
-                ));
-            }
+fn one_run(accepted: &AcceptedRun, rows: &Rows) -> Option<String> {
+    let AcceptedRun { run, key, .. } = accepted;
+    let rows = rows.runs.iter();
+    let by_key: Vec<&RunRow> = rows
+        .filter(|row| row.trace_id.as_deref() == Some(key))
+        .collect();
+    match by_key.as_slice() {
+        [row] if row.id == *run && row.intent_id == accepted.intent => None,
+        [] => Some(format!("{run} of key {key} has no row")),
+        rows => {
+            let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+            Some(format!(
+                "key {key} was answered with {run} and has the rows {ids:?}"
+            ))
         }
-    }
-    Check {
-        promise: "every accepted request has its one run",
-        looked_at: told.runs.len(),
-        broken,
     }
 }
 
@@ -94,163 +130,105 @@ fn nobody_asked(told: &Told, rows: &Rows) -> Check {
     let runs: BTreeSet<&str> = told.runs.iter().map(|run| run.run.as_str()).collect();
     let demos: BTreeSet<&str> = told.demos.iter().map(String::as_str).collect();
     let intents: BTreeSet<&str> = told.intents.values().map(String::as_str).collect();
-    let mut broken = Vec::new();
-    let strangers = rows
+    let things = rows
         .runs
         .iter()
-        .filter(|row| !runs.contains(row.id.as_str()));
-    broken.extend(strangers.map(|row| format!("run {} (trace {:?})", row.id, row.trace_id)));
-    let strangers = rows
-        .intents
-        .iter()
-        .filter(|id| !intents.contains(id.as_str()));
-    broken.extend(strangers.map(|id| format!("intent {id}")));
-    let strangers = rows
-        .workflows
-        .keys()
-        .filter(|id| !runs.contains(id.as_str()) && !demos.contains(id.as_str()));
-    broken.extend(strangers.map(|id| format!("workflow {id}")));
-    let strangers = rows.marks.keys().filter(|id| !demos.contains(id.as_str()));
-    broken.extend(strangers.map(|id| format!("marks of {id}")));
-    Check {
-        promise: "nothing exists that no client asked for",
-        looked_at: rows.runs.len() + rows.intents.len() + rows.workflows.len() + rows.marks.len(),
-        broken,
-    }
+        .map(|row| ("run", row.id.as_str(), runs.contains(row.id.as_str())))
+        .chain(
+            rows.intents
+                .iter()
+                .map(|id| ("intent", id.as_str(), intents.contains(id.as_str()))),
+        )
+        .chain(rows.workflows.keys().map(String::as_str).map(|id| {
+            let asked = runs.contains(id) || demos.contains(id);
+            ("workflow", id, asked)
+        }))
+        .chain(
+            rows.marks
+                .keys()
+                .map(|id| ("marks of", id.as_str(), demos.contains(id.as_str()))),
+        );
+    check(
+        "nothing exists that no client asked for",
+        things,
+        |(what, id, asked)| (!asked).then(|| format!("{what} {id}")),
+    )
 }
 
 fn keys(told: &Told, rows: &Rows) -> Check {
-    let asked: BTreeSet<&str> = told
-        .runs
-        .iter()
-        .map(|run| run.key.as_str())
+    let runs = told.runs.iter().map(|run| run.key.as_str());
+    let asked: BTreeSet<&str> = runs
         .chain(told.intents.keys().map(String::as_str))
         .collect();
-    let mut broken = Vec::new();
-    let mut stored = BTreeSet::new();
+    let mut stored: BTreeMap<&str, usize> = asked.iter().map(|key| (*key, 0)).collect();
     for key in &rows.keys {
-        if !stored.insert(key.as_str()) {
-            broken.push(format!("key {key} is stored more than once"));
-        }
+        *stored.entry(key).or_default() += 1;
     }
-    broken.extend(
-        asked
-            .symmetric_difference(&stored)
-            .map(|key| format!("key {key} is not on both sides")),
-    );
-    Check {
-        promise: "every idempotency key is stored once",
-        looked_at: asked.len(),
-        broken,
-    }
-}
-
-fn succeeded(rows: &Rows) -> Check {
-    let failed = rows
-        .runs
-        .iter()
-        .filter(|row| row.status != "succeeded" || row.error.is_some());
-    Check {
-        promise: "every run came to its end, and weather failed none",
-        looked_at: rows.runs.len(),
-        broken: failed
-            .map(|row| {
-                format!(
-                    "{} is {} {}",
-                    row.id,
-                    row.status,
-                    row.error.as_deref().unwrap_or_default()
-                )
+    check(
+        "every idempotency key is stored once",
+        stored,
+        |(key, times)| {
+            let right = times == 1 && asked.contains(key);
+            (!right).then(|| {
+                let by = if asked.contains(key) {
+                    "a client"
+                } else {
+                    "nobody"
+                };
+                format!("key {key} was used by {by} and is stored {times} times")
             })
-            .collect(),
-    }
+        },
+    )
 }
 
-fn workflows_agree(told: &Told, rows: &Rows) -> Check {
-    let mut broken = Vec::new();
-    for row in &rows.runs {
-        let workflow = rows.workflows.get(&row.workflow_id);
-        let said = workflow.map(|workflow| (workflow.name.as_deref(), workflow.status.as_str()));
-        let agree = matches!(
-            (row.status.as_str(), said),
-            ("succeeded", Some((Some(RUN_WORKFLOW), "SUCCESS")))
-                | (
-                    "failed",
-                    Some((
-                        Some(RUN_WORKFLOW),
-                        "ERROR" | "MAX_RECOVERY_ATTEMPTS_EXCEEDED"
-                    ))
-                )
-                | ("canceled", Some((Some(RUN_WORKFLOW), "CANCELLED")))
-        );
-        if row.workflow_id != row.id || !agree {
-            broken.push(format!(
-                "{} is {}, its workflow {} says {said:?}",
-                row.id, row.status, row.workflow_id
-            ));
-        }
-    }
-    Check {
-        promise: "every run has its one workflow, and both say the same of its end",
-        looked_at: told.runs.len(),
-        broken,
-    }
+fn disagreement(row: &RunRow, rows: &Rows) -> Option<String> {
+    let workflow = rows.workflows.get(&row.workflow_id);
+    let said = workflow.map(|workflow| (workflow.name.as_deref(), workflow.status.as_str()));
+    let ends: &[&str] = match row.status.as_str() {
+        "succeeded" => &["SUCCESS"],
+        "failed" => &["ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"],
+        "canceled" => &["CANCELLED"],
+        _ => &[],
+    };
+    let agree = said.is_some_and(|(name, status)| {
+        name == Some(RUN_WORKFLOW) && ends.contains(&status) && row.workflow_id == row.id
+    });
+    (!agree).then(|| {
+        format!(
+            "{} is {}, its workflow {} says {said:?}",
+            row.id, row.status, row.workflow_id
+        )
+    })
 }
 
-fn compare(
-    told: &Told,
-    rows: &Rows,
-    reference: &[Evidence],
-    promise: &'static str,
-    part: impl Fn(&Evidence) -> &String,
-) -> Check {
-    let kinds: BTreeMap<&str, usize> = told
-        .runs
-        .iter()
-        .map(|run| (run.run.as_str(), run.kind))
-        .collect();
-    let mut broken = Vec::new();
-    for row in &rows.runs {
-        // A run that nobody asked for is another promise's business.
-        let Some(expected) = kinds
-            .get(row.id.as_str())
-            .and_then(|kind| reference.get(*kind))
-        else {
-            continue;
-        };
-        let found = rows.evidence(row);
-        if part(&found) != part(expected) {
-            broken.push(format!("{}: {}", row.id, part(&found)));
-        }
+/// Holds the rows against every invariant of `kodo prove`, with the services still up.
+pub(super) async fn prove(program: &Path, databases: &Databases) -> anyhow::Result<Check> {
+    let output = Command::new(program)
+        .args(["prove", "--json"])
+        .envs(databases.environment())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .context("kodo prove")?;
+    let said: Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("kodo prove: {}", String::from_utf8_lossy(&output.stderr)))?;
+    let invariants = said["invariants"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut check = check(
+        "every invariant of kodo prove holds, with the services up",
+        invariants,
+        |it| (it["holds"] != true).then(|| format!("{}: {}", it["name"], it["violations"])),
+    );
+    if check.broken.is_empty() && !output.status.success() {
+        check
+            .broken
+            .push(format!("kodo prove ended with {}", output.status));
     }
-    Check {
-        promise,
-        looked_at: rows.runs.len(),
-        broken,
-    }
-}
-
-fn demos(told: &Told, rows: &Rows) -> Check {
-    let mut broken = Vec::new();
-    for id in &told.demos {
-        let marks = rows.marks.get(id).copied().unwrap_or_default();
-        let workflow = rows.workflows.get(id);
-        let said = workflow.map(|row| (row.status.as_str(), row.shape.as_str()));
-        if marks != (1, 1) || said != Some(("SUCCESS", DEMO_SHAPE)) {
-            broken.push(format!("{id}: marks {marks:?}, workflow {said:?}"));
-        }
-    }
-    Check {
-        promise: "every crash demo has its two marks once each, and ended well",
-        looked_at: told.demos.len(),
-        broken,
-    }
+    Ok(check)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::board::AcceptedRun;
-    use super::super::evidence::{RunRow, WorkflowRow};
+    use super::super::evidence::WorkflowRow;
     use super::*;
 
     fn accepted() -> AcceptedRun {

@@ -1,17 +1,18 @@
 //! One service of the soak: started, killed, asked to end, started again.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use kodo_dev::harness::{Client, Service, ServiceOptions};
+use kodo_dev::harness::{Service, ServiceOptions};
 use rustix::process::Signal;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::board::Board;
+use super::board::{Board, Up};
 use super::schedule::Fault;
 
 /// How long a service may drain: its grace period, what closing takes, and a machine that is busy.
@@ -24,22 +25,23 @@ const INTO_THE_DRAIN: Duration = Duration::from_millis(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
 
 /// A service that is up or down.
-pub(crate) struct Worker {
+pub(super) struct Worker {
     index: usize,
     options: ServiceOptions,
     board: Arc<Board>,
     log: PathBuf,
     service: Option<Service>,
-    generation: u64,
+    /// Looks whether the service of now is ready. There is none before the first start.
+    watch: Option<JoinSet<()>>,
 }
 
 impl Worker {
     /// One that is down. What it will log goes to a file of `folder`.
-    pub(crate) fn new(
+    pub(super) fn new(
         index: usize,
         options: ServiceOptions,
         board: Arc<Board>,
-        folder: &std::path::Path,
+        folder: &Path,
     ) -> Self {
         Self {
             index,
@@ -47,78 +49,90 @@ impl Worker {
             board,
             log: folder.join(format!("service-{}.log", index + 1)),
             service: None,
-            generation: 0,
+            watch: None,
         }
     }
 
     /// Starts the process and waits until its ports are bound, not until it is ready: the next fault may meet it on
     /// its way there.
-    pub(crate) async fn start(&mut self) -> anyhow::Result<()> {
+    pub(super) async fn start(&mut self) -> anyhow::Result<()> {
         let started = Instant::now();
         let service = Service::spawn(&self.options)
             .await
             .with_context(|| format!("service {} does not start", self.index + 1))?;
-        self.generation += 1;
         self.keep_log(&service)?;
-        self.board
-            .set_service(self.index, Some((service.port, self.generation)));
-        tokio::spawn(measure(
-            Arc::clone(&self.board),
-            self.index,
-            self.generation,
-            service.client(),
-            started,
-        ));
+        self.say(Some(Up {
+            port: service.port,
+            ready: false,
+        }));
+        let (board, index, client) = (Arc::clone(&self.board), self.index, service.client());
+        // The first start recovers nothing.
+        let again = self.watch.is_some();
+        let watch = self.watch.insert(JoinSet::new());
+        watch.spawn(async move {
+            while !matches!(client.get("/readyz").await, Ok(answer) if answer.status == 200) {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            let mut told = board.told();
+            if let Some(up) = &mut told.services[index] {
+                up.ready = true;
+            }
+            if again {
+                told.restarts.add(started.elapsed());
+            }
+        });
         self.service = Some(service);
         Ok(())
     }
 
     /// Waits until it is ready.
-    pub(crate) async fn ready(&mut self) -> anyhow::Result<()> {
-        if let Some(service) = &mut self.service {
-            service.ready().await?;
+    pub(super) async fn ready(&mut self) -> anyhow::Result<()> {
+        match &mut self.service {
+            Some(service) => service.ready().await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Whether it has been ready since it was started.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.board.is_ready(self.index)
+    pub(super) fn is_ready(&self) -> bool {
+        self.board.service(self.index).is_some_and(|up| up.ready)
     }
 
     /// Breaks it in one of the ways of a service. Afterwards it is down.
-    pub(crate) async fn suffer(&mut self, fault: Fault) -> anyhow::Result<()> {
+    pub(super) async fn suffer(&mut self, fault: Fault) -> anyhow::Result<()> {
         let Some(mut service) = self.service.take() else {
             return Ok(());
         };
         if let Ok(status) = service.wait(Duration::ZERO).await {
-            self.ended_by_itself(&format!("ended by itself: {status}"));
-            self.board.set_service(self.index, None);
-            return Ok(());
-        }
-        match fault {
-            Fault::Terminate => {
-                service.signal(Signal::TERM)?;
-                match service.wait(DRAIN_TIMEOUT).await {
-                    Ok(status) if status.success() => {}
-                    Ok(status) => self.ended_by_itself(&format!("answered SIGTERM with {status}")),
-                    Err(_) => self.ended_by_itself(&format!(
-                        "did not end within {DRAIN_TIMEOUT:?} of SIGTERM"
-                    )),
+            self.wrong(&format!("ended by itself: {status}"));
+        } else if fault == Fault::Terminate {
+            service.signal(Signal::TERM)?;
+            match service.wait(DRAIN_TIMEOUT).await {
+                Ok(status) if status.success() => {}
+                Ok(status) => self.wrong(&format!("answered SIGTERM with {status}")),
+                Err(_) => {
+                    self.wrong(&format!("did not end within {DRAIN_TIMEOUT:?} of SIGTERM"));
                 }
             }
-            Fault::TerminateAndKill => {
+        } else {
+            if fault == Fault::TerminateAndKill {
                 service.signal(Signal::TERM)?;
                 tokio::time::sleep(INTO_THE_DRAIN).await;
-                service.kill9().await?;
             }
-            _ => service.kill9().await?,
+            service.kill9().await?;
         }
-        self.board.set_service(self.index, None);
+        if let Some(watch) = &mut self.watch {
+            watch.abort_all();
+        }
+        self.say(None);
         Ok(())
     }
 
-    fn ended_by_itself(&self, how: &str) {
+    fn say(&self, up: Option<Up>) {
+        self.board.told().services[self.index] = up;
+    }
+
+    fn wrong(&self, how: &str) {
         self.board.wrong(format!(
             "service {} {how}; its log is {}",
             self.index + 1,
@@ -128,11 +142,8 @@ impl Worker {
 
     /// Copies what the service logs to the file, from its first line on.
     fn keep_log(&self, service: &Service) -> anyhow::Result<()> {
-        let mut file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&self.log)
-            .with_context(|| self.log.display().to_string())?;
+        let file = File::options().create(true).append(true).open(&self.log);
+        let mut file = file.with_context(|| self.log.display().to_string())?;
         let mut lines = service.follow_log();
         // Taken after the follower was set: a line may be in both, none is in neither.
         let early = service.log();
@@ -147,33 +158,10 @@ impl Worker {
                 if line.contains("panicked") {
                     board.wrong(format!("service {name} panicked: {line}"));
                 }
-                write_line(&mut file, &line);
+                // A log that cannot be written is no reason to stop a soak.
+                let _ = writeln!(file, "{line}");
             }
         });
         Ok(())
-    }
-}
-
-/// A log that cannot be written is no reason to stop a soak.
-fn write_line(file: &mut File, line: &str) {
-    let _ = writeln!(file, "{line}");
-}
-
-/// Times how long a start takes until the service is ready, if it gets there.
-async fn measure(board: Arc<Board>, index: usize, generation: u64, client: Client, from: Instant) {
-    while board.is_generation(index, generation) {
-        if client
-            .get("/readyz")
-            .await
-            .is_ok_and(|answer| answer.status == 200)
-        {
-            board.set_ready(index);
-            // The first start recovers nothing.
-            if generation > 1 {
-                board.told().restarts.add(from.elapsed());
-            }
-            return;
-        }
-        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
