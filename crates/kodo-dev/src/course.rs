@@ -6,14 +6,12 @@
 //! marked.
 
 mod compare;
-mod error;
 mod page;
 mod process;
 mod report;
 mod run;
 mod stage;
 
-pub use error::CourseError;
 pub use page::{Block, Course, DEFAULT_TIMEOUT, Kind, Marks, Section, duration};
 pub use report::{BlockReport, Failure, Outcome, Report, Skip, brief};
 pub use run::{Event, Options, run};

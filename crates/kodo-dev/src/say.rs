@@ -1,72 +1,51 @@
 //! Telling a person what happens: plain words, colour where a terminal shows it.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 
-use crate::environment;
+use anstyle::{AnsiColor, Style};
 
-/// Writes to standard output, in colour on a terminal that wants it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Say {
-    colour: bool,
+/// A line. Colour is left out where standard output is no terminal or wants none (`NO_COLOR`, a dumb terminal). A reader
+/// that has seen enough (`| head`) must not end the caller before it has cleaned up, so failures are not looked at.
+pub(crate) fn line(text: &str) {
+    let _ = writeln!(anstream::stdout(), "{text}");
 }
 
-impl Say {
-    /// Colour on a terminal, unless `NO_COLOR` is set (no-color.org) or the terminal is dumb.
-    pub(crate) fn new() -> Self {
-        let wanted = environment::text("NO_COLOR").is_none()
-            && environment::text("TERM").is_none_or(|term| term != "dumb");
-        Self {
-            colour: wanted && std::io::stdout().is_terminal(),
-        }
-    }
+/// A heading.
+pub(crate) fn step(number: usize, text: &str) {
+    line(&format!("\n{} {text}", bold(&format!("{number}."))));
+}
 
-    /// A line.
-    pub(crate) fn line(self, text: &str) {
-        // A reader that has seen enough (`| head`) must not end the story before it has cleaned up.
-        let _ = writeln!(std::io::stdout(), "{text}");
-    }
+/// Something that went as promised.
+pub(crate) fn good(text: &str) -> String {
+    paint(AnsiColor::Green.on_default(), text)
+}
 
-    /// A heading.
-    pub(crate) fn step(self, number: usize, text: &str) {
-        self.line(&format!("\n{} {text}", self.bold(&format!("{number}."))));
-    }
+/// Something that is interrupted or wrong.
+pub(crate) fn bad(text: &str) -> String {
+    paint(AnsiColor::Red.on_default(), text)
+}
 
-    /// Something that went as promised.
-    pub(crate) fn good(self, text: &str) -> String {
-        self.paint("32", text)
-    }
+/// Something of less weight.
+pub(crate) fn dim(text: &str) -> String {
+    paint(Style::new().dimmed(), text)
+}
 
-    /// Something that is interrupted or wrong.
-    pub(crate) fn bad(self, text: &str) -> String {
-        self.paint("31", text)
-    }
+/// Something of more weight.
+pub(crate) fn bold(text: &str) -> String {
+    paint(Style::new().bold(), text)
+}
 
-    /// Something of less weight.
-    pub(crate) fn dim(self, text: &str) -> String {
-        self.paint("2", text)
+/// The cell of a table. The text is padded before it is painted, since paint has no width.
+pub(crate) fn cell(text: &str, width: usize) -> String {
+    let padded = format!("{text:width$}");
+    match text {
+        "before" | "recorded" => good(&padded),
+        "after" => bold(&padded),
+        "-" => dim(&padded),
+        _ => padded,
     }
+}
 
-    /// Something of more weight.
-    pub(crate) fn bold(self, text: &str) -> String {
-        self.paint("1", text)
-    }
-
-    /// The same text padded to a width and painted; padding first, since paint has no width.
-    pub(crate) fn cell(self, text: &str, width: usize) -> String {
-        let padded = format!("{text:width$}");
-        match text {
-            "before" | "recorded" => self.good(&padded),
-            "after" => self.bold(&padded),
-            "-" => self.dim(&padded),
-            _ => padded,
-        }
-    }
-
-    fn paint(self, code: &str, text: &str) -> String {
-        if self.colour {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
-    }
+fn paint(style: Style, text: &str) -> String {
+    format!("{style}{text}{style:#}")
 }

@@ -55,18 +55,8 @@ const PROGRESS: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What a caller may have set for another service.
-const UNSET: [&str; 10] = [
-    "HOST",
-    "API_TOKEN",
-    "API_TOKEN_FILE",
-    "DB_SSLMODE",
-    "DB_POOL_SIZE",
-    "MAX_CONCURRENT_RUNS",
-    "OC_MODE",
-    "OC_FIXTURES_DIR",
-    "SBX_MODE",
-    "TEST_SEED",
-];
+const UNSET: &str = "HOST API_TOKEN API_TOKEN_FILE DB_SSLMODE DB_POOL_SIZE MAX_CONCURRENT_RUNS OC_MODE OC_FIXTURES_DIR \
+    SBX_MODE TEST_SEED";
 
 /// Start runs while services and the database are killed, and count afterwards.
 #[derive(Debug, Args)]
@@ -203,6 +193,9 @@ async fn play(
     quiet(&databases, &board).await?;
     progress.abort_all();
     let quiet = quiet_from.elapsed();
+    for worker in &workers {
+        worker.look_for_panics()?;
+    }
 
     let rows = Rows::read(&databases).await?;
     let mut checks = verdict::judge(&board.told(), &rows, &reference);
@@ -286,7 +279,7 @@ fn kodo() -> anyhow::Result<PathBuf> {
 /// A service of the soak, whatever the caller's environment is set up for.
 fn service_options(program: &Path, databases: &Databases) -> ServiceOptions {
     UNSET
-        .iter()
+        .split_whitespace()
         .fold(ServiceOptions::new(program), |it, name| it.env(name, ""))
         .envs(databases.environment())
         // It says where it listens at this level, which is how it is found.

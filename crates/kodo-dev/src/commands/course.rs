@@ -1,14 +1,15 @@
 //! `kodo-dev course`: runs the operator's course and tells how each of its blocks went.
 
-use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use kodo_dev::course::{
-    BlockReport, Course, Event, Kind, Options, Outcome, Report, Section, Skip, Stage,
+    BlockReport, COURSE, Course, Event, Kind, Options, Outcome, Report, Section, Skip, Stage,
+    find_checkout,
 };
 
 use crate::interrupt::unless_interrupted;
+use crate::say;
 use crate::server::Server;
 
 /// What to run, and on which server.
@@ -31,87 +32,67 @@ pub(crate) struct Args {
     verbose: bool,
     /// Another page than docs/course.md
     #[arg(long, value_name = "FILE")]
-    file: Option<std::path::PathBuf>,
+    file: Option<PathBuf>,
     #[command(flatten)]
     server: Server,
 }
 
-/// A line for people. A reader that has seen enough (`| head`) must not end the course before it has cleaned up.
-macro_rules! say {
-    ($($text:tt)*) => {
-        let _ = writeln!(std::io::stdout(), $($text)*);
-    };
-}
-
 /// Runs it. Exit code 0 means that every block that was run holds.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let checkout = kodo_dev::course::find_checkout(&std::env::current_dir()?)?;
-    let file = args
-        .file
-        .clone()
-        .unwrap_or_else(|| checkout.join(kodo_dev::course::COURSE));
-    let page =
-        std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
-    let course = Course::parse(&page)?;
+    let checkout = find_checkout(&std::env::current_dir()?)?;
+    let file = args.file.clone();
+    let file = file.unwrap_or_else(|| checkout.join(COURSE));
+    let course = Course::read(&file)?;
     let sections = course.select(&args.section)?;
     if args.list {
         list(&sections);
         return Ok(ExitCode::SUCCESS);
     }
     // Lines are told as `docs/course.md:57`, which editors and terminals can open.
-    let name = file
-        .strip_prefix(&checkout)
-        .unwrap_or(&file)
-        .display()
-        .to_string();
-    let stage = Stage::new(checkout.clone(), &args.server.database("postgres"))?;
-    say!("course: {name} with {}", stage.describe());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    let report = runtime.block_on(async {
-        let options = Options {
-            fast: args.fast,
-            keep_going: args.keep_going,
-        };
+    let name = file.strip_prefix(&checkout).unwrap_or(&file);
+    let name = name.display().to_string();
+    let options = Options {
+        fast: args.fast,
+        keep_going: args.keep_going,
+    };
+    let played = on_stage(&checkout, &args.server, async |stage| {
+        say::line(&format!("course: {name} with {}", stage.describe()));
         let mut tell = |event: Event<'_>| tell(&name, args.verbose, &event);
-        let outcome = unless_interrupted(async {
-            Ok(kodo_dev::course::run(&sections, &stage, options, &mut tell).await?)
-        })
-        .await;
-        if let Err(error) = stage.clean_up().await {
-            eprintln!("course: its databases are still there: {error}");
-        }
-        outcome
-    })?;
+        kodo_dev::course::run(&sections, stage, options, &mut tell).await
+    });
+    let report = tokio::runtime::Runtime::new()?.block_on(played)?;
     summary(&name, &report);
-    Ok(if report.holds() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    Ok(match report.holds() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
     })
+}
+
+/// Plays on a stage, and clears it away whatever came of it.
+pub(super) async fn on_stage<T>(
+    checkout: &Path,
+    server: &Server,
+    play: impl AsyncFnOnce(&Stage) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let stage = Stage::new(checkout.to_owned(), &server.database("postgres"))?;
+    let played = unless_interrupted(play(&stage)).await;
+    if let Err(error) = stage.clean_up().await {
+        eprintln!("course: its databases are still there: {error:#}");
+    }
+    played
 }
 
 fn list(sections: &[&Section]) {
     for section in sections {
-        say!(
-            "{:>5}  {} {}",
-            section.line,
-            "#".repeat(section.level),
-            section.title
-        );
+        let Section { line, title, .. } = section;
+        say::line(&format!("{line:>5}  {} {title}", "#".repeat(section.level)));
         for block in &section.blocks {
             let how = match &block.kind {
-                Kind::Illustration(reason) => format!("not run: {reason}"),
-                Kind::Run(marks) if marks.slow => "slow".to_owned(),
+                Kind::Illustration(reason) => format!("  # not run: {reason}"),
+                Kind::Run(marks) if marks.slow => "  # slow".to_owned(),
                 Kind::Run(_) => String::new(),
             };
-            say!(
-                "{:>5}      {}{}{how}",
-                block.line,
-                block.title(),
-                if how.is_empty() { "" } else { "  # " }
-            );
+            say::line(&format!("{:>5}      {}{how}", block.line, block.title()));
         }
     }
 }
@@ -119,11 +100,9 @@ fn list(sections: &[&Section]) {
 fn tell(name: &str, verbose: bool, event: &Event<'_>) {
     match event {
         Event::Section(section) if section.blocks.is_empty() => {}
-        Event::Section(section) => {
-            say!("\n{}", section.title);
-        }
+        Event::Section(section) => say::line(&format!("\n{}", section.title)),
         Event::Begins(block) if verbose => {
-            say!("  line {}", block.line);
+            say::line(&format!("  line {}", block.line));
             indented("$ ", &block.code);
         }
         Event::Begins(_) => {}
@@ -135,61 +114,46 @@ fn over(name: &str, verbose: bool, report: &BlockReport) {
     if verbose {
         indented("  ", &report.output);
     }
+    let BlockReport { line, title, .. } = report;
     let seconds = report.took.as_secs_f64();
     match &report.outcome {
-        Outcome::Held => {
-            say!(
-                "  holds   {:>6}  {seconds:>6.1} s  {}",
-                report.line,
-                report.title
-            );
-        }
+        Outcome::Held => say::line(&format!("  holds   {line:>6}  {seconds:>6.1} s  {title}")),
         Outcome::Skipped(skip) => {
-            say!(
-                "  not run {:>6}            {} ({skip})",
-                report.line,
-                report.title
-            );
+            say::line(&format!("  not run {line:>6}            {title} ({skip})"))
         }
         Outcome::Failed(failure) => {
-            say!(
-                "  FAILED  {:>6}  {seconds:>6.1} s  {}",
-                report.line,
-                report.title
-            );
-            say!("\n{name}:{}: {}", failure.line, failure.reason);
+            say::line(&format!("  FAILED  {line:>6}  {seconds:>6.1} s  {title}"));
+            say::line(&format!("\n{name}:{}: {}", failure.line, failure.reason));
             indented("", &failure.detail);
-            say!();
+            say::line("");
         }
     }
 }
 
 fn indented(mark: &str, text: &str) {
     for line in text.lines() {
-        say!("    {mark}{line}");
+        say::line(&format!("    {mark}{line}"));
     }
 }
 
 /// What was run and what was not, and why.
 fn summary(name: &str, report: &Report) {
-    let failed = report.failures().count();
-    let skipped: Vec<_> = report.skipped().collect();
-    say!(
-        "\ncourse: {} blocks hold, {failed} failed, {} not run, in {:.0} s",
+    say::line(&format!(
+        "\ncourse: {} blocks hold, {} failed, {} not run, in {:.0} s",
         report.held(),
-        skipped.len(),
+        report.failures().count(),
+        report.skipped().count(),
         report.took.as_secs_f64()
-    );
-    for (block, skip) in skipped {
+    ));
+    for (block, skip) in report.skipped() {
         if !matches!(skip, Skip::After(_)) {
-            say!("course: not run: {name}:{}: {skip}", block.line);
+            say::line(&format!("course: not run: {name}:{}: {skip}", block.line));
         }
     }
     for failure in report.failures() {
-        say!(
+        say::line(&format!(
             "course: FAILED: {name}:{}: {}",
-            failure.line,
-            failure.reason
-        );
+            failure.line, failure.reason
+        ));
     }
 }

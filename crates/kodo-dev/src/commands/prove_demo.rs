@@ -4,11 +4,11 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
-use kodo_dev::course::{COURSE, Course, Options, Outcome, Report, Section, Stage};
+use anyhow::ensure;
+use kodo_dev::course::{COURSE, Course, Options, Report, Section, Stage, find_checkout};
 
-use crate::interrupt::unless_interrupted;
-use crate::say::Say;
+use super::course::on_stage;
+use crate::say;
 use crate::server::Server;
 
 /// On which server.
@@ -30,76 +30,64 @@ const SECTION: &str = "Completion bar";
 /// Runs the commands that the course has there. Exit code 0 means that every claim holds, 1 that one does not or that
 /// the run itself could not go on.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Runtime::new()?;
     let proven = runtime.block_on(prove(&args.server));
     runtime.shutdown_background();
     // Under the name by which people call it.
-    Ok(proven.unwrap_or_else(|error| {
-        eprintln!("kodo: {error:#}");
-        ExitCode::FAILURE
-    }))
+    Ok(match proven {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("kodo: {error:#}");
+            ExitCode::FAILURE
+        }
+    })
 }
 
-async fn prove(server: &Server) -> anyhow::Result<ExitCode> {
-    let here = std::env::current_dir().context("finding the current folder")?;
-    let checkout = kodo_dev::course::find_checkout(&here)?;
-    let file = checkout.join(COURSE);
-    let page =
-        std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
-    let course = Course::parse(&page)?;
-    let claims: Vec<&Section> = course
-        .select(&[SECTION.to_owned()])?
-        .into_iter()
-        .filter(|section| !section.blocks.is_empty())
-        .collect();
+async fn prove(server: &Server) -> anyhow::Result<bool> {
+    let checkout = find_checkout(&std::env::current_dir()?)?;
+    let course = Course::read(&checkout.join(COURSE))?;
+    let mut claims = course.select(&[SECTION.to_owned()])?;
+    claims.retain(|section| !section.blocks.is_empty());
     ensure!(
         !claims.is_empty(),
         "{COURSE} has no commands below {SECTION:?}"
     );
-    let stage = Stage::new(checkout.clone(), &server.database("postgres"))?;
-    let told = unless_interrupted(tell(&claims, &stage, &checkout)).await;
-    if let Err(error) = stage.clean_up().await {
-        eprintln!("kodo: the databases of this proof are still there: {error}");
-    }
-    Ok(if told? {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    on_stage(&checkout, server, async |stage| {
+        tell(&claims, stage, &checkout).await
     })
+    .await
 }
 
 /// Tries one claim after the other, also after one that does not hold.
 async fn tell(claims: &[&Section], stage: &Stage, checkout: &Path) -> anyhow::Result<bool> {
-    let say = Say::new();
-    say.line(&say.bold("Sisu Kodo: does it hold what it promises?"));
-    say.line(&format!(
+    say::line(&say::bold("Sisu Kodo: does it hold what it promises?"));
+    say::line(&format!(
         "{} claims, each tried with the commands that {COURSE} has for it. This takes many minutes.",
         claims.len()
     ));
-    say.line(&say.dim(&format!(
+    say::line(&say::dim(&format!(
         "checkout {}, {}",
         checkout.display(),
         stage.describe()
     )));
     let (mut broken, mut took) = (Vec::new(), Duration::ZERO);
     for (index, claim) in claims.iter().enumerate() {
-        say.step(index + 1, &claim.title);
+        say::step(index + 1, &claim.title);
         let report =
             kodo_dev::course::run(&[claim], stage, Options::default(), &mut |_| {}).await?;
         took += report.took;
-        result(say, claim, &report);
+        result(claim, &report);
         if !report.holds() {
             broken.push(index + 1);
         }
     }
-    verdict(say, claims.len(), &broken, took);
+    verdict(claims.len(), &broken, took);
     Ok(broken.is_empty())
 }
 
 /// What came of one claim: how long it took, and the line that shows it.
-fn result(say: Say, claim: &Section, report: &Report) {
+fn result(claim: &Section, report: &Report) {
     let took = duration(report.took);
     if report.holds() {
         let evidence = report
@@ -107,47 +95,44 @@ fn result(say: Say, claim: &Section, report: &Report) {
             .iter()
             .rev()
             .find_map(|block| block.evidence.as_deref());
-        say.line(&format!(
+        say::line(&format!(
             "   {} in {took}: {}",
-            say.good("holds"),
+            say::good("holds"),
             evidence.unwrap_or("its commands ended well and printed nothing")
         ));
         return;
     }
-    say.line(&format!("   {} after {took}", say.bad("does NOT hold")));
-    for block in &report.blocks {
-        let Outcome::Failed(failure) = &block.outcome else {
-            continue;
-        };
-        say.line(&format!("   {COURSE}:{}: {}", failure.line, failure.reason));
+    say::line(&format!("   {} after {took}", say::bad("does NOT hold")));
+    for failure in report.failures() {
+        say::line(&format!("   {COURSE}:{}: {}", failure.line, failure.reason));
         for line in failure.detail.lines() {
-            say.line(&say.dim(&format!("     {line}")));
+            say::line(&say::dim(&format!("     {line}")));
         }
     }
-    say.line(&format!(
+    say::line(&format!(
         "   to look into it: read {COURSE} from line {}",
         claim.line
     ));
 }
 
-fn verdict(say: Say, claims: usize, broken: &[usize], took: Duration) {
+fn verdict(claims: usize, broken: &[usize], took: Duration) {
     let took = duration(took);
     let text = match broken {
-        [] => say.good(&format!(
+        [] => say::good(&format!(
             "all {claims} claims hold ({took}). It may be shown."
         )),
-        [one] => say.bad(&format!(
+        [one] => say::bad(&format!(
             "claim {one} of {claims} does not hold ({took}). Do not show it yet."
         )),
         several => {
             let numbers: Vec<String> = several.iter().map(ToString::to_string).collect();
-            say.bad(&format!(
+            say::bad(&format!(
                 "claims {} of {claims} do not hold ({took}). Do not show it yet.",
                 numbers.join(", ")
             ))
         }
     };
-    say.line(&format!("\n{} {text}", say.bold("Verdict:")));
+    say::line(&format!("\n{} {text}", say::bold("Verdict:")));
 }
 
 /// A duration as people say it.

@@ -12,14 +12,8 @@ use tokio::process::Command;
 const MODEL: &str = "scripted";
 
 /// What the caller may have set for a real model: the scripted one gets no key, and answers whole.
-const OF_ANOTHER_MODEL: [&str; 6] = [
-    "OC_API_KEY",
-    "OC_API_KEY_FILE",
-    "OC_ALLOWED_CONNECTORS",
-    "OC_MAX_STEPS",
-    "OC_MAX_PLAN_BYTES",
-    "OC_MAX_TOKENS",
-];
+const OF_ANOTHER_MODEL: &str =
+    "OC_API_KEY OC_API_KEY_FILE OC_ALLOWED_CONNECTORS OC_MAX_STEPS OC_MAX_PLAN_BYTES OC_MAX_TOKENS";
 
 /// Serve a scripted, OpenAI-compatible model on loopback, for as long as a command runs, or for good.
 #[derive(Debug, Args)]
@@ -37,10 +31,7 @@ pub(crate) struct ScriptedModelArgs {
 
 /// Serves until the command ends, or until a signal ends this.
 pub(crate) fn run(args: ScriptedModelArgs) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(serve(args))
+    tokio::runtime::Runtime::new()?.block_on(serve(args))
 }
 
 async fn serve(args: ScriptedModelArgs) -> anyhow::Result<ExitCode> {
@@ -51,7 +42,7 @@ async fn serve(args: ScriptedModelArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     let mut command = Command::new(program);
-    for variable in OF_ANOTHER_MODEL {
+    for variable in OF_ANOTHER_MODEL.split_whitespace() {
         command.env_remove(variable);
     }
     let status = command

@@ -1,9 +1,12 @@
 //! The page as data: sections, and the shell blocks in them with their marks.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
-use super::{CourseError, brief};
+use anyhow::{Context, anyhow, bail};
+
+use super::brief;
 
 /// How long a block may take that says nothing about it.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
@@ -63,7 +66,7 @@ pub enum Kind {
 
 /// The marks of a block, the words after the language in its opening fence. `run` runs it in the one shell of the
 /// course; `no-run reason="…"` stands alone and makes it an illustration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Marks {
     /// `terminal=A`: run it in a shell of its own, beside the others, until the course ends.
     pub terminal: Option<String>,
@@ -98,12 +101,8 @@ impl Kind {
             _ => return Err(format!("unknown mark {first:?}: {UNMARKED}")),
         }
         let mut marks = Marks {
-            terminal: None,
-            exit: 0,
             timeout: DEFAULT_TIMEOUT,
-            slow: false,
-            once: false,
-            evidence: None,
+            ..Marks::default()
         };
         for word in words {
             let refused = |accepted: &str| format!("mark {word:?} is not valid: {accepted}");
@@ -155,11 +154,21 @@ impl Block {
 }
 
 impl Course {
+    /// Reads a page from a file.
+    ///
+    /// # Errors
+    /// If the file cannot be read, and as [`Course::parse`].
+    pub fn read(file: &Path) -> anyhow::Result<Self> {
+        let page = std::fs::read_to_string(file);
+        Self::parse(&page.with_context(|| format!("reading {}", file.display()))?)
+    }
+
     /// Reads a page: headings that begin with `#`, blocks between lines of three backquotes.
     ///
     /// # Errors
-    /// [`CourseError::Malformed`] with everything that is wrong, each with its line.
-    pub fn parse(page: &str) -> Result<Self, CourseError> {
+    /// Everything that is wrong, each with its line: marks that mean nothing, shell blocks without one, needs of sections
+    /// that there are not.
+    pub fn parse(page: &str) -> anyhow::Result<Self> {
         let mut course = Self::default();
         let mut wrong = Vec::new();
         // Whether the block before this line may still get its expected output.
@@ -205,7 +214,8 @@ impl Course {
         wrong.sort();
         let wrong = wrong.iter();
         let wrong = wrong.map(|(line, text)| format!("\n  line {line}: {text}"));
-        Err(CourseError::Malformed(wrong.collect()))
+        let wrong: String = wrong.collect();
+        bail!("the course cannot be run as it is written:{wrong}")
     }
 
     /// Takes a block that stands below the last section. `line` is that of its opening fence.
@@ -247,8 +257,8 @@ impl Course {
     /// the page. A name is how a heading begins, or the letter of a walkthrough. No names are the whole course.
     ///
     /// # Errors
-    /// [`CourseError::NoSection`].
-    pub fn select(&self, names: &[String]) -> Result<Vec<&Section>, CourseError> {
+    /// If no heading begins with one of the names; with those that there are.
+    pub fn select(&self, names: &[String]) -> anyhow::Result<Vec<&Section>> {
         if names.is_empty() {
             return Ok(self.sections.iter().collect());
         }
@@ -267,7 +277,7 @@ impl Course {
     }
 
     /// The section of a name, and those below it.
-    fn find(&self, name: &str) -> Result<Vec<usize>, CourseError> {
+    fn find(&self, name: &str) -> anyhow::Result<Vec<usize>> {
         let walkthrough = format!("Walkthrough {name}");
         let first = [name, &walkthrough].iter().find_map(|name| {
             let mut sections = self.sections.iter();
@@ -276,10 +286,8 @@ impl Course {
         let first = first.ok_or_else(|| {
             let known = self.sections.iter();
             let known = known.map(|section| format!("\n  {}", section.title));
-            CourseError::NoSection {
-                name: name.to_owned(),
-                known: known.collect(),
-            }
+            let known: String = known.collect();
+            anyhow!("no section of the course begins with {name:?}; there are:{known}")
         })?;
         let level = self.sections[first].level;
         let below = self.sections[first + 1..].iter();

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::Block;
+
 /// How much of what a block printed is shown with its failure.
 const SHOWN_LINES: usize = 40;
 
@@ -108,6 +110,18 @@ impl Report {
 }
 
 impl BlockReport {
+    /// That of a block that holds so far.
+    pub(super) fn new(block: &Block) -> Self {
+        Self {
+            line: block.line,
+            title: block.title(),
+            outcome: Outcome::Held,
+            took: Duration::ZERO,
+            output: String::new(),
+            evidence: None,
+        }
+    }
+
     /// Picks the line to quote: the last one with this text in it, else the last one that is not empty.
     pub(super) fn find_evidence(&mut self, text: Option<&str>) {
         let mut lines = self.output.lines().rev().map(without_prefix);
@@ -150,20 +164,21 @@ pub(super) fn tail(output: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Kind;
     use super::*;
 
     #[test]
     fn evidence_is_the_last_line_with_the_text_without_the_task_s_name() {
         let output = "[wf:crashdemo] it works: 1\n[wf:crashdemo] it works: 2\n[db:up] Finished\n\n";
         let find = |text| {
-            let mut report = BlockReport {
+            let block = Block {
                 line: 1,
-                title: String::new(),
-                outcome: Outcome::Held,
-                took: Duration::ZERO,
-                output: output.to_owned(),
-                evidence: None,
+                code: String::new(),
+                kind: Kind::Illustration(String::new()),
+                expected: None,
             };
+            let mut report = BlockReport::new(&block);
+            report.output = output.to_owned();
             report.find_evidence(text);
             report.evidence
         };

@@ -14,9 +14,7 @@ use tokio::process::{ChildStdin, ChildStdout};
 use super::compare::compare;
 use super::process::Leader;
 use super::report::tail;
-use super::{
-    Block, BlockReport, CourseError, Failure, Kind, Marks, Outcome, Report, Section, Skip, Stage,
-};
+use super::{Block, BlockReport, Failure, Kind, Marks, Outcome, Report, Section, Skip, Stage};
 
 /// What the shared shell itself runs; the blocks are read from files that it is told of.
 const DRIVER: &str = include_str!("driver.bash");
@@ -53,7 +51,7 @@ pub async fn run(
     stage: &Stage,
     options: Options,
     observe: &mut dyn FnMut(Event<'_>),
-) -> Result<Report, CourseError> {
+) -> anyhow::Result<Report> {
     let began = Instant::now();
     let folder = tempfile::Builder::new().prefix("kodo-course-").tempdir()?;
     std::fs::write(folder.path().join("driver.bash"), DRIVER)?;
@@ -136,45 +134,30 @@ impl<'a> Runner<'a> {
         &mut self,
         block: &'a Block,
         broken: Option<usize>,
-    ) -> Result<Option<usize>, CourseError> {
-        let mut report = BlockReport {
-            line: block.line,
-            title: block.title(),
-            outcome: Outcome::Held,
-            took: Duration::ZERO,
-            output: String::new(),
-            evidence: None,
-        };
+    ) -> io::Result<Option<usize>> {
+        let mut report = BlockReport::new(block);
         let mut failed = None;
-        match (&block.kind, self.skip(block, broken)) {
-            (Kind::Run(marks), None) => {
-                (self.observe)(Event::Begins(block));
-                let began = Instant::now();
-                let script = self.script(&block.code)?;
-                let failure = match &marks.terminal {
-                    Some(name) => self.open(name, block, script).map(|()| None)?,
-                    None => {
-                        let failure = self.foreground(block, marks, &script).await?;
-                        report.output = script.printed()?;
-                        failure
-                    }
-                };
-                report.took = began.elapsed();
-                report.find_evidence(marks.evidence.as_deref());
-                match failure {
-                    Some(failure) => {
-                        failed = Some(failure.line);
-                        report.outcome = Outcome::Failed(failure);
-                    }
-                    None => {
-                        self.held.insert(&block.code, block.line);
-                    }
-                }
+        if let Some(skip) = self.skip(block, broken) {
+            report.outcome = Outcome::Skipped(skip);
+        } else if let Kind::Run(marks) = &block.kind {
+            (self.observe)(Event::Begins(block));
+            let began = Instant::now();
+            let script = self.script(&block.code)?;
+            let mut failure = None;
+            if let Some(name) = &marks.terminal {
+                self.open(name, block, script)?;
+            } else {
+                failure = self.foreground(block, marks, &script).await?;
+                report.output = script.printed()?;
             }
-            (Kind::Illustration(reason), _) => {
-                report.outcome = Outcome::Skipped(Skip::Illustration(reason.clone()));
+            report.took = began.elapsed();
+            report.find_evidence(marks.evidence.as_deref());
+            if let Some(failure) = failure {
+                failed = Some(failure.line);
+                report.outcome = Outcome::Failed(failure);
+            } else {
+                self.held.insert(&block.code, block.line);
             }
-            (_, Some(skip)) => report.outcome = Outcome::Skipped(skip),
         }
         (self.observe)(Event::Over(&report));
         self.report.blocks.push(report);
@@ -182,8 +165,9 @@ impl<'a> Runner<'a> {
     }
 
     fn skip(&self, block: &Block, broken: Option<usize>) -> Option<Skip> {
-        let Kind::Run(marks) = &block.kind else {
-            return None;
+        let marks = match &block.kind {
+            Kind::Illustration(reason) => return Some(Skip::Illustration(reason.clone())),
+            Kind::Run(marks) => marks,
         };
         let held = self.held.get(block.code.as_str());
         match (broken, held) {
@@ -254,19 +238,16 @@ impl<'a> Runner<'a> {
                 let reason = format!("ended with exit code {code}, not {}", marks.exit);
                 return Ok(Some(failure(line, reason)));
             }
-            Ran::EndedShell(status) => failure(
-                block.line,
-                format!(
-                    "ended the shell that the blocks share ({status}): a block must not exit or exec"
-                ),
-            ),
-            Ran::TimedOut => failure(
-                block.line,
-                format!(
-                    "did not end within {} s (timeout= sets the limit)",
-                    marks.timeout.as_secs()
-                ),
-            ),
+            Ran::EndedShell(status) => {
+                let why = "a block must not exit or exec";
+                let reason = format!("ended the shell that the blocks share ({status}): {why}");
+                failure(block.line, reason)
+            }
+            Ran::TimedOut => {
+                let limit = marks.timeout.as_secs();
+                let reason = format!("did not end within {limit} s (timeout= sets the limit)");
+                failure(block.line, reason)
+            }
             Ran::WithoutTerminal(failure) => failure,
         };
         shell.end().await?;

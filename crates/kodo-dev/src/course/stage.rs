@@ -1,13 +1,13 @@
 //! Where a course plays: the checkout, with databases and ports of its own, so that it can run beside a service in use.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
-use crate::harness::Databases;
+use anyhow::Context;
 use kodo_store::DatabaseConfig;
 use tokio::process::Command;
 
-use crate::course::CourseError;
+use crate::harness::Databases;
+use crate::ports::free_ports;
 
 /// The page, from the root of the checkout.
 pub const COURSE: &str = "docs/course.md";
@@ -22,34 +22,17 @@ const PORTS: [&str; 6] = [
     "TEST_ADMIN_PORT",
 ];
 
-/// Where free ports are looked for: below the range that systems take for outgoing connections, since a port that is
-/// found free is used minutes later.
-const PORT_RANGE: std::ops::Range<u16> = 14_000..30_000;
-
 /// What somebody may have set for a service in use and the course does not speak of: it shows the defaults.
-const UNSET: [&str; 22] = [
-    "API_TOKEN",
-    "API_TOKEN_FILE",
-    "ARTIFACT_STORE",
-    "BASH_ENV",
-    "ENV",
-    "HOST",
-    "LOG_FORMAT",
-    "MAX_CONCURRENT_RUNS",
-    "MAX_CONCURRENT_TOOL_CALLS",
-    "OC_FIXTURES_DIR",
-    "OC_MODE",
-    "PSQLRC",
-    "RUST_LOG",
-    "SBX_CGROUP",
-    "SBX_MIN_ISOLATION",
-    "SBX_MOCK_DELAY_MS",
-    "SBX_MODE",
-    "SBX_PROVIDER",
-    "SBX_READ_ONLY",
-    "SBX_SECRETS_DIR",
-    "TEST_SEED",
-    "WF_SLEEP_MS",
+const UNSET: &str = "API_TOKEN API_TOKEN_FILE ARTIFACT_STORE BASH_ENV ENV HOST LOG_FORMAT MAX_CONCURRENT_RUNS \
+    MAX_CONCURRENT_TOOL_CALLS OC_FIXTURES_DIR OC_MODE PSQLRC RUST_LOG SBX_CGROUP SBX_MIN_ISOLATION SBX_MOCK_DELAY_MS \
+    SBX_MODE SBX_PROVIDER SBX_READ_ONLY SBX_SECRETS_DIR TEST_SEED WF_SLEEP_MS";
+
+/// Plain text in one language, whatever the terminal is.
+const PLAIN: [(&str, &str); 4] = [
+    ("LC_ALL", "C.UTF-8"),
+    ("NO_COLOR", "1"),
+    ("TERM", "dumb"),
+    ("PAGER", "cat"),
 ];
 
 /// A place to run a course in.
@@ -65,16 +48,11 @@ impl Stage {
     ///
     /// # Errors
     /// Where no port is free.
-    pub fn new(checkout: PathBuf, server: &DatabaseConfig) -> Result<Self, CourseError> {
+    pub fn new(checkout: PathBuf, server: &DatabaseConfig) -> anyhow::Result<Self> {
         let databases = Databases::named(server, "kodo_course");
         let mut environment = databases.environment();
-        let ports = free_ports(PORTS.len())?;
-        environment.extend(
-            PORTS
-                .iter()
-                .zip(ports)
-                .map(|(name, port)| ((*name).to_owned(), port.to_string())),
-        );
+        let ports = PORTS.into_iter().zip(free_ports(PORTS.len())?);
+        environment.extend(ports.map(|(name, port)| (name.to_owned(), port.to_string())));
         Ok(Self {
             databases: Some(databases),
             ..Self::bare(checkout, environment)
@@ -82,16 +60,7 @@ impl Stage {
     }
 
     /// A folder and some environment, without databases.
-    pub fn bare(folder: PathBuf, mut environment: Vec<(String, String)>) -> Self {
-        // Plain text in one language, whatever the terminal is.
-        for (name, value) in [
-            ("LC_ALL", "C.UTF-8"),
-            ("NO_COLOR", "1"),
-            ("TERM", "dumb"),
-            ("PAGER", "cat"),
-        ] {
-            environment.push((name.to_owned(), value.to_owned()));
-        }
+    pub fn bare(folder: PathBuf, environment: Vec<(String, String)>) -> Self {
         Self {
             checkout: folder,
             environment,
@@ -104,8 +73,9 @@ impl Stage {
         let mut command = Command::new("bash");
         command
             .current_dir(&self.checkout)
-            .envs(self.environment.iter().map(|(name, value)| (name, value)));
-        for name in UNSET {
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .envs(PLAIN);
+        for name in UNSET.split_whitespace() {
             command.env_remove(name);
         }
         command
@@ -143,49 +113,22 @@ impl Stage {
 /// The checkout that a folder is in.
 ///
 /// # Errors
-/// [`CourseError::NoCheckout`].
-pub fn find_checkout(from: &Path) -> Result<PathBuf, CourseError> {
-    from.ancestors()
-        .find(|folder| folder.join(COURSE).is_file() && folder.join("bin/mise").is_file())
-        .map(Path::to_path_buf)
-        .ok_or_else(|| CourseError::NoCheckout(from.to_path_buf()))
-}
-
-/// Ports that nobody listens on now, each one another. Where the search begins differs from process to process.
-fn free_ports(count: usize) -> std::io::Result<Vec<u16>> {
-    let size = u32::from(PORT_RANGE.end - PORT_RANGE.start);
-    let begin = std::process::id().wrapping_mul(37) % size;
-    let mut held = Vec::new();
-    for offset in 0..size {
-        if held.len() == count {
-            break;
-        }
-        let within = u16::try_from((begin + offset) % size).unwrap_or_default();
-        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT_RANGE.start + within)) {
-            held.push(listener);
-        }
-    }
-    if held.len() < count {
-        return Err(std::io::Error::other(format!(
-            "fewer than {count} ports are free in {PORT_RANGE:?}"
-        )));
-    }
-    held.iter()
-        .map(|listener| Ok(listener.local_addr()?.port()))
-        .collect()
+/// If it is in none.
+pub fn find_checkout(from: &Path) -> anyhow::Result<PathBuf> {
+    let is_checkout = |it: &&Path| it.join(COURSE).is_file() && it.join("bin/mise").is_file();
+    let found = from.ancestors().find(is_checkout).map(Path::to_path_buf);
+    found.with_context(|| {
+        format!(
+            "{} is not inside a checkout of the repository (no docs/course.md beside a bin/mise here or above): \
+             the course runs the repository's own tasks, so clone it and run this there",
+            from.display()
+        )
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn free_ports_differ_and_can_be_taken() {
-        let ports = free_ports(6).unwrap();
-        let distinct: std::collections::BTreeSet<_> = ports.iter().collect();
-        assert_eq!(distinct.len(), 6);
-        assert!(ports.iter().all(|port| PORT_RANGE.contains(port)));
-    }
 
     #[test]
     fn a_checkout_is_found_from_any_folder_inside_it_and_nowhere_else() {

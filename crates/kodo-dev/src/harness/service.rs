@@ -1,6 +1,8 @@
 //! A service as a child process.
 
 use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,6 +43,8 @@ pub struct ServiceOptions {
     pub admin_port: u16,
     /// Environment beside this process's own.
     pub environment: Vec<(String, String)>,
+    /// A file that all it logs is added to.
+    pub log_file: Option<PathBuf>,
 }
 
 impl ServiceOptions {
@@ -51,6 +55,7 @@ impl ServiceOptions {
             port: 0,
             admin_port: 0,
             environment: Vec::new(),
+            log_file: None,
         }
     }
 
@@ -73,7 +78,7 @@ impl ServiceOptions {
 #[derive(Debug)]
 pub struct Service {
     child: Child,
-    log: Arc<Log>,
+    log: Arc<Mutex<Log>>,
     reader: Option<JoinHandle<()>>,
     /// Port of the product API.
     pub port: u16,
@@ -81,33 +86,31 @@ pub struct Service {
     pub admin_port: u16,
 }
 
+/// The last lines, and who wants the next ones.
 #[derive(Debug, Default)]
 struct Log {
-    lines: Mutex<VecDeque<String>>,
-    followers: Mutex<Vec<UnboundedSender<String>>>,
+    lines: VecDeque<String>,
+    followers: Vec<UnboundedSender<String>>,
 }
 
 impl Log {
-    fn push(&self, line: String) {
-        self.followers()
-            .retain(|follower| follower.send(line.clone()).is_ok());
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.len() == LOG_LINES {
-            lines.pop_front();
-        }
-        lines.push_back(line);
-    }
-
-    fn text(&self) -> String {
-        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.iter().map(|line| format!("{line}\n")).collect()
-    }
-
-    fn followers(&self) -> MutexGuard<'_, Vec<UnboundedSender<String>>> {
+    fn push(&mut self, line: String) {
         self.followers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|follower| follower.send(line.clone()).is_ok());
+        if self.lines.len() == LOG_LINES {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(line);
     }
+}
+
+fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
+    log.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn text(log: &Mutex<Log>) -> String {
+    let lines = &lock(log).lines;
+    lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
 impl Service {
@@ -133,11 +136,14 @@ impl Service {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot run {}", options.program.display()))?;
-        let log = Arc::new(Log::default());
+        let log = Arc::new(Mutex::<Log>::default());
         let (ports, mut bound) = watch::channel(None);
         let mut reader = None;
         if let Some(stderr) = child.stderr.take() {
             let log = Arc::clone(&log);
+            let file = options.log_file.as_ref();
+            let open = |file| File::options().create(true).append(true).open(file);
+            let mut file = file.map(open).transpose()?;
             reader = Some(tokio::spawn(async move {
                 let mut lines = BufReader::new(stderr).lines();
                 while let Ok(Some(line)) = lines.next_line().await {
@@ -146,9 +152,13 @@ impl Service {
                     {
                         ports.send_replace(Some(found));
                     }
-                    log.push(line);
+                    if let Some(file) = &mut file {
+                        // A log that cannot be written is no reason to stop what is tested.
+                        let _ = writeln!(file, "{line}");
+                    }
+                    lock(&log).push(line);
                 }
-                log.followers().clear();
+                lock(&log).followers.clear();
             }));
         }
         // What is waited for is copied out of the channel's lock, which must not be held across a wait.
@@ -165,8 +175,8 @@ impl Service {
                 admin_port,
             }),
             // The log ended without the line: so did the process.
-            Ok(Err(_)) => bail!(ended(child.wait().await?, &log.text())),
-            Err(_) => bail!(not_ready(&log.text())),
+            Ok(Err(_)) => bail!(ended(child.wait().await?, &text(&log))),
+            Err(_) => bail!(not_ready(&text(&log))),
         }
     }
 
@@ -218,13 +228,13 @@ impl Service {
 
     /// The last lines that it logged.
     pub fn log(&self) -> String {
-        self.log.text()
+        text(&self.log)
     }
 
     /// Every line that it logs from here on, as it comes; ends with the process.
     pub fn follow_log(&self) -> UnboundedReceiver<String> {
         let (sender, receiver) = unbounded_channel();
-        self.log.followers().push(sender);
+        lock(&self.log).followers.push(sender);
         receiver
     }
 

@@ -35,7 +35,6 @@ pub(super) struct RunRow {
 /// A workflow's row.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct WorkflowRow {
-    pub(super) name: Option<String>,
     pub(super) status: String,
     pub(super) recovery_attempts: i64,
     /// Function ids and names, in order.
@@ -71,7 +70,7 @@ const RUNS: &str = "
 
 const WORKFLOWS: &str = "
     SELECT coalesce(jsonb_object_agg(workflow_uuid, to_jsonb(workflow)), '{}') FROM (
-        SELECT workflow_uuid, name, status, coalesce(recovery_attempts, 0) AS recovery_attempts,
+        SELECT workflow_uuid, status, coalesce(recovery_attempts, 0) AS recovery_attempts,
                coalesce((SELECT string_agg(function_id || ':' || function_name, ' ' ORDER BY function_id)
                          FROM dbos.operation_outputs o WHERE o.workflow_uuid = w.workflow_uuid), '') AS shape,
                coalesce((SELECT jsonb_agg(jsonb_build_array(function_id, function_name, output, error)

@@ -1,11 +1,11 @@
 //! A Postgres that belongs to the soak alone, so that it can be killed.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
+use kodo_dev::ports::free_ports;
 use kodo_store::DatabaseConfig;
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::Connection;
@@ -18,10 +18,6 @@ const UP_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// Tries to bring the server up. One can come too early: children of a killed postmaster may be at work still.
 const UP_TRIES: u32 = 3;
-
-/// Below the range that systems choose ports of outgoing connections from: while the server is down, nobody
-/// is given its port by chance.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// A private cluster, by `kodo db up`: durable, on a port of its own, started again on the same data.
 pub(super) struct Postgres {
@@ -46,7 +42,7 @@ impl Postgres {
         let mut config = shared.database("postgres");
         let binaries = binaries_of(&config).await;
         config.host = "127.0.0.1".to_owned();
-        config.port = free_port()?;
+        config.port = free_ports(1)?[0];
         config.ssl_mode = kodo_store::SslMode::default();
         Ok(Self {
             config,
@@ -143,17 +139,6 @@ impl Postgres {
         );
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
-}
-
-fn free_port() -> anyhow::Result<u16> {
-    // Not from the seed: two soaks of one seed may run beside each other.
-    for _ in 0..100 {
-        let port = fastrand::u16(PORTS);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    bail!("no free port from {} to {}", PORTS.start, PORTS.end)
 }
 
 /// Where a server's programs are: the first word of its `postmaster.opts`. Saves a search, or a fetch where `db:up` has

@@ -16,9 +16,6 @@ use tokio::process::Command;
 use super::board::{AcceptedRun, Told};
 use super::evidence::{Evidence, Rows, RunRow};
 
-/// Name of the workflow of a run.
-const RUN_WORKFLOW: &str = "intent_run";
-
 /// The checkpoints of a crash demo, by position and name.
 const DEMO_SHAPE: &str = "0:s1 1:DBOS.sleep 2:s2";
 
@@ -80,11 +77,6 @@ pub(super) fn judge(told: &Told, rows: &Rows, reference: &[Evidence]) -> Vec<Che
                 let wrong = row.status != "succeeded" || error.is_some();
                 wrong.then(|| format!("{} is {} {}", row.id, row.status, error.unwrap_or_default()))
             },
-        ),
-        check(
-            "every run has its one workflow, and both say the same of its end",
-            &rows.runs,
-            |row| disagreement(row, rows),
         ),
         like_undisturbed(
             "every step and artifact is there exactly once, as in an undisturbed run",
@@ -181,26 +173,6 @@ fn keys(told: &Told, rows: &Rows) -> Check {
     )
 }
 
-fn disagreement(row: &RunRow, rows: &Rows) -> Option<String> {
-    let workflow = rows.workflows.get(&row.workflow_id);
-    let said = workflow.map(|workflow| (workflow.name.as_deref(), workflow.status.as_str()));
-    let ends: &[&str] = match row.status.as_str() {
-        "succeeded" => &["SUCCESS"],
-        "failed" => &["ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"],
-        "canceled" => &["CANCELLED"],
-        _ => &[],
-    };
-    let agree = said.is_some_and(|(name, status)| {
-        name == Some(RUN_WORKFLOW) && ends.contains(&status) && row.workflow_id == row.id
-    });
-    (!agree).then(|| {
-        format!(
-            "{} is {}, its workflow {} says {said:?}",
-            row.id, row.status, row.workflow_id
-        )
-    })
-}
-
 /// Holds the rows against every invariant of `kodo prove`, with the services still up.
 pub(super) async fn prove(program: &Path, databases: &Databases) -> anyhow::Result<Check> {
     let output = Command::new(program)
@@ -252,8 +224,7 @@ mod tests {
             took_ms: 5,
             effects: "steps of run_1 for k-run".to_owned(),
         };
-        let workflow = |name: &str, shape: &str| WorkflowRow {
-            name: Some(name.to_owned()),
+        let workflow = |shape: &str| WorkflowRow {
             status: "SUCCESS".to_owned(),
             recovery_attempts: 1,
             shape: shape.to_owned(),
@@ -268,8 +239,8 @@ mod tests {
         let rows = Rows {
             runs: vec![run],
             workflows: [
-                ("run_1".to_owned(), workflow(RUN_WORKFLOW, "0:plan")),
-                ("d".to_owned(), workflow("crash_demo", DEMO_SHAPE)),
+                ("run_1".to_owned(), workflow("0:plan")),
+                ("d".to_owned(), workflow(DEMO_SHAPE)),
             ]
             .into(),
             intents: vec!["it_1".to_owned()],
@@ -308,10 +279,10 @@ mod tests {
     #[test]
     fn each_kind_of_damage_breaks_its_promise() {
         type Damage = fn(&mut Told, &mut Rows);
-        let table: [(Damage, &[&str]); 12] = [
+        let table: [(Damage, &[&str]); 11] = [
             (
                 |_, rows| rows.runs[0].status = "failed".to_owned(),
-                &["every run came", "every run has"],
+                &["every run came"],
             ),
             (
                 |_, rows| rows.runs[0].error = Some("{}".to_owned()),
@@ -328,15 +299,7 @@ mod tests {
             (|_, rows| rows.runs.clear(), &["every accepted request"]),
             (
                 |_, rows| drop(rows.workflows.remove("run_1")),
-                &["every run has", "the engine's checkpoints"],
-            ),
-            (
-                |_, rows| {
-                    if let Some(row) = rows.workflows.get_mut("run_1") {
-                        row.status = "ERROR".to_owned();
-                    }
-                },
-                &["every run has"],
+                &["the engine's checkpoints"],
             ),
             (|_, rows| drop(rows.keys.pop()), &["every idempotency key"]),
             (

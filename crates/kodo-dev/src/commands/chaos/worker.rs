@@ -1,8 +1,6 @@
 //! One service of the soak: started, killed, asked to end, started again.
 
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +27,6 @@ pub(super) struct Worker {
     index: usize,
     options: ServiceOptions,
     board: Arc<Board>,
-    log: PathBuf,
     service: Option<Service>,
     /// Looks whether the service of now is ready. There is none before the first start.
     watch: Option<JoinSet<()>>,
@@ -39,15 +36,15 @@ impl Worker {
     /// One that is down. What it will log goes to a file of `folder`.
     pub(super) fn new(
         index: usize,
-        options: ServiceOptions,
+        mut options: ServiceOptions,
         board: Arc<Board>,
         folder: &Path,
     ) -> Self {
+        options.log_file = Some(folder.join(format!("service-{}.log", index + 1)));
         Self {
             index,
             options,
             board,
-            log: folder.join(format!("service-{}.log", index + 1)),
             service: None,
             watch: None,
         }
@@ -60,7 +57,6 @@ impl Worker {
         let service = Service::spawn(&self.options)
             .await
             .with_context(|| format!("service {} does not start", self.index + 1))?;
-        self.keep_log(&service)?;
         self.say(Some(Up {
             port: service.port,
             ready: false,
@@ -133,35 +129,22 @@ impl Worker {
     }
 
     fn wrong(&self, how: &str) {
+        let log = self.options.log_file.as_deref().unwrap_or(Path::new("-"));
         self.board.wrong(format!(
             "service {} {how}; its log is {}",
             self.index + 1,
-            self.log.display()
+            log.display()
         ));
     }
 
-    /// Copies what the service logs to the file, from its first line on.
-    fn keep_log(&self, service: &Service) -> anyhow::Result<()> {
-        let file = File::options().create(true).append(true).open(&self.log);
-        let mut file = file.with_context(|| self.log.display().to_string())?;
-        let mut lines = service.follow_log();
-        // Taken after the follower was set: a line may be in both, none is in neither.
-        let early = service.log();
-        let board = Arc::clone(&self.board);
-        let name = self.index + 1;
-        file.write_all(early.as_bytes())?;
-        tokio::spawn(async move {
-            while let Some(line) = lines.recv().await {
-                if early.lines().any(|known| known == line) {
-                    continue;
-                }
-                if line.contains("panicked") {
-                    board.wrong(format!("service {name} panicked: {line}"));
-                }
-                // A log that cannot be written is no reason to stop a soak.
-                let _ = writeln!(file, "{line}");
-            }
-        });
+    /// Looks for panics in all that its processes have logged.
+    pub(super) fn look_for_panics(&self) -> anyhow::Result<()> {
+        let log = self.options.log_file.as_ref().map(std::fs::read);
+        let log = log.transpose()?.unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        for line in log.lines().filter(|line| line.contains("panicked")) {
+            self.wrong(&format!("panicked: {line}"));
+        }
         Ok(())
     }
 }

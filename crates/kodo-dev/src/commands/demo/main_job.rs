@@ -7,7 +7,7 @@ use kodo_dev::harness::{Databases, Service};
 use sqlx::PgPool;
 
 use super::{Args, PATIENCE, post, stop, until};
-use crate::say::Say;
+use crate::say;
 
 /// How many runs are interrupted.
 const RUNS: usize = 6;
@@ -26,18 +26,19 @@ type Steps = BTreeMap<(String, String), i64>;
 
 /// Shows it.
 pub(super) async fn show(args: &Args, databases: &Databases) -> anyhow::Result<()> {
-    let say = Say::new();
     let options = args
         .service(databases)?
         .env("SBX_MOCK_DELAY_MS", TOOL_MS)
         .env("MAX_CONCURRENT_RUNS", RUNS);
     let (app, system) = (databases.app_pool(), databases.system_pool());
 
-    say.line(&say.bold("Sisu Kodo: an intent becomes a durable run, and kill -9 costs nothing."));
+    say::line(&say::bold(
+        "Sisu Kodo: an intent becomes a durable run, and kill -9 costs nothing.",
+    ));
 
-    say.step(1, "A service starts, on two databases made for this demo.");
+    say::step(1, "A service starts, on two databases made for this demo.");
     let mut service = Service::start(&options).await?;
-    say.line(&format!(
+    say::line(&format!(
         "   pid {}, http://127.0.0.1:{}, databases {} and {}",
         service.pid().unwrap_or_default(),
         service.port,
@@ -45,11 +46,11 @@ pub(super) async fn show(args: &Args, databases: &Databases) -> anyhow::Result<(
         databases.system.database
     ));
 
-    say.step(
+    say::step(
         2,
         &format!("One intent is stored, {RUNS} runs of it are started."),
     );
-    let runs = start_runs(&service, say).await?;
+    let runs = start_runs(&service).await?;
 
     // In the middle: every run has recorded something, none has recorded everything.
     until(PATIENCE, "the middle of the runs", async || {
@@ -59,14 +60,14 @@ pub(super) async fn show(args: &Args, databases: &Databases) -> anyhow::Result<(
     let pid = service.pid().unwrap_or_default();
     service.kill9().await?;
     let before = step_rows(&app).await?;
-    say.step(
+    say::step(
         3,
         &format!(
             "{} in the middle of them. What the database holds now:",
-            say.bad(&format!("kill -9 {pid}"))
+            say::bad(&format!("kill -9 {pid}"))
         ),
     );
-    table(say, &app, |key| match before.contains_key(key) {
+    table(&app, |key| match before.contains_key(key) {
         true => "recorded",
         false => "-",
     })
@@ -76,9 +77,9 @@ pub(super) async fn show(args: &Args, databases: &Databases) -> anyhow::Result<(
         "the runs were over before the kill: this machine is too fast for the demo"
     );
 
-    say.step(4, "The service starts again. Nobody tells it what to do.");
+    say::step(4, "The service starts again. Nobody tells it what to do.");
     let service = Service::start(&options).await?;
-    say.line(&format!("   pid {}", service.pid().unwrap_or_default()));
+    say::line(&format!("   pid {}", service.pid().unwrap_or_default()));
     until(PATIENCE, "the end of every run", async || {
         let open: i64 =
             sqlx::query_scalar("SELECT count(*) FROM app.runs WHERE status <> 'succeeded'")
@@ -89,39 +90,38 @@ pub(super) async fn show(args: &Args, databases: &Databases) -> anyhow::Result<(
     .await
     .with_context(|| format!("the service's log:\n{}", service.log()))?;
 
-    say.step(5, "Every run went on from its last recorded step:");
+    say::step(5, "Every run went on from its last recorded step:");
     let after = step_rows(&app).await?;
-    table(say, &app, |key| match () {
+    table(&app, |key| match () {
         () if before.contains_key(key) => "before",
         () if after.contains_key(key) => "after",
         () => "-",
     })
     .await?;
 
-    say.step(6, "Counted in the database:");
-    count(say, &app, &system, &runs, &before, &after).await?;
+    say::step(6, "Counted in the database:");
+    count(&app, &system, &runs, &before, &after).await?;
     stop(service).await
 }
 
 /// What to do after the demonstrations.
 pub(super) fn next() {
-    let say = Say::new();
-    say.line(&format!(
+    say::line(&format!(
         "\n{} The demo's services and databases are gone; the Postgres it used still runs (bin/mise run db:down stops it).",
-        say.good("Done.")
+        say::good("Done.")
     ));
-    say.line("Next: bin/mise run start, and docs/api.md shows the same with curl.");
+    say::line("Next: bin/mise run start, and docs/api.md shows the same with curl.");
 }
 
-async fn start_runs(service: &Service, say: Say) -> anyhow::Result<Vec<String>> {
+async fn start_runs(service: &Service) -> anyhow::Result<Vec<String>> {
     let intent = post(service, "/intents", INTENT, (201, "intentId")).await?;
-    say.line(&format!("   POST /intents -> 201 {intent}"));
+    say::line(&format!("   POST /intents -> 201 {intent}"));
     let path = format!("/intents/{intent}/run");
     let mut runs = Vec::new();
     for _ in 0..RUNS {
         runs.push(post(service, &path, "", (202, "runId")).await?);
     }
-    say.line(&format!("   POST {path} -> 202, {RUNS} times"));
+    say::line(&format!("   POST {path} -> 202, {RUNS} times"));
     Ok(runs)
 }
 
@@ -139,7 +139,6 @@ async fn step_rows(app: &PgPool) -> sqlx::Result<Steps> {
 
 /// A line a run, a column a step.
 async fn table(
-    say: Say,
     app: &PgPool,
     cell: impl Fn(&(String, String)) -> &'static str,
 ) -> anyhow::Result<()> {
@@ -147,7 +146,7 @@ async fn table(
         .fetch_all(app)
         .await?;
     let head: String = STEPS.iter().map(|step| format!("{step:<10}")).collect();
-    say.line(&say.dim(&format!(
+    say::line(&say::dim(&format!(
         "   {:<38}{:<11}{}",
         "run",
         "status",
@@ -156,15 +155,14 @@ async fn table(
     for (run, status) in runs {
         let cells: String = STEPS
             .iter()
-            .map(|step| say.cell(cell(&(run.clone(), (*step).to_owned())), 10))
+            .map(|step| say::cell(cell(&(run.clone(), (*step).to_owned())), 10))
             .collect();
-        say.line(&format!("   {run:<38}{status:<11}{}", cells.trim_end()));
+        say::line(&format!("   {run:<38}{status:<11}{}", cells.trim_end()));
     }
     Ok(())
 }
 
 async fn count(
-    say: Say,
     app: &PgPool,
     system: &PgPool,
     runs: &[String],
@@ -207,7 +205,7 @@ async fn count(
         ),
     ];
     for (what, number) in lines {
-        say.line(&format!("   {what:<46}{}", say.bold(&number)));
+        say::line(&format!("   {what:<46}{}", say::bold(&number)));
     }
     ensure!(
         usize::try_from(succeeded)? == RUNS

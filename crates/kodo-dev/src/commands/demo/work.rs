@@ -10,7 +10,7 @@ use sqlx::PgPool;
 use tokio::process::Command;
 
 use super::{Args, PATIENCE, post, stop, until};
-use crate::say::Say;
+use crate::say;
 
 /// What is asked for.
 const GOAL: &str = "Make the failing tests pass";
@@ -48,10 +48,9 @@ const CALLS: [&str; 4] = [
 /// Shows it, or says what this machine lacks for it: exit code 1 then, unless that is allowed.
 pub(super) async fn run(args: &Args, allow_none: bool) -> anyhow::Result<ExitCode> {
     if let Some(lacking) = lacking().await? {
-        let say = Say::new();
-        say.line(&format!(
+        say::line(&format!(
             "{} work in a jail. This machine cannot jail: {lacking}",
-            say.bold("Not shown:")
+            say::bold("Not shown:")
         ));
         return Ok(match allow_none {
             true => ExitCode::SUCCESS,
@@ -115,18 +114,19 @@ fn plan() -> Value {
 }
 
 async fn show(args: &Args, databases: &Databases) -> anyhow::Result<()> {
-    let say = Say::new();
-    say.line(&say.bold("Sisu Kodo at work: plan, jail, proof, and a kill -9 in the middle."));
-    say.step(
+    say::line(&say::bold(
+        "Sisu Kodo at work: plan, jail, proof, and a kill -9 in the middle.",
+    ));
+    say::step(
         1,
         "A repository with failing tests, a model that answers by script, a service with a jail.",
     );
     let model = ScriptedModel::start(0, Script::default().with(GOAL, plan())).await?;
-    say.line(&format!(
+    say::line(&format!(
         "   {} stands in for a model: it has one answer, to this goal, and gives it over the same HTTP as a real one",
         model.url()
     ));
-    say.line("   (README.md says how to point the planner at yours)");
+    say::line("   (README.md says how to point the planner at yours)");
     let options = args
         .service(databases)?
         .env("OC_MODE", "live")
@@ -141,9 +141,9 @@ async fn show(args: &Args, databases: &Databases) -> anyhow::Result<()> {
         );
     let app = databases.app_pool();
     let mut service = Service::start(&options).await?;
-    let run = start(&service, say).await?;
+    let run = start(&service).await?;
 
-    say.step(
+    say::step(
         2,
         "The tests run twice at once, as they were and patched, in two jails.",
     );
@@ -156,18 +156,18 @@ async fn show(args: &Args, databases: &Databases) -> anyhow::Result<()> {
     let pid = service.pid().unwrap_or_default();
     service.kill9().await?;
     let before = steps(&app).await?;
-    let killed = say.bad(&format!("kill -9 {pid}"));
-    say.line(&format!(
+    let killed = say::bad(&format!("kill -9 {pid}"));
+    say::line(&format!(
         "   {killed}, and the jails die with it. What the database holds now:"
     ));
     let was = |id: &str| before.iter().any(|step| step == id);
-    table(say, |id| if was(id) { "recorded" } else { "-" });
+    table(|id| if was(id) { "recorded" } else { "-" });
     ensure!(
         before.len() < CALLS.len() + 1,
         "the run was over before the kill: this machine is too fast for the demo"
     );
 
-    say.step(3, "The service starts again, and the run goes on.");
+    say::step(3, "The service starts again, and the run goes on.");
     let service = Service::start(&options).await?;
     until(PATIENCE, "the end of the run", async || {
         let status: String = sqlx::query_scalar("SELECT status FROM app.runs WHERE id = $1")
@@ -184,7 +184,7 @@ async fn show(args: &Args, databases: &Databases) -> anyhow::Result<()> {
     .await
     .with_context(|| format!("the service's log:\n{}", service.log()))?;
     let after = steps(&app).await?;
-    table(say, |id| match () {
+    table(|id| match () {
         () if was(id) => "before",
         () if after.iter().any(|step| step == id) => "after",
         () => "-",
@@ -194,35 +194,35 @@ async fn show(args: &Args, databases: &Databases) -> anyhow::Result<()> {
         1 => "once".to_owned(),
         several => format!("{several} times"),
     };
-    say.line(&format!(
+    say::line(&format!(
         "   the model was asked {} in all",
-        say.bold(&times)
+        say::bold(&times)
     ));
 
-    say.step(4, "What it made, from the run's artifacts:");
-    let report = results(say, &view(&service, &run).await?)?;
+    say::step(4, "What it made, from the run's artifacts:");
+    let report = results(&view(&service, &run).await?)?;
     ensure!(
         asked == 1 && after.len() == CALLS.len() + 1 && report == (3, 0),
         "the rows do not show what they should: that is a bug, please report the lines above"
     );
     stop(service).await?;
-    say.line(&format!(
+    say::line(&format!(
         "\n{} The tests passed in the jail, and every step is in the database once.",
-        say.good("Done.")
+        say::good("Done.")
     ));
     Ok(())
 }
 
 /// Stores the intent, starts its run, and returns the run's id.
-async fn start(service: &Service, say: Say) -> anyhow::Result<String> {
+async fn start(service: &Service) -> anyhow::Result<String> {
     let intent = post(service, "/intents", intent().to_string(), (201, "intentId")).await?;
     let path = format!("/intents/{intent}/run");
     let run = post(service, &path, "", (202, "runId")).await?;
-    say.line(&format!(
+    say::line(&format!(
         "   POST /intents -> 201 {intent}: {GOAL:?}, with {} files",
         REPOSITORY.len()
     ));
-    say.line(&format!("   POST {path} -> 202 {run}"));
+    say::line(&format!("   POST {path} -> 202 {run}"));
     Ok(run)
 }
 
@@ -237,17 +237,17 @@ async fn steps(app: &PgPool) -> sqlx::Result<Vec<String>> {
         .await
 }
 
-fn table(say: Say, cell: impl Fn(&str) -> &'static str) {
+fn table(cell: impl Fn(&str) -> &'static str) {
     let names = std::iter::once(("plan".to_owned(), "ask the model"))
         .chain((1..).map(|number| format!("tool-{number:03}")).zip(CALLS));
     for (id, what) in names {
-        let cell = say.cell(cell(&id), 0);
-        say.line(&format!("   {id:<10}{what:<40}{cell}"));
+        let cell = say::cell(cell(&id), 0);
+        say::line(&format!("   {id:<10}{what:<40}{cell}"));
     }
 }
 
 /// Shows what the run has made. How many tests failed before and after, as the reports have it.
-fn results(say: Say, view: &Value) -> anyhow::Result<(usize, usize)> {
+fn results(view: &Value) -> anyhow::Result<(usize, usize)> {
     let artifacts = view["artifacts"].as_array().context("artifacts")?;
     let show = |title: &str, kind: &str, field: &str| -> anyhow::Result<usize> {
         let found = artifacts.iter().map(|it| (&it["kind"], &it["inline"]));
@@ -255,9 +255,9 @@ fn results(say: Say, view: &Value) -> anyhow::Result<(usize, usize)> {
             .filter(|(it, inline)| *it == kind && (kind != "file" || inline["name"] == title))
             .find_map(|(_, inline)| inline[field].as_str())
             .with_context(|| format!("the artifact {title}"))?;
-        say.line(&say.dim(&format!("   --- {title}")));
+        say::line(&say::dim(&format!("   --- {title}")));
         for line in content.lines() {
-            say.line(&format!("   {line}"));
+            say::line(&format!("   {line}"));
         }
         let lines = content.lines();
         Ok(lines.filter(|line| line.starts_with("not ok")).count())
