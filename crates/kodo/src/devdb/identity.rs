@@ -26,12 +26,8 @@ pub(super) enum Identity {
     Other(Ids),
 }
 
-/// A user and its group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ids {
-    uid: u32,
-    gid: u32,
-}
+/// The numbers of a user and of its group.
+type Ids = (u32, u32);
 
 impl Identity {
     /// Finds one that Postgres accepts on this machine.
@@ -64,22 +60,24 @@ impl Identity {
     pub(super) fn command(self, program: &Path) -> Command {
         let mut command = match self {
             Self::Caller => Command::new(program),
-            Self::Mapped(Ids { uid, gid }) => {
+            Self::Mapped((uid, gid)) => {
                 let mut command = Command::new("unshare");
-                command
-                    .arg("--user")
-                    .arg(format!("--map-user={uid}"))
-                    .arg(format!("--map-group={gid}"))
-                    .arg(program);
+                command.args([
+                    "--user",
+                    &format!("--map-user={uid}"),
+                    &format!("--map-group={gid}"),
+                ]);
+                command.arg(program);
                 command
             }
-            Self::Other(Ids { uid, gid }) => {
+            Self::Other((uid, gid)) => {
                 let mut command = Command::new("setpriv");
-                command
-                    .arg(format!("--reuid={uid}"))
-                    .arg(format!("--regid={gid}"))
-                    .arg("--clear-groups")
-                    .arg(program);
+                command.args([
+                    &format!("--reuid={uid}"),
+                    &format!("--regid={gid}"),
+                    "--clear-groups",
+                ]);
+                command.arg(program);
                 command
             }
         };
@@ -95,7 +93,7 @@ impl Identity {
     pub(super) fn give(self, path: &Path) -> io::Result<()> {
         match self {
             Self::Caller | Self::Mapped(_) => Ok(()),
-            Self::Other(Ids { uid, gid }) => chown(path, Some(uid), Some(gid)),
+            Self::Other((uid, gid)) => chown(path, Some(uid), Some(gid)),
         }
     }
 }
@@ -112,11 +110,8 @@ fn stand_in(passwd: &str) -> Option<Ids> {
     let users = || {
         passwd.lines().filter_map(|line| {
             let fields: Vec<&str> = line.split(':').collect();
-            let ids = Ids {
-                uid: fields.get(2)?.parse().ok()?,
-                gid: fields.get(3)?.parse().ok()?,
-            };
-            (ids.uid != 0).then_some((fields[0], ids))
+            let ids = (fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?);
+            (ids.0 != 0).then_some((fields[0], ids))
         })
     };
     users()
@@ -133,17 +128,8 @@ mod tests {
     fn nobody_stands_in_for_root_else_the_first_ordinary_user() {
         let passwd =
             "root:x:0:0::/root:/bin/sh\ndaemon:x:1:1::/:/bin/sh\nnobody:x:65534:65533::/:/bin/sh\n";
-        assert_eq!(
-            stand_in(passwd),
-            Some(Ids {
-                uid: 65534,
-                gid: 65533
-            })
-        );
-        assert_eq!(
-            stand_in(&passwd.replace("nobody", "x")),
-            Some(Ids { uid: 1, gid: 1 })
-        );
+        assert_eq!(stand_in(passwd), Some((65534, 65533)));
+        assert_eq!(stand_in(&passwd.replace("nobody", "x")), Some((1, 1)));
         assert_eq!(stand_in("root:x:0:0::/root:/bin/sh\nbroken\n"), None);
     }
 }

@@ -44,52 +44,47 @@ impl Up {
 /// # Errors
 /// If no server can be had; each error says what to do.
 pub(crate) async fn up(config: &DevDbConfig) -> anyhow::Result<Up> {
-    let address = config.address();
-    let existing_only = config.provider == Provider::Existing;
-    let first = probe(&config.host, config.port).await;
-    if first == Probe::Postgres
-        && let Some(up) = existing(config).await?
-    {
+    if let Some(up) = answering(config, false).await? {
         return Ok(up);
-    }
-    // A stranger may be Docker's proxy in front of a container that another call is just starting; that call holds the
-    // lock, in a data folder that exists.
-    let strange = first == Probe::Stranger;
-    if strange && (config.loopback().is_none() || Places::find(&config.data_dir).is_none()) {
-        bail!(stranger(&address));
     }
     let Some(listen) = config.loopback() else {
         bail!(
-            "no Postgres answers at {address}, and none can be started there from here: start it on that machine, or \
-             set DB_HOST=127.0.0.1"
+            "no Postgres answers at {}, and none can be started there from here: start it on that machine, or set \
+             DB_HOST=127.0.0.1",
+            config.address()
         );
     };
-    if !strange && existing_only {
-        bail!(not_there(&address));
-    }
     let places = Places::create(&config.data_dir)?;
     let _lock = places.lock().await?;
-    match probe(&config.host, config.port).await {
-        Probe::Stranger => bail!(stranger(&address)),
-        Probe::Nothing if existing_only => bail!(not_there(&address)),
-        Probe::Nothing => {}
-        Probe::Postgres => {
-            if let Some(up) = existing(config).await? {
-                return Ok(up);
-            }
-        }
+    if let Some(up) = answering(config, true).await? {
+        return Ok(up);
     }
     start(config, &places, listen).await
 }
 
-fn stranger(address: &str) -> String {
-    format!(
-        "something that is not Postgres listens at {address}: stop it, or set DB_PORT to a free port"
-    )
-}
-
-fn not_there(address: &str) -> String {
-    format!("no Postgres answers at {address}, and DB_PROVIDER=existing forbids starting one")
+/// The Postgres that answers, if one does; an error if something else does, or if none may be started. Without the lock,
+/// somebody who has it may be about to change that.
+async fn answering(config: &DevDbConfig, locked: bool) -> anyhow::Result<Option<Up>> {
+    let address = config.address();
+    match probe(&config.host, config.port).await {
+        Probe::Postgres => existing(config).await,
+        // It may be Docker's proxy in front of a container that another call is just starting; that call holds the lock,
+        // in a data folder that exists.
+        Probe::Stranger
+            if !locked
+                && config.loopback().is_some()
+                && Places::find(&config.data_dir).is_some() =>
+        {
+            Ok(None)
+        }
+        Probe::Stranger => bail!(
+            "something that is not Postgres listens at {address}: stop it, or set DB_PORT to a free port"
+        ),
+        Probe::Nothing if config.provider == Provider::Existing && config.loopback().is_some() => {
+            bail!("no Postgres answers at {address}, and DB_PROVIDER=existing forbids starting one")
+        }
+        Probe::Nothing => Ok(None),
+    }
 }
 
 /// Waits until the Postgres that answers is ready. Returns `None` if it went away, because it was about to stop.
