@@ -4,6 +4,8 @@ pub(crate) mod control;
 mod users;
 
 mod seccomp;
+
+mod etc;
 mod sources;
 mod watch;
 

@@ -2,6 +2,16 @@
 
 /// The job's folder.
 pub(crate) const JOB: &str = "/job";
+/// The folders that a job can write to, all in one bounded file system, with their permissions.
+pub(crate) const WRITABLE: [(&str, u32); 5] = [
+    (JOB, 0o755),
+    ("/tmp", 0o1777),
+    ("/var/tmp", 0o1777),
+    ("/dev/shm", 0o1777),
+    ("/run", 0o755),
+];
+/// Folders in `/run` where programs of the distributions expect to make files.
+pub(crate) const IN_RUN: [&str; 2] = ["lock", "postgresql"];
 /// The user that a job is, as it sees itself.
 pub(crate) const USER: u32 = 1000;
 

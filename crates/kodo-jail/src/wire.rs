@@ -87,6 +87,8 @@ pub(crate) struct Spec {
     pub(crate) become_users: Vec<u32>,
     /// Whether the jail's init watches memory and processes, because no cgroup limits them.
     pub(crate) watch: bool,
+    /// Whether the job may trace its own processes, as a debugger does.
+    pub(crate) tracing: bool,
     /// Further folders of the machine that the job can read.
     pub(crate) read_only: Vec<String>,
     /// For a jailed service, the port in the jail's network on which the starting process listens. Its time is unlimited,
@@ -122,6 +124,10 @@ pub(crate) struct Started {
     pub(crate) landlock: i32,
     /// Whether it has a `/proc`; some containers allow none, and the jail does without it.
     pub(crate) proc: bool,
+    /// Whether it has pseudoterminals; some containers allow none.
+    pub(crate) terminals: bool,
+    /// How many files a process of it can have open.
+    pub(crate) open_files: u64,
 }
 
 /// Why nothing was run.

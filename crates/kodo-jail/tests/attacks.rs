@@ -31,7 +31,7 @@ const NOT_HELD: i32 = 10;
 
 /// A jail without some of its defences. Memory and processes are watched, so that what a cgroup would hold
 /// besides does not hide what is missing.
-fn jail(without: &[Defence], read_only: &Path) -> Jail {
+fn jail(without: &[Defence], read_only: &Path, tracing: bool) -> Jail {
     let mut arguments: Vec<OsString> = vec!["jail-init".into()];
     if !without.is_empty() {
         arguments = vec!["weakened".into()];
@@ -46,12 +46,13 @@ fn jail(without: &[Defence], read_only: &Path) -> Jail {
             false => helper,
         },
         read_only: vec![read_only.to_owned()],
+        tracing,
     })
 }
 
 /// A folder that everybody can write to, where neither the jail has one of its own nor Landlock lets a job in.
 fn open_folder() -> tempfile::TempDir {
-    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    let folder = tempfile::tempdir_in(ordinary_user::folder()).unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
     folder
 }
@@ -66,6 +67,10 @@ fn attack(words: &[&str]) -> JobSpec {
 }
 
 async fn run(job: &JobSpec, without: &[Defence]) -> JobResult {
+    run_where(job, without, false).await
+}
+
+async fn run_where(job: &JobSpec, without: &[Defence], tracing: bool) -> JobResult {
     let folder = open_folder();
     let probe = folder.path().join("probe");
     ordinary_user::copy_program(&ordinary_user::helper(), &probe);
@@ -73,7 +78,7 @@ async fn run(job: &JobSpec, without: &[Defence]) -> JobResult {
     if job.argv[0] == "probe" {
         job.argv[0] = probe.to_str().unwrap().to_owned();
     }
-    let result = jail(without, folder.path()).run(&job).await;
+    let result = jail(without, folder.path(), tracing).run(&job).await;
     result.unwrap_or_else(|error| panic!("{:?} without {without:?}: {error}", job.argv))
 }
 
@@ -131,12 +136,20 @@ async fn files_of_the_machine_are_not_there() {
         "/etc/shadow",
         "/root/.profile",
         "/var/run/docker.sock",
+        "/etc/ssl/private",
+        "/etc/machine-id",
+        "/etc/ssh/sshd_config",
         "/sys/kernel",
         "/boot",
+        "/var/lib",
+        "/var/log",
     ] {
         held(&["read-file", path]).await;
     }
     held(&["write-system"]).await;
+    for path in ["/etc/ssl/certs", "/etc/alternatives", "/dev", "/var"] {
+        held(&["write-into", path]).await;
+    }
     // The two layers hold each without the other.
     let landlock_alone = run(&JobSpec::new(["cat", &canary]), &[Root]).await;
     assert!(landlock_alone.stderr.text().contains("Permission denied"));
@@ -185,6 +198,35 @@ async fn rights_are_gone_and_do_not_come_back() {
         &[NoNewPrivileges, Landlock, Seccomp],
     )
     .await;
+}
+
+#[tokio::test]
+async fn a_debugger_is_refused_and_where_it_is_permitted_reaches_the_jobs_own_processes_alone() {
+    held_by(&["trace-own"], &[Seccomp]).await;
+    let tracing = async |words: &[&str]| run_where(&attack(words), &[], true).await;
+    let own = tracing(&["trace-own"]).await;
+    assert_eq!(own.exit_code(), NOT_HELD, "{}", own.stdout.text());
+    for words in ["trace-first", "read-first-memory"] {
+        let first = tracing(&[words]).await;
+        assert_eq!(first.exit_code(), HELD, "{}", first.stdout.text());
+    }
+    let around = tracing(&["trace-around-the-filter"]).await;
+    assert_eq!(around.exit_code(), HELD, "{}", around.stdout.text());
+    assert!(around.stdout.text().contains("returned -1"));
+    not_held(&["trace-around-the-filter"], &[Seccomp]).await;
+}
+
+#[tokio::test]
+async fn terminals_are_the_jobs_own_and_few() {
+    let machines = rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR).unwrap();
+    rustix::pty::grantpt(&machines).unwrap();
+    rustix::pty::unlockpt(&machines).unwrap();
+    let name = rustix::pty::ptsname(&machines, Vec::new()).unwrap();
+    let name = name.to_str().unwrap();
+    fs::set_permissions(name, fs::Permissions::from_mode(0o666)).unwrap();
+    held_by(&["open-for-writing", name], &[Root, Landlock]).await;
+    held_by(&["terminals", "100"], &[Terminals]).await;
+    held_by(&["line-discipline"], &[Seccomp]).await;
 }
 
 // ---- what leaks ----
@@ -381,6 +423,15 @@ async fn the_disk_ends_at_its_bounds() {
             status: NOT_HELD
         }
     ));
+}
+
+#[tokio::test]
+async fn open_files_end_at_their_bound() {
+    let mut job = attack(&["open-files", "500"]);
+    job.limits.open_files = 400;
+    assert_eq!(run(&job, &[]).await.ended, Ended::Exited(HELD));
+    job.limits.open_files = 600;
+    assert_eq!(run(&job, &[]).await.ended, Ended::Exited(NOT_HELD));
 }
 
 #[tokio::test]

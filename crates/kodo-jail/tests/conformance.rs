@@ -41,6 +41,31 @@ async fn a_cgroup_that_is_required_and_not_there_refuses_the_job() {
     assert!(error.to_string().contains("cgroup"), "{error}");
 }
 
+/// What needs more than the shell that every sandbox has.
+#[tokio::test]
+async fn a_process_substitution_has_lines_and_a_terminal_a_name() {
+    let script =
+        "mapfile -t a < <(seq 3); echo ${#a[@]}; script -qec 'tty; stty -icanon' /dev/null";
+    let result = jail().run(&JobSpec::new(["bash", "-c", script])).await;
+    let result = result.unwrap();
+    let (out, err) = (result.stdout.text(), result.stderr.text());
+    // The end of its input follows, which a terminal may show.
+    assert!(out.starts_with("3\n/dev/pts/0\r\n"), "{out} {err}");
+    assert_eq!(result.exit_code(), 0);
+    assert_eq!(result.enforced["terminals"], "of its own");
+}
+
+#[tokio::test]
+async fn of_etc_a_job_finds_what_programs_read() {
+    let script =
+        "cat /etc/services /etc/protocols > /dev/null && ls /etc/ssl/certs > /dev/null && date";
+    let result = jail()
+        .run(&JobSpec::new(["/bin/sh", "-c", script]))
+        .await
+        .unwrap();
+    assert_eq!(result.exit_code(), 0, "{}", result.stderr.text());
+}
+
 #[tokio::test]
 async fn a_helper_that_is_none_runs_nothing() {
     let jail = Jail::new(JailConfig {

@@ -163,7 +163,7 @@ async fn without_a_cgroup_memory_is_bounded_all_the_same_and_the_result_says_how
 
 /// A folder that everybody can read.
 fn open_folder() -> tempfile::TempDir {
-    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    let folder = tempfile::tempdir_in(ordinary_user::folder()).unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     folder
 }

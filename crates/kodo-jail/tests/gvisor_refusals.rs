@@ -113,7 +113,10 @@ fn frame(kind: u8, content: &str) -> Vec<u8> {
 }
 
 fn started() -> Vec<u8> {
-    frame(b'R', r#"{"user":0,"landlock":0,"proc":true}"#)
+    frame(
+        b'R',
+        r#"{"user":0,"landlock":0,"proc":true,"terminals":true,"open_files":4096}"#,
+    )
 }
 
 fn exit(status: i32) -> Vec<u8> {

@@ -59,6 +59,9 @@ macro_rules! for_sandboxes_that_run {
             the_two_streams_are_apart
             output_that_is_no_text_is_made_text
             standard_input_is_empty
+            streams_and_descriptors_have_names
+            folders_of_programs_can_be_written_to_and_count_as_the_jobs_disk
+            open_files_are_bounded_for_each_process
             files_are_there_before_the_program_is
             files_that_are_new_or_changed_come_back
             only_regular_files_come_back
@@ -236,6 +239,43 @@ pub async fn output_that_is_no_text_is_made_text(sandbox: &dyn Sandbox) {
 
 pub async fn standard_input_is_empty(sandbox: &dyn Sandbox) {
     assert_eq!(succeeds(sandbox, "wc -c").await.trim(), "0");
+}
+
+pub async fn streams_and_descriptors_have_names(sandbox: &dyn Sandbox) {
+    let script = "echo in | cat /dev/stdin; echo out > /dev/stdout; echo err > /dev/stderr; \
+                  exec 5< named; cat /dev/fd/5; echo piped | cat /dev/fd/0";
+    let result = run(sandbox, &shell(script).file("named", "five\n")).await;
+    assert_eq!(result.stdout.text(), "in\nout\nfive\npiped\n");
+    assert_eq!(result.stderr.text(), "err\n");
+}
+
+pub async fn folders_of_programs_can_be_written_to_and_count_as_the_jobs_disk(
+    sandbox: &dyn Sandbox,
+) {
+    let folders = "/tmp /var/tmp /run /var/run /run/lock /run/postgresql /dev/shm";
+    let script = format!("for it in {folders}; do : > $it/x.$$ || exit 1; rm $it/x.$$; done");
+    succeeds(sandbox, &script).await;
+    for folder in ["/var/tmp", "/run", "/dev/shm"] {
+        let script =
+            format!("head -c 600000 /dev/zero > {folder}/a && head -c 600000 /dev/zero > b");
+        let mut job = shell(&script);
+        job.limits.disk_bytes = 1 << 20;
+        stopped_by(&run(sandbox, &job).await, Reason::Disk);
+    }
+}
+
+pub async fn open_files_are_bounded_for_each_process(sandbox: &dyn Sandbox) {
+    let usual = Limits::default().open_files.to_string();
+    assert_eq!(succeeds(sandbox, "ulimit -n").await.trim(), usual);
+    let mut job = shell("ulimit -n; ulimit -n 200 || echo not raised");
+    job.limits.open_files = 100;
+    assert!(
+        run(sandbox, &job)
+            .await
+            .stdout
+            .text()
+            .starts_with("100\nnot raised")
+    );
 }
 
 pub async fn files_are_there_before_the_program_is(sandbox: &dyn Sandbox) {

@@ -23,6 +23,8 @@ pub struct Limits {
     pub disk_bytes: u64,
     /// Files in the job's folders, in number, folders included.
     pub inodes: u64,
+    /// Files, sockets and pipes that one process can have open. More fail to open; the job goes on.
+    pub open_files: u64,
     /// Files that are handed back, in bytes together.
     pub returned_bytes: u64,
     /// Files that are handed back, in number.
@@ -43,6 +45,7 @@ impl Default for Limits {
             kept_bytes: 64 * KIB,
             disk_bytes: 256 * MIB,
             inodes: 16 * KIB,
+            open_files: 4 * KIB,
             returned_bytes: 8 * MIB,
             returned_files: 1024,
         }
@@ -61,6 +64,7 @@ impl Limits {
             kept_bytes: 4 * MIB,
             disk_bytes: 4 * GIB,
             inodes: MIB,
+            open_files: 64 * KIB,
             returned_bytes: 64 * MIB,
             returned_files: 16 * KIB,
         }
@@ -80,7 +84,7 @@ impl Limits {
             }
             self.wall = most.wall;
         }
-        let table: [(&str, &mut u64, u64, u64); 8] = [
+        let table: [(&str, &mut u64, u64, u64); 9] = [
             (
                 "memoryBytes",
                 &mut self.memory_bytes,
@@ -112,6 +116,12 @@ impl Limits {
                 usual.disk_bytes,
             ),
             ("inodes", &mut self.inodes, most.inodes, usual.inodes),
+            (
+                "openFiles",
+                &mut self.open_files,
+                most.open_files,
+                usual.open_files,
+            ),
             (
                 "returnedBytes",
                 &mut self.returned_bytes,
@@ -146,6 +156,8 @@ impl Limits {
             ("keptBytes", self.kept_bytes, 0, 16 * MIB),
             ("diskBytes", self.disk_bytes, 64 * KIB, 256 * GIB),
             ("inodes", self.inodes, 16, 16 * MIB),
+            // A kernel does not give a process more by default.
+            ("openFiles", self.open_files, 16, MIB),
             ("returnedBytes", self.returned_bytes, 0, 256 * MIB),
             ("returnedFiles", self.returned_files, 0, 64 * KIB),
         ];

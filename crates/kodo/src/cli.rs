@@ -220,8 +220,8 @@ pub(crate) struct SandboxRun {
     /// The job's working folder, relative to the job's folder
     #[arg(long, value_name = "FOLDER", default_value = "")]
     pub(crate) cwd: String,
-    /// Sets a limit: wallMs, memoryBytes, processes, outputBytes, keptBytes, diskBytes, inodes, returnedBytes,
-    /// returnedFiles
+    /// Sets a limit: wallMs, memoryBytes, processes, outputBytes, keptBytes, diskBytes, inodes, openFiles,
+    /// returnedBytes, returnedFiles
     #[arg(long = "limit", value_name = "NAME=NUMBER", value_parser = limit_of_a_job)]
     pub(crate) limits: Vec<(String, u64)>,
     /// Writes the files that the job left into this folder of this machine, which must not exist

@@ -8,6 +8,8 @@
 mod attacks;
 #[path = "kodo-jail-probe/hold.rs"]
 mod hold;
+#[path = "kodo-jail-probe/tracing.rs"]
+mod tracing;
 
 use std::ffi::OsString;
 

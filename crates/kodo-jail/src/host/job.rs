@@ -254,6 +254,18 @@ fn enforced(shared: &Shared, started: &Started, by_group: bool) -> BTreeMap<&'st
                 "none: this machine allows the jail none".to_owned()
             },
         ),
+        (
+            "terminals",
+            if started.terminals {
+                "of its own".to_owned()
+            } else {
+                "none: this machine allows the jail none".to_owned()
+            },
+        ),
+        (
+            "openFiles",
+            format!("resource limit, {}", started.open_files),
+        ),
         ("memory", place.to_owned()),
         ("processes", place.to_owned()),
         ("disk", "tmpfs".to_owned()),

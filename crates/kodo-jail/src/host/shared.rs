@@ -60,6 +60,8 @@ pub struct JailConfig {
     pub cgroup: CgroupPolicy,
     /// Further folders of the machine that jobs can read and run programs of: toolchains outside of `/usr`.
     pub read_only: Vec<PathBuf>,
+    /// Whether jobs may trace their own processes, as debuggers do. The default is that they may not.
+    pub tracing: bool,
     /// How the helper is started.
     pub helper: Helper,
     /// Helpers that are kept started for jobs to come, from the first job on: a process each, which waits. The default is

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use super::control::{CONTROL, die_with_parent, receive_spec, report, take_control, wait_for};
 use super::seccomp::Filters;
-use super::{enclosure, gvisor_init, init, lifeline, namespaces, users};
+use super::{enclosure, gvisor_init, init, lifeline, namespaces, program, users};
 use crate::defence::{Defence, on};
 use crate::layout::{GUEST_ARGUMENT, HELPER_ARGUMENT, LIFELINE_ARGUMENT};
 use crate::sys::{self, Fork};
@@ -86,6 +86,7 @@ fn make_jail(control: &mut UnixStream) -> Result<i32, Fault> {
     for file in &spec.groups {
         enter_cgroup(file).map_err(Fault::at("cgroup"))?;
     }
+    program::raise_open_files(spec.limits.open_files);
     if on(Defence::LeaveRoot) {
         let kept = spec.enclosed.as_ref().map_or(&[][..], |it| &it.groups);
         users::leave_root(&spec.become_users, kept)?;

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::collect::{self, Hash};
 use super::control::{die_with_parent, report};
-use super::program::Program;
+use super::program::{self, Program};
 use super::seccomp::Filters;
 use super::watch::{self, FileCount};
 use super::{tree, users};
@@ -45,13 +45,13 @@ pub(crate) fn run(
         set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Fault::at("undumpable"))?;
     }
     let in_gvisor = kernel.is_gvisor();
-    let proc = if in_gvisor {
+    let tree = if in_gvisor {
         tree::enter_guest(spec)?
     } else {
         tree::enter(spec)?
     };
     // Without a pid namespace (in a test) the jail has no /proc of its own, and nothing is watched.
-    if spec.watch && !proc && on(Defence::PidNamespace) {
+    if spec.watch && !tree.proc && on(Defence::PidNamespace) {
         return Err(Fault::new(
             "memory-limit",
             "without a cgroup memory is watched through /proc, and this machine allows the jail none",
@@ -103,7 +103,9 @@ pub(crate) fn run(
     let started = Started {
         user,
         landlock: sys::landlock_version(),
-        proc,
+        proc: tree.proc,
+        terminals: tree.terminals,
+        open_files: program::open_files(&spec.limits),
     };
     let content = serde_json::to_vec(&started).map_err(Fault::at("report"))?;
     send(control, Kind::Started, &content).map_err(Fault::at("report"))?;

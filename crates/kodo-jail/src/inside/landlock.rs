@@ -8,8 +8,8 @@ use landlock::{
     RulesetCreatedAttr, RulesetStatus, Scope,
 };
 
-use super::sources::{DEVICES, SYSTEM};
-use crate::layout::JOB;
+use super::sources::{DEVICES, SYSTEM, TERMINAL};
+use crate::layout::WRITABLE;
 use crate::wire::{Fault, Spec};
 
 /// The newest version whose rules are used where the kernel has them: 6 keeps signals and abstract sockets in.
@@ -44,10 +44,10 @@ pub(crate) fn restrict(spec: &Spec) -> Result<(), Fault> {
             ("/etc", read),
             // A job may write to its own files there, its name for instance.
             ("/proc", read | AccessFs::WriteFile),
-            (JOB, all),
-            ("/tmp", all),
-            ("/dev/shm", all),
-        ]);
+            (TERMINAL, device),
+            ("/dev/pts", device | AccessFs::ReadDir),
+        ])
+        .chain(WRITABLE.map(|(path, _)| (path, all)));
     let extra = spec.read_only.iter().map(|path| (path.as_str(), read));
     for (path, access) in fixed.chain(extra) {
         // This machine does not have every path of the list.

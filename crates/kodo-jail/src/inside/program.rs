@@ -4,10 +4,11 @@
 use std::ffi::CString;
 use std::io::Write;
 
+use kodo_sandbox::Limits;
 use rustix::process::{Resource, Rlimit, setrlimit, umask};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use super::seccomp::Filters;
+use super::seccomp::{Filters, Permitted};
 use super::{landlock, tree, users};
 use crate::defence::{Defence, on};
 use crate::layout::{JOB, USER};
@@ -16,8 +17,6 @@ use crate::wire::{Fault, Kernel, Spec};
 
 /// The folders in which a program that is named without a path is looked for.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Open files of one process.
-const OPEN_FILES: u64 = 1024;
 /// Bytes of memory that one process can lock.
 const LOCKED: u64 = 64 * 1024;
 /// The largest number of a capability that fits into the kernel's sets.
@@ -33,7 +32,7 @@ pub(crate) struct Program<'a> {
     environment: Strings,
     filters: &'a Filters,
     kernel: Kernel,
-    unnamed_files: bool,
+    permitted: Permitted,
 }
 
 impl<'a> Program<'a> {
@@ -93,8 +92,11 @@ impl<'a> Program<'a> {
             environment: Strings::new(environment),
             filters,
             kernel,
-            // gVisor counts them with the job's memory.
-            unnamed_files: !spec.watch || kernel.is_gvisor(),
+            permitted: Permitted {
+                // gVisor counts them with the job's memory.
+                unnamed_files: !spec.watch || kernel.is_gvisor(),
+                tracing: spec.tracing,
+            },
         })
     }
 
@@ -149,7 +151,7 @@ impl<'a> Program<'a> {
         }
         sys::reset_signals();
         if on(Defence::Seccomp) {
-            self.filters.apply(self.unnamed_files)?;
+            self.filters.apply(self.permitted)?;
         }
         Ok(())
     }
@@ -184,7 +186,7 @@ fn limit_resources(spec: &Spec, kernel: Kernel) -> Result<(), Fault> {
     };
     let mut table = vec![
         (Resource::Nproc, limits.processes + own),
-        (Resource::Nofile, OPEN_FILES),
+        (Resource::Nofile, limits.open_files),
         (Resource::Fsize, limits.disk_bytes),
         (Resource::Core, 0),
         (Resource::Memlock, LOCKED),
@@ -197,6 +199,23 @@ fn limit_resources(spec: &Spec, kernel: Kernel) -> Result<(), Fault> {
     table
         .into_iter()
         .try_for_each(|(resource, most)| limit(resource, most))
+}
+
+/// How many files a process of the job can have open: its limit, unless this process's own is lower.
+pub(crate) fn open_files(limits: &Limits) -> u64 {
+    let highest = rustix::process::getrlimit(Resource::Nofile).maximum;
+    highest.map_or(limits.open_files, |it| it.min(limits.open_files))
+}
+
+/// Raises the highest number of open files that the job can be given, as far as this process may: only the machine's user 0
+/// can, before it has become another one.
+pub(crate) fn raise_open_files(most: u64) {
+    let now = rustix::process::getrlimit(Resource::Nofile);
+    if now.maximum.is_some_and(|maximum| maximum < most) {
+        let maximum = Some(most);
+        // If it fails, the job's limit is the lower one, as its result says.
+        let _ = setrlimit(Resource::Nofile, Rlimit { maximum, ..now });
+    }
 }
 
 /// Limits a resource of this process and of its children.

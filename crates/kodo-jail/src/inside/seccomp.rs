@@ -2,7 +2,7 @@
 //!
 //! A call that is on no list fails with `ENOSYS`, as on an older kernel, so that libraries fall back to what they used
 //! before; `clone3` is not on it because its flags are behind a pointer, which a filter cannot follow. A call that is
-//! refused on purpose fails with `EPERM`. A call of another architecture kills the process.
+//! refused on purpose, or for its arguments, fails with `EPERM`. A call of another architecture kills the process.
 
 use std::collections::BTreeMap;
 
@@ -20,6 +20,17 @@ pub(crate) struct Filters {
     refused: BpfProgram,
     /// Also refuses unnamed memory files.
     unnamed: BpfProgram,
+    /// Also refuses what a debugger does to the processes that it started.
+    tracing: BpfProgram,
+}
+
+/// What a job may do beyond the list that holds for all.
+#[derive(Clone, Copy)]
+pub(crate) struct Permitted {
+    /// Memory that belongs to no process and to no bounded file system.
+    pub(crate) unnamed_files: bool,
+    /// Looking into, and changing, its own other processes.
+    pub(crate) tracing: bool,
 }
 
 type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
@@ -40,15 +51,18 @@ impl Filters {
         Ok(Self {
             allowed: compile(allowed()?, no_such_call, SeccompAction::Allow)?,
             refused: compile(refused()?, SeccompAction::Allow, not_permitted.clone())?,
-            unnamed: compile(unnamed(), SeccompAction::Allow, not_permitted)?,
+            unnamed: compile(every(&UNNAMED), SeccompAction::Allow, not_permitted.clone())?,
+            tracing: compile(every(&TRACING), SeccompAction::Allow, not_permitted)?,
         })
     }
 
     /// Applies them to this process, irrevocably. The kernel takes the strictest answer, and of two errors that of the filter
     /// that was applied later.
-    pub(crate) fn apply(&self, allow_unnamed_files: bool) -> Result<(), Fault> {
-        let unnamed = (!allow_unnamed_files).then_some(&self.unnamed);
-        for filter in [&self.allowed, &self.refused].into_iter().chain(unnamed) {
+    pub(crate) fn apply(&self, permitted: Permitted) -> Result<(), Fault> {
+        let unnamed = (!permitted.unnamed_files).then_some(&self.unnamed);
+        let tracing = (!permitted.tracing).then_some(&self.tracing);
+        let always = [&self.allowed, &self.refused];
+        for filter in always.into_iter().chain(unnamed).chain(tracing) {
             apply_filter(filter).map_err(Fault::at("seccomp"))?;
         }
         Ok(())
@@ -97,35 +111,45 @@ fn allowed() -> Result<Rules, seccompiler::BackendError> {
         sockets.push(only(conditions)?);
     }
     rules.insert(libc::SYS_socket, sockets);
-    // Everything but what puts characters into a terminal's input as if they had been typed.
-    rules.insert(
-        libc::SYS_ioctl,
-        vec![only(vec![
-            when(1, Op::Ne, libc::TIOCSTI)?,
-            when(1, Op::Ne, libc::TIOCLINUX)?,
-        ])?],
-    );
-    // The personality that everybody has, and the question which one it is.
+    let mut requests = Vec::new();
+    for request in REQUESTS {
+        requests.push(when(1, Op::Ne, request)?);
+    }
+    rules.insert(libc::SYS_ioctl, vec![only(requests)?]);
     let mut personalities = Vec::new();
-    for value in [0, 0xffff_ffff] {
+    for value in PERSONALITIES {
         personalities.push(only(vec![when(0, Op::Eq, value)?])?);
     }
     rules.insert(libc::SYS_personality, personalities);
-    // Fifos, regular files and sockets, but no devices.
-    let mut nodes = Vec::new();
-    for kind in [0, libc::S_IFREG, libc::S_IFIFO, libc::S_IFSOCK] {
+    rules.extend(nodes(|kind| NODES.contains(&kind))?);
+    Ok(rules)
+}
+
+/// What terminals are asked and a job must not ask: to put characters into a terminal's input as if they had been typed,
+/// and to change its line discipline, by which the kernel loads drivers that no program here needs.
+const REQUESTS: [u64; 3] = [libc::TIOCSTI, libc::TIOCLINUX, libc::TIOCSETD];
+
+/// The personality that everybody has, and the question which one it is.
+const PERSONALITIES: [u64; 2] = [0, 0xffff_ffff];
+
+/// Regular files, also by the number 0, fifos and sockets, but no devices.
+const NODES: [u32; 4] = [0, libc::S_IFREG, libc::S_IFIFO, libc::S_IFSOCK];
+
+/// Rules for the calls that make files of these kinds.
+fn nodes(these: impl Fn(u32) -> bool) -> Result<Rules, seccompiler::BackendError> {
+    let calls = [
+        #[cfg(target_arch = "x86_64")]
+        (libc::SYS_mknod, 1),
+        (libc::SYS_mknodat, 2),
+    ];
+    let kinds = (0..16).map(|number| number << 12);
+    let kinds: Vec<u32> = kinds.filter(|kind| these(*kind)).collect();
+    let mut rules = Rules::new();
+    for (call, argument) in calls {
         let mask = Op::MaskedEq(libc::S_IFMT.into());
-        nodes.push(only(vec![when(2, mask, kind.into())?])?);
-    }
-    rules.insert(libc::SYS_mknodat, nodes);
-    #[cfg(target_arch = "x86_64")]
-    {
-        let mut nodes = Vec::new();
-        for kind in [0, libc::S_IFREG, libc::S_IFIFO, libc::S_IFSOCK] {
-            let mask = Op::MaskedEq(libc::S_IFMT.into());
-            nodes.push(only(vec![when(1, mask, kind.into())?])?);
-        }
-        rules.insert(libc::SYS_mknod, nodes);
+        let one =
+            |kind: &u32| SeccompRule::new(vec![when(argument, mask.clone(), u64::from(*kind))?]);
+        rules.insert(call, kinds.iter().map(one).collect::<Result<_, _>>()?);
     }
     Ok(rules)
 }
@@ -139,7 +163,17 @@ fn refused() -> Result<Rules, seccompiler::BackendError> {
     for family in FAMILIES {
         families.push(when(0, Op::Ne, family as u64)?);
     }
-    rules.insert(libc::SYS_socket, vec![SeccompRule::new(families)?]);
+    let other_netlink = vec![
+        when(0, Op::Eq, libc::AF_NETLINK as u64)?,
+        when(2, Op::Ne, libc::NETLINK_ROUTE as u64)?,
+    ];
+    rules.insert(
+        libc::SYS_socket,
+        vec![
+            SeccompRule::new(families)?,
+            SeccompRule::new(other_netlink)?,
+        ],
+    );
     let mut namespaces = Vec::new();
     for bit in (0..32).map(|bit| 1_u64 << bit) {
         if NAMESPACES & bit != 0 {
@@ -147,19 +181,33 @@ fn refused() -> Result<Rules, seccompiler::BackendError> {
         }
     }
     rules.insert(libc::SYS_clone, namespaces);
-    let mut typed = Vec::new();
-    for request in [libc::TIOCSTI, libc::TIOCLINUX] {
-        typed.push(SeccompRule::new(vec![when(1, Op::Eq, request)?])?);
+    let mut requests = Vec::new();
+    for request in REQUESTS {
+        requests.push(SeccompRule::new(vec![when(1, Op::Eq, request)?])?);
     }
-    rules.insert(libc::SYS_ioctl, typed);
+    rules.insert(libc::SYS_ioctl, requests);
+    let mut others = Vec::new();
+    for value in PERSONALITIES {
+        others.push(when(0, Op::Ne, value)?);
+    }
+    rules.insert(libc::SYS_personality, vec![SeccompRule::new(others)?]);
+    rules.extend(nodes(|kind| !NODES.contains(&kind))?);
     Ok(rules)
 }
 
-/// What makes memory that belongs to no process and to no bounded file system: only a cgroup could count it.
-fn unnamed() -> Rules {
-    let calls = [libc::SYS_memfd_create, libc::SYS_shmget];
-    calls.map(|call| (call, Vec::new())).into()
+fn every(calls: &[c_long]) -> Rules {
+    calls.iter().map(|call| (*call, Vec::new())).collect()
 }
+
+/// What makes memory that belongs to no process and to no bounded file system: only a cgroup could count it.
+const UNNAMED: [c_long; 2] = [libc::SYS_memfd_create, libc::SYS_shmget];
+
+/// What a debugger needs. The kernel lets a process trace only those of its own jail, and never the jail's init.
+const TRACING: [c_long; 3] = [
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+];
 
 /// What is refused on purpose, each for what it reaches.
 #[rustfmt::skip]
@@ -171,8 +219,7 @@ const REFUSED: &[c_long] = &[
     libc::SYS_open_by_handle_at, libc::SYS_fanotify_init, libc::SYS_fanotify_mark, libc::SYS_quotactl,
     libc::SYS_swapon, libc::SYS_swapoff, libc::SYS_acct,
     // other processes
-    libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev, libc::SYS_kcmp,
-    libc::SYS_pidfd_getfd, libc::SYS_process_madvise, libc::SYS_move_pages, libc::SYS_migrate_pages,
+    libc::SYS_kcmp, libc::SYS_pidfd_getfd, libc::SYS_process_madvise, libc::SYS_move_pages, libc::SYS_migrate_pages,
     // the kernel's larger surfaces
     libc::SYS_bpf, libc::SYS_perf_event_open, libc::SYS_userfaultfd, libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter, libc::SYS_io_uring_register, libc::SYS_keyctl, libc::SYS_add_key,
@@ -232,6 +279,8 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_sysinfo, libc::SYS_uname, libc::SYS_getcpu, libc::SYS_ioprio_get, libc::SYS_ioprio_set,
     libc::SYS_seccomp, libc::SYS_landlock_create_ruleset, libc::SYS_landlock_add_rule,
     libc::SYS_landlock_restrict_self,
+    // unless the configuration permits them, another filter refuses these: `TRACING`
+    libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev,
     // who one is; what a job may not become, the kernel refuses by itself
     libc::SYS_getuid, libc::SYS_geteuid, libc::SYS_getgid, libc::SYS_getegid, libc::SYS_getresuid,
     libc::SYS_getresgid, libc::SYS_getgroups, libc::SYS_setuid, libc::SYS_setgid, libc::SYS_setreuid,
@@ -291,7 +340,12 @@ mod tests {
     #[test]
     fn the_filters_compile_for_this_machine() {
         let filters = Filters::build().unwrap();
-        for filter in [&filters.allowed, &filters.refused, &filters.unnamed] {
+        for filter in [
+            &filters.allowed,
+            &filters.refused,
+            &filters.unnamed,
+            &filters.tracing,
+        ] {
             // The kernel takes 4096 instructions in one program.
             assert!(filter.len() < 4096);
         }

@@ -9,6 +9,7 @@ use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
+use super::etc;
 use crate::layout::JOB;
 use crate::sys;
 use crate::wire::{Fault, Spec};
@@ -17,8 +18,6 @@ use crate::wire::{Fault, Spec};
 pub(crate) const SYSTEM: &[&str] = &[
     "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32",
 ];
-/// What the dynamic linker and Debian's alternatives need of the machine's `/etc`.
-const ETC: &[&str] = &["/etc/ld.so.cache", "/etc/alternatives"];
 /// Devices without any state.
 pub(crate) const DEVICES: &[&str] = &[
     "/dev/null",
@@ -27,8 +26,13 @@ pub(crate) const DEVICES: &[&str] = &[
     "/dev/random",
     "/dev/urandom",
 ];
+/// The terminal that controls the process which opens it, and none for a process that has none.
+pub(crate) const TERMINAL: &str = "/dev/tty";
 /// The jail's own folders: nothing of the machine can be mounted there.
 const OWN: &[&str] = &[JOB, "/tmp", "/dev", "/proc", "/sys", "/etc"];
+/// The same inside an enclosure, where the job's folders are mounted over what is there.
+const ENCLOSED: &[&str] = &["/run", "/var/tmp"];
+
 pub(super) fn fault(what: &str) -> impl Fn(Errno) -> Fault + '_ {
     move |error| Fault::new("mount-namespace", format_args!("{what}: {error}"))
 }
@@ -41,6 +45,12 @@ pub(super) const READ_ONLY: MountAttrFlags =
     MountAttrFlags::MOUNT_ATTR_NODEV.union(MountAttrFlags::MOUNT_ATTR_NOSUID);
 pub(super) const DEVICE: MountAttrFlags =
     MountAttrFlags::MOUNT_ATTR_NOEXEC.union(MountAttrFlags::MOUNT_ATTR_NOSUID);
+
+/// Whether a link leads to what the job sees under the same name.
+fn leads_into_the_system(link: &Path) -> bool {
+    fs::canonicalize(link)
+        .is_ok_and(|target| SYSTEM.iter().any(|system| target.starts_with(system)))
+}
 
 /// Files and folders of the machine, opened before anything is mounted over them.
 pub(super) struct Sources {
@@ -56,24 +66,33 @@ impl Sources {
         }
     }
 
-    /// The system's folders, and those of the configuration.
-    pub(super) fn open(spec: &Spec) -> Result<Self, Fault> {
+    /// The system's folders, and what a job sees of `/etc`.
+    pub(super) fn of_the_system() -> Result<Self, Fault> {
         let mut sources = Self::empty();
-        let wanted = SYSTEM.iter().chain(ETC).map(Path::new);
-        for path in wanted {
-            let Ok(metadata) = fs::symlink_metadata(path) else {
+        for path in SYSTEM.iter().map(PathBuf::from).chain(etc::shown()) {
+            let Ok(metadata) = fs::symlink_metadata(&path) else {
                 continue;
             };
-            if metadata.is_symlink() && !ETC.iter().any(|it| Path::new(it) == path) {
-                let target = fs::read_link(path).map_err(io_fault("read a system link"))?;
-                sources.links.push((path.to_owned(), target));
+            let same_link = !path.starts_with("/etc") || leads_into_the_system(&path);
+            if metadata.is_symlink() && same_link {
+                let target = fs::read_link(&path).map_err(io_fault("read a system link"))?;
+                sources.links.push((path, target));
             } else {
-                sources.take(path, READ_ONLY, metadata.is_dir())?;
+                let is_dir = fs::metadata(&path).is_ok_and(|it| it.is_dir());
+                sources.take(&path, READ_ONLY, is_dir)?;
             }
         }
+        Ok(sources)
+    }
+
+    /// The folders of the configuration. Inside an enclosure, none of them can be in a folder that the job can write to.
+    pub(super) fn of_the_configuration(spec: &Spec) -> Result<Self, Fault> {
+        let mut sources = Self::empty();
+        let enclosed = spec.enclosed.is_some();
+        let own = OWN.iter().chain(ENCLOSED.iter().filter(|_| enclosed));
         for path in &spec.read_only {
             let path = Path::new(path);
-            if OWN.iter().any(|own| path.starts_with(own)) || path == Path::new("/") {
+            if own.clone().any(|own| path.starts_with(own)) || path == Path::new("/") {
                 let reason = format!("{} lies where the jail has its own", path.display());
                 return Err(Fault::new("read-only-folder", reason));
             }
@@ -122,7 +141,9 @@ impl Sources {
     /// Mounts everything at its place below the current folder.
     pub(super) fn place(self) -> Result<(), Fault> {
         for (path, target) in &self.links {
-            symlink(target, below(path)).map_err(io_fault("make a system link"))?;
+            let place = below(path);
+            folder(place.parent().unwrap_or(Path::new(".")))?;
+            symlink(target, place).map_err(io_fault("make a system link"))?;
         }
         for (path, tree, is_dir) in &self.trees {
             let place = below(path);

@@ -1,8 +1,9 @@
 //! The job's file tree: a small one of its own, with the machine's system folders read-only in it.
 
+use std::ffi::CString;
 use std::fs;
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::CWD;
@@ -13,28 +14,42 @@ use rustix::mount::{
 };
 
 use super::sources::{
-    DEVICE, DEVICES, READ_ONLY, Sources, below, fault, folder, io_fault, own_program,
+    DEVICE, DEVICES, READ_ONLY, Sources, TERMINAL, below, fault, folder, io_fault, own_program,
 };
 use crate::defence::{Defence, on};
-use crate::layout::{BUNDLE, BUNDLE_ROOT, ENCLOSURE, GUEST, JOB, STATE, USER};
+use crate::layout::{BUNDLE, BUNDLE_ROOT, ENCLOSURE, GUEST, IN_RUN, JOB, STATE, USER, WRITABLE};
 use crate::sys;
 use crate::wire::{Enclosed, Fault, Kernel, Spec};
 
-/// Inodes of the job's file system that the jail itself uses.
-const OWN_INODES: u64 = 4;
+/// Inodes of the job's file system that the jail itself uses: its root, and the folders in it.
+const OWN_INODES: u64 = 1 + WRITABLE.len() as u64 + IN_RUN.len() as u64;
+/// Pseudoterminals of one job: the machine's kernel has some thousands for all.
+const TERMINALS: u32 = 32;
 
-/// Makes the tree and moves into it. Returns whether it has a `/proc`.
-pub(crate) fn enter(spec: &Spec) -> Result<bool, Fault> {
+/// What a tree has only where the machine allows it.
+pub(crate) struct Tree {
+    /// A `/proc`.
+    pub(crate) proc: bool,
+    /// Pseudoterminals.
+    pub(crate) terminals: bool,
+}
+
+/// Makes the tree and moves into it.
+pub(crate) fn enter(spec: &Spec) -> Result<Tree, Fault> {
     mount_change(
         "/",
         MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
     )
     .map_err(fault("make every mount private"))?;
     let own = on(Defence::Root);
+    let given = Sources::of_the_configuration(spec)?;
     if own {
-        let mut sources = Sources::open(spec)?;
+        let mut sources = Sources::of_the_system()?;
         for device in DEVICES {
             sources.take(Path::new(device), DEVICE, false)?;
+        }
+        if Path::new(TERMINAL).exists() {
+            sources.take(Path::new(TERMINAL), DEVICE, false)?;
         }
         let root = new_root()?;
         std::env::set_current_dir(&root).map_err(io_fault("enter the new root"))?;
@@ -42,8 +57,11 @@ pub(crate) fn enter(spec: &Spec) -> Result<bool, Fault> {
         etc()?;
     }
     let proc = proc_folder(own)?;
+    let terminals = own && devices()?;
     disk(spec, own, Kernel::Machine)?;
     if own {
+        // After the disk, so that a folder below /run is there.
+        given.place()?;
         move_in()?;
         let root = open_tree(CWD, "/", OpenTreeFlags::OPEN_TREE_CLOEXEC)
             .map_err(fault("open the root"))?;
@@ -56,7 +74,7 @@ pub(crate) fn enter(spec: &Spec) -> Result<bool, Fault> {
         )
         .map_err(io_fault("make the root read-only"))?;
     }
-    Ok(proc)
+    Ok(Tree { proc, terminals })
 }
 
 /// The file system behind the job's folders, in the job's tree.
@@ -69,7 +87,8 @@ pub(crate) fn enter_enclosed(spec: &Spec, enclosed: &Enclosed) -> Result<(), Fau
         MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
     )
     .map_err(fault("make every mount private"))?;
-    let sources = Sources::open(spec)?;
+    let sources = Sources::of_the_system()?;
+    let given = Sources::of_the_configuration(spec)?;
     let mut own = Sources::empty();
     own.take_at(&enclosed.program, Path::new(ENCLOSURE), READ_ONLY, false)?;
     let guest = Path::new("/")
@@ -96,9 +115,13 @@ pub(crate) fn enter_enclosed(spec: &Spec, enclosed: &Enclosed) -> Result<(), Fau
     own.place()?;
     std::env::set_current_dir(&inside).map_err(io_fault("enter the job's tree"))?;
     sources.place()?;
+    given.place()?;
     etc()?;
-    for name in [DISK, "job", "tmp", "proc", "dev", "sys"] {
+    for name in [DISK, "proc", "dev", "sys"] {
         folder(Path::new(name))?;
+    }
+    for (name, _) in WRITABLE {
+        folder(&below(Path::new(name)))?;
     }
     let all = open_tree(
         CWD,
@@ -124,11 +147,14 @@ pub(crate) fn enter_enclosed(spec: &Spec, enclosed: &Enclosed) -> Result<(), Fau
     move_in()
 }
 
-/// Makes the folders that a job inside an enclosure may write to. Returns whether it has a `/proc`.
-pub(crate) fn enter_guest(spec: &Spec) -> Result<bool, Fault> {
+/// Makes the folders that a job inside an enclosure may write to.
+pub(crate) fn enter_guest(spec: &Spec) -> Result<Tree, Fault> {
     std::env::set_current_dir("/").map_err(io_fault("enter the root"))?;
     disk(spec, true, Kernel::Gvisor)?;
-    Ok(Path::new("/proc/self/status").exists())
+    Ok(Tree {
+        proc: Path::new("/proc/self/status").exists(),
+        terminals: Path::new("/dev/ptmx").exists(),
+    })
 }
 
 /// Makes the current folder the root.
@@ -150,13 +176,39 @@ fn new_root() -> Result<PathBuf, Fault> {
         place,
         "tmpfs",
         flags,
-        c"size=1m,nr_inodes=512,mode=755",
+        c"size=4m,nr_inodes=4096,mode=755",
     )
     .map_err(fault("mount the root"))?;
     Ok(PathBuf::from(place))
 }
 
-/// Writes the files of `/etc`: the job's user, and that there are no other machines.
+/// Makes links to a process's own streams and descriptors, and pseudoterminals of the job's own. Returns false, and the
+/// job has no terminals, if this machine allows the jail none.
+fn devices() -> Result<bool, Fault> {
+    for (name, target) in [
+        ("dev/fd", "/proc/self/fd"),
+        ("dev/stdin", "/proc/self/fd/0"),
+        ("dev/stdout", "/proc/self/fd/1"),
+        ("dev/stderr", "/proc/self/fd/2"),
+        ("dev/ptmx", "pts/ptmx"),
+    ] {
+        symlink(target, name).map_err(io_fault(name))?;
+    }
+    folder(Path::new("dev/pts"))?;
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+    let mut options = "newinstance,ptmxmode=0666,mode=620".to_owned();
+    if on(Defence::Terminals) {
+        options.push_str(&format!(",max={TERMINALS}"));
+    }
+    let options = CString::new(options).map_err(Fault::at("mount-namespace"))?;
+    match mount("devpts", "dev/pts", "devpts", flags, options.as_c_str()) {
+        Ok(()) => Ok(true),
+        Err(Errno::PERM | Errno::ACCESS | Errno::NODEV) => Ok(false),
+        Err(error) => Err(fault("mount /dev/pts")(error)),
+    }
+}
+
+/// Writes the files of `/etc` that are the jail's own: the job's user, and that there are no other machines.
 fn etc() -> Result<(), Fault> {
     folder(Path::new("etc"))?;
     let passwd = format!(
@@ -171,10 +223,15 @@ fn etc() -> Result<(), Fault> {
         ("resolv.conf", ""),
         (
             "nsswitch.conf",
-            "passwd: files\ngroup: files\nhosts: files\n",
+            "passwd: files\ngroup: files\nhosts: files\nservices: files\nprotocols: files\n",
         ),
     ] {
         fs::write(Path::new("etc").join(name), content).map_err(io_fault(name))?;
+    }
+    // Names from before there was /run.
+    folder(Path::new("var"))?;
+    for (name, target) in [("var/run", "/run"), ("var/lock", "/run/lock")] {
+        symlink(target, name).map_err(io_fault(name))?;
     }
     Ok(())
 }
@@ -211,8 +268,7 @@ fn disk(spec: &Spec, own: bool, kernel: Kernel) -> Result<(), Fault> {
     if on(Defence::DiskInodes) && !kernel.is_gvisor() {
         options.push_str(&format!(",nr_inodes={}", limits.inodes + OWN_INODES));
     }
-    let options =
-        std::ffi::CString::new(options).map_err(|error| Fault::new("mount-namespace", error))?;
+    let options = CString::new(options).map_err(Fault::at("mount-namespace"))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     if !own {
         // Only in a test: over a folder that every machine has, in a mount namespace that nobody else sees.
@@ -222,19 +278,27 @@ fn disk(spec: &Spec, own: bool, kernel: Kernel) -> Result<(), Fault> {
     folder(Path::new(DISK))?;
     mount("tmpfs", DISK, "tmpfs", flags, options.as_c_str())
         .map_err(fault("mount the job's folders"))?;
-    for (name, place, mode) in [
-        ("disk/job", "job", 0o755),
-        ("disk/tmp", "tmp", 0o1777),
-        ("disk/shm", "dev/shm", 0o1777),
-    ] {
-        folder(Path::new(name))?;
-        fs::set_permissions(name, fs::Permissions::from_mode(mode)).map_err(io_fault(name))?;
+    let make = |name: &Path, mode| {
+        let what = name.display().to_string();
+        folder(name)?;
+        fs::set_permissions(name, fs::Permissions::from_mode(mode)).map_err(io_fault(&what))?;
         if kernel.is_gvisor() {
             // There the init process is another user than the job.
-            std::os::unix::fs::chown(name, Some(USER), Some(USER)).map_err(io_fault(name))?;
+            std::os::unix::fs::chown(name, Some(USER), Some(USER)).map_err(io_fault(&what))?;
         }
-        folder(Path::new(place))?;
-        mount_bind(name, place).map_err(fault(place))?;
+        Ok(())
+    };
+    for (path, mode) in WRITABLE {
+        let place = below(Path::new(path));
+        let name = Path::new(DISK).join(place.to_string_lossy().replace('/', "-"));
+        make(&name, mode)?;
+        if path == "/run" {
+            for inner in IN_RUN {
+                make(&name.join(inner), 0o1777)?;
+            }
+        }
+        folder(&place)?;
+        mount_bind(&name, &place).map_err(fault(path))?;
     }
     unmount(DISK, UnmountFlags::DETACH).map_err(fault("unmount the whole of the job's disk"))?;
     if kernel.is_gvisor() {

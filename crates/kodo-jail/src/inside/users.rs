@@ -1,5 +1,7 @@
 //! Which user a process of the jail is: leaving the machine's user 0, and becoming the job's user inside gVisor.
 
+use std::os::fd::AsFd;
+
 use rustix::process::{Gid, Uid};
 
 use crate::wire::Fault;
@@ -11,6 +13,8 @@ use crate::wire::Fault;
 ///
 /// # Errors
 /// If no user of `users` can be become, or this process is still user 0.
+///
+/// The job's two streams become that user's, so that it can open them by name (/dev/stdout).
 pub(crate) fn leave_root(users: &[u32], kept_groups: &[u32]) -> Result<(), Fault> {
     let at = Fault::at("leave-root");
     if rustix::process::geteuid().is_root() || rustix::process::getegid().as_raw() == 0 {
@@ -21,6 +25,7 @@ pub(crate) fn leave_root(users: &[u32], kept_groups: &[u32]) -> Result<(), Fault
         let mut last = Fault::new("leave-root", "there is no other user to become");
         let mut left = false;
         for user in users {
+            give_streams(*user);
             match become_user(*user) {
                 Ok(()) => {
                     left = true;
@@ -49,6 +54,15 @@ pub(crate) fn leave_root(users: &[u32], kept_groups: &[u32]) -> Result<(), Fault
         ));
     }
     Ok(())
+}
+
+fn give_streams(user: u32) {
+    let (user, group) = (Uid::from_raw(user), Gid::from_raw(user));
+    let (out, err) = (std::io::stdout(), std::io::stderr());
+    for stream in [out.as_fd(), err.as_fd()] {
+        // If it fails, the job can write to its streams all the same.
+        let _ = rustix::fs::fchown(stream, Some(user), Some(group));
+    }
 }
 
 /// Becomes a user, with all of this process's user and group ids.

@@ -10,6 +10,8 @@ use std::process::Command;
 const NOBODY: u32 = 65_534;
 /// Where the copy of the helper is, for the suite that runs as somebody else.
 const HELPER: &str = "KODO_JAIL_PROBE";
+/// Where it can make folders.
+const FOLDER: &str = "KODO_JAIL_FOLDER";
 
 /// The program that is the helper.
 #[expect(
@@ -22,6 +24,19 @@ pub fn helper() -> PathBuf {
         || PathBuf::from(super::PROBE),
         PathBuf::from,
     )
+}
+
+/// A folder in which this user can make others that every user can reach, and which no jail has.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what the suite says to itself as somebody else"
+)]
+pub fn folder() -> PathBuf {
+    match std::env::var_os(FOLDER) {
+        Some(folder) => folder.into(),
+        None if rustix::process::geteuid().is_root() => "/opt".into(),
+        None => env!("CARGO_TARGET_TMPDIR").into(),
+    }
 }
 
 /// Copies a program that is then executed. By a process of its own: a descriptor that is open for writing here would be
@@ -48,11 +63,14 @@ pub fn run_this_suite(but: &str) {
         open(&to);
         to
     };
+    let place = tempfile::tempdir_in(self::folder()).unwrap();
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let suite = copy(std::env::current_exe().unwrap(), "suite");
     let helper = copy(helper(), "helper");
     let output = Command::new(suite)
         .args(["--skip", but, "--test-threads", "2"])
         .env(HELPER, helper)
+        .env(FOLDER, place.path())
         .current_dir("/")
         .uid(NOBODY)
         .gid(NOBODY)

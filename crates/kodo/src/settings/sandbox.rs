@@ -9,7 +9,7 @@ use kodo_jail::{CgroupPolicy, JailConfig};
 use kodo_sandbox::Limits;
 
 use super::given::{Given, Refusal};
-use super::parsers::{absolute_folder, filled, milliseconds, number, word};
+use super::parsers::{absolute_folder, boolean, filled, milliseconds, number, word};
 use crate::environment;
 
 /// Folders by colons. A name of its own, because clap would take `Vec` for an argument that is repeated.
@@ -37,6 +37,9 @@ pub(super) struct SandboxFlags {
     /// Further folders that jobs can read, absolute, with ':' between them
     #[arg(long, env, value_name = "FOLDERS", default_value = "", hide_default_value = true, value_parser = folders)]
     sbx_read_only: Folders,
+    /// Whether jobs may trace their own processes, as strace and gdb do
+    #[arg(long, env, value_name = "BOOL", action = ArgAction::Set, default_value = "false", value_parser = boolean)]
+    sbx_allow_ptrace: bool,
     /// gVisor's program runsc: a path, or a name on PATH
     #[arg(long, env, value_name = "FILE", default_value = "runsc", value_parser = filled("a path or a name"))]
     sbx_runsc: String,
@@ -185,6 +188,7 @@ impl SandboxFlags {
             jail: JailConfig {
                 cgroup: self.sbx_cgroup.clone(),
                 read_only: self.sbx_read_only.clone(),
+                tracing: self.sbx_allow_ptrace,
                 ..JailConfig::default()
             },
             gvisor: GvisorConfig {

@@ -7,13 +7,15 @@ use std::os::unix::net::UnixStream;
 use std::ptr;
 use std::time::Duration;
 
+use crate::tracing;
+
 /// What came of an attack.
 pub(crate) struct Verdict {
     pub(crate) held: bool,
     pub(crate) what: String,
 }
 
-fn verdict(held: bool, what: impl ToString) -> Verdict {
+pub(crate) fn verdict(held: bool, what: impl ToString) -> Verdict {
     Verdict {
         held,
         what: what.to_string(),
@@ -56,7 +58,8 @@ fn call(number: libc::c_long, arguments: [libc::c_long; 5]) -> io::Result<libc::
     Ok(result)
 }
 
-const NOT_ALLOWED: &[i32] = &[libc::EPERM, libc::ENOSYS];
+/// What programs expect of a call that exists and that they must not make.
+const NOT_ALLOWED: &[i32] = &[libc::EPERM];
 
 /// Tries one.
 pub(crate) fn run(name: &str, arguments: &[&str]) -> Verdict {
@@ -76,6 +79,7 @@ pub(crate) fn run(name: &str, arguments: &[&str]) -> Verdict {
             fs::OpenOptions::new().write(true).open(argument),
             &[libc::ENOENT],
         ),
+        "write-into" => fails(fs::write(format!("{argument}/x"), "x")),
         "write-system" => fails(fs::write("/usr/x", "x").or_else(|_| fs::write("/etc/x", "x"))),
         // who one is
         "machine-user-0" => {
@@ -188,15 +192,26 @@ pub(crate) fn run(name: &str, arguments: &[&str]) -> Verdict {
         "personality" => refused(libc::SYS_personality, [0x004_0000, 0, 0, 0, 0]),
         "device-node" => {
             let path = c"/tmp/node".as_ptr() as libc::c_long;
-            let kind = libc::c_long::from(libc::S_IFBLK | 0o600);
+            let kind = libc::c_long::from(libc::S_IFCHR | 0o600);
             let at = libc::c_long::from(libc::AT_FDCWD);
-            fails_with(call(libc::SYS_mknodat, [at, path, kind, 0x700, 0]), &[libc::ENOSYS])
+            // The one device that every user may make: 0 of 0, which nobody can open.
+            refused(libc::SYS_mknodat, [at, path, kind, 0, 0])
         }
         "type-into-terminal" => {
             let character = c"x".as_ptr() as libc::c_long;
             let request = libc::TIOCSTI as libc::c_long;
             refused(libc::SYS_ioctl, [0, request, character, 0, 0])
         }
+        "line-discipline" => {
+            // No terminal is asked: without the filter the kernel says so.
+            let (request, discipline) = (libc::TIOCSETD as libc::c_long, c"".as_ptr() as libc::c_long);
+            refused(libc::SYS_ioctl, [0, request, discipline, 0, 0])
+        }
+        "read-first-memory" => tracing::memory_of_the_first(),
+        "trace-own" => tracing::of_a_child(),
+        "trace-around-the-filter" => tracing::around_the_filter(),
+        "terminals" => opens("/dev/ptmx", argument.parse().unwrap_or(0)),
+        "open-files" => opens("/dev/null", argument.parse().unwrap_or(0)),
         "socket" => {
             let numbers: Vec<libc::c_long> =
                 arguments.iter().filter_map(|it| it.parse().ok()).collect();
@@ -214,6 +229,13 @@ pub(crate) fn run(name: &str, arguments: &[&str]) -> Verdict {
 
 fn refused_or(result: io::Result<libc::c_long>, or: i32) -> Verdict {
     fails_with(result, &[libc::EPERM, libc::ENOSYS, or])
+}
+
+/// Opens a file so often, or until it may not any more.
+fn opens(path: &str, most: usize) -> Verdict {
+    let open = |_| fs::OpenOptions::new().read(true).write(true).open(path);
+    let files: io::Result<Vec<_>> = (0..most).map(open).collect();
+    fails(files)
 }
 
 /// Descriptors beside the three standard ones, and what is in them.
