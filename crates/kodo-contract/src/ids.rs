@@ -23,6 +23,12 @@ pub fn request_id() -> String {
     fresh().hyphenated().to_string()
 }
 
+/// An id for one execution of a run.
+#[must_use]
+pub fn execution_id() -> String {
+    fresh().hyphenated().to_string()
+}
+
 /// Declares an id made of a prefix and a UUIDv7 as 32 lower-case hex digits.
 ///
 /// UUIDv7 because ids must be unique across processes and restarts and sort by the time of their

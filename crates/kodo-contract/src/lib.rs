@@ -33,7 +33,9 @@ pub use boundary::{Boundary, decode, encode};
 pub use canonical::{canonical_json, sha256_hex};
 pub use clock::now;
 pub use code::{ErrorCode, RetryClass};
-pub use ids::{ContentHash, IntentId, MAX_ID_BYTES, RunId, StepId, WorkflowId, request_id};
+pub use ids::{
+    ContentHash, IntentId, MAX_ID_BYTES, RunId, StepId, WorkflowId, execution_id, request_id,
+};
 pub use intent::{Intent, RunRequest};
 pub use invalid::{Invalid, MAX_VIOLATIONS, Violation};
 pub use json::{JsonError, MAX_DEPTH, MAX_STORED_DEPTH, parse_json, parse_stored_json, read_json};

@@ -20,7 +20,8 @@
 ///   `STEP:checkpointed`, from the one function through which every step goes (`run/durable.rs`). A durable sleep has no
 ///   effect but its checkpoint: `DBOS.sleep:before`, `DBOS.sleep:checkpointed`;
 /// - each workflow body: `start:committed` (the engine's row is there), `end:before` (the outcome is not), from the
-///   guard around every body; a body that is run again also has `recover:before` and `recover:committed`;
+///   guard around every body; the body of a run takes its claim before that, `claim:committed`; one that is run again also
+///   has `recover:before` and `recover:committed`;
 /// - requests: `intent:…`, `accept:…` (runs), `demo:…` with `before` (nothing is committed) and `answer` (everything
 ///   is, and the client does not know); `accept:committed` is between the commit and telling the engine;
 /// - starting and settling a run: `start:before`, `settle:before`, `settle:committed`;

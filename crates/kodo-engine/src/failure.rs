@@ -24,6 +24,9 @@ pub struct RunFailure {
     /// recorded, because it is used before.
     #[serde(skip)]
     pub retryable: bool,
+    /// Whether this execution is not the run's any more: it ends without an outcome, and the failure is told nobody.
+    #[serde(skip)]
+    pub superseded: bool,
 }
 
 impl RunFailure {
@@ -34,6 +37,18 @@ impl RunFailure {
             message: message.into(),
             step_id: None,
             retryable: false,
+            superseded: false,
+        }
+    }
+
+    /// The end of an execution whose claim was given to another one. See [`RunFailure::superseded`].
+    pub(crate) fn superseded() -> Self {
+        Self {
+            superseded: true,
+            ..Self::new(
+                ErrorCode::EngineError,
+                "another execution carries the run out",
+            )
         }
     }
 
@@ -64,6 +79,7 @@ impl From<SandboxError> for RunFailure {
             code: error.code().to_owned(),
             message: error.to_string(),
             step_id: None,
+            superseded: false,
         }
     }
 }

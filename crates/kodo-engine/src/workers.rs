@@ -1,6 +1,7 @@
 //! Worker processes: the slot that each holds, the engine that it launches, and how another worker takes over.
 
 pub(crate) mod error;
+pub(crate) mod execute;
 pub(crate) mod launch;
 pub(crate) mod lease;
 pub(crate) mod rebind;

@@ -1,6 +1,7 @@
 -- What the queries of db/invariants read, made anew in the session for every look: temporary tables for the engine's rows,
 -- which may be in another database, and for the migrations that this version has; temporary views of the product's rows.
-DROP VIEW IF EXISTS pg_temp.idle_workers, pg_temp.runs, pg_temp.run_steps, pg_temp.artifacts;
+DROP VIEW IF EXISTS pg_temp.idle_workers, pg_temp.runs, pg_temp.run_steps, pg_temp.run_claims,
+                    pg_temp.artifacts;
 DROP TABLE IF EXISTS pg_temp.engine_workflows, pg_temp.engine_checkpoints, pg_temp.engine_workers,
                      pg_temp.engine_relations, pg_temp.known_migrations, pg_temp.proof_window;
 CREATE TEMPORARY TABLE engine_workflows (
@@ -43,4 +44,5 @@ WHERE k.executor_id NOT IN (
 CREATE TEMPORARY TABLE proof_window AS SELECT ''::text AS first_run;
 CREATE TEMPORARY VIEW runs AS SELECT * FROM app.runs WHERE id >= (SELECT first_run FROM proof_window);
 CREATE TEMPORARY VIEW run_steps AS SELECT * FROM app.run_steps WHERE run_id >= (SELECT first_run FROM proof_window);
+CREATE TEMPORARY VIEW run_claims AS SELECT * FROM app.run_claims WHERE run_id >= (SELECT first_run FROM proof_window);
 CREATE TEMPORARY VIEW artifacts AS SELECT * FROM app.artifacts WHERE run_id >= (SELECT first_run FROM proof_window);

@@ -16,16 +16,17 @@ use crate::{DatabaseConfig, StoreError, migrations};
 macro_rules! invariants {
     ($($name:literal),* $(,)?) => {
         /// The invariants, in the order in which they are reported. The query is db/invariants/NAME.sql.
-        pub const INVARIANTS: [&str; 15] = [$($name),*];
+        pub const INVARIANTS: [&str; 16] = [$($name),*];
 
         /// Their queries, in the same order.
-        const QUERIES: [&str; 15] = [$(include_str!(concat!("../../../db/invariants/", $name, ".sql"))),*];
+        const QUERIES: [&str; 16] = [$(include_str!(concat!("../../../db/invariants/", $name, ".sql"))),*];
     };
 }
 
 invariants![
     "no_run_stranded",
     "no_effect_twice",
+    "one_execution",
     "statuses_agree",
     "succeeded_runs_complete",
     "failed_runs_say_why",
@@ -45,12 +46,13 @@ invariants![
 const HASHES: &str = "artifact_hashes_fit";
 
 /// The tables that the queries read.
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 9] = [
     "schema_migrations",
     "instance",
     "intents",
     "runs",
     "run_steps",
+    "run_claims",
     "artifacts",
     "marks",
     "idempotency_keys",

@@ -24,7 +24,7 @@ pub use invariants::{Evidence, INVARIANTS, Invariant, Load, Offender};
 pub use migrations::{MigrationState, known_migrations};
 pub use pool::{BY_INDEX, DatabaseConfig, Store, close, connect};
 pub use rows::{
-    ArtifactRow, Found, Idempotency, Mark, Marks, NewArtifact, NewStep, Recorded, RunToPlan,
-    Settlement, UnfinishedRun, Write,
+    ArtifactRow, Claim, ClaimedRun, Found, Idempotency, Mark, Marks, NewArtifact, NewStep,
+    OpenClaim, Recorded, RunToPlan, Settlement, UnfinishedRun, Write,
 };
 pub use ssl::{SslMode, UnknownSslMode};

@@ -37,6 +37,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "drop invariant views",
         include_str!("../../../db/migrations/0006_drop_invariant_views.sql"),
     ),
+    (
+        7,
+        "run claims",
+        include_str!("../../../db/migrations/0007_run_claims.sql"),
+    ),
 ];
 
 /// What `db:seed` inserts. Each statement can run again without effect.

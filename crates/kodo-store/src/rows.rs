@@ -1,6 +1,7 @@
 //! The rows of schema `app`: one module for each aggregate, with every statement that reads or writes it.
 
 mod artifacts;
+mod claims;
 mod idempotency;
 mod intents;
 mod json;
@@ -13,6 +14,7 @@ mod workers;
 pub(crate) use json::{content_hash, stored_json};
 
 pub use artifacts::{ArtifactRow, Found, NewArtifact};
+pub use claims::{Claim, ClaimedRun, OpenClaim};
 pub use idempotency::{Idempotency, Write};
 pub use marks::{Mark, Marks};
 pub use outcomes::Settlement;

@@ -3,10 +3,11 @@
 //! Everything here is a hint. A waiting run is also a `queued` row, and a run that is lost here is found by the sweep of
 //! this process or another.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kodo_contract::RunId;
+use kodo_contract::{RunId, execution_id};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// Most runs that wait in memory. Further ones wait only as rows.
@@ -28,8 +29,11 @@ struct State {
     offered: HashMap<RunId, bool>,
     /// Runs that are being handed to the engine, by workflow id. Each holds its permit until its body takes it.
     starting: HashMap<String, OwnedSemaphorePermit>,
-    /// The workflows whose bodies run here, by id.
-    executing: HashSet<String>,
+    /// The bodies that run here, by workflow: their own ids. More than one if a client of the engine resumed a workflow
+    /// that was running.
+    executing: HashMap<String, Vec<String>>,
+    /// The workflows of which a body waits here until another execution has ended.
+    waiting_bodies: HashSet<String>,
 }
 
 impl Dispatcher {
@@ -56,7 +60,7 @@ impl Dispatcher {
     fn wait(&self, run_id: &RunId, swept: bool) {
         let mut state = self.state();
         if state.waiting.len() >= MAX_WAITING
-            || state.executing.contains(run_id.as_str())
+            || state.executing.contains_key(run_id.as_str())
             || state.starting.contains_key(run_id.as_str())
             || state.offered.contains_key(run_id)
         {
@@ -108,17 +112,29 @@ impl Dispatcher {
     pub(crate) fn begin(self: &Arc<Self>, workflow_id: &str) -> Execution {
         let mut state = self.state();
         let permit = state.starting.remove(workflow_id);
-        state.executing.insert(workflow_id.to_owned());
+        let id = execution_id();
+        let bodies = state.executing.entry(workflow_id.to_owned()).or_default();
+        bodies.push(id.clone());
         Execution {
             dispatcher: Arc::clone(self),
+            id,
             workflow_id: workflow_id.to_owned(),
+            started_here: permit.is_some(),
             permit,
+            waits: false,
         }
     }
 
     /// The workflows whose bodies run here.
     pub(crate) fn executing(&self) -> Vec<String> {
-        self.state().executing.iter().cloned().collect()
+        self.state().executing.keys().cloned().collect()
+    }
+
+    /// Whether a body of the workflow runs here that has this id of its own.
+    pub(crate) fn executes(&self, workflow_id: &str, id: &str) -> bool {
+        let state = self.state();
+        let bodies = state.executing.get(workflow_id);
+        bodies.is_some_and(|bodies| bodies.iter().any(|it| it == id))
     }
 
     /// Waits for a permit, for a recovered body, which begins without one.
@@ -130,7 +146,7 @@ impl Dispatcher {
     /// Whether this process works on a workflow, or is about to.
     pub(crate) fn knows(&self, workflow_id: &str) -> bool {
         let state = self.state();
-        state.executing.contains(workflow_id)
+        state.executing.contains_key(workflow_id)
             || state.starting.contains_key(workflow_id)
             || RunId::parse(workflow_id).is_some_and(|run_id| state.offered.contains_key(&run_id))
     }
@@ -153,30 +169,61 @@ impl Dispatcher {
 #[derive(Debug)]
 pub(crate) struct Execution {
     dispatcher: Arc<Dispatcher>,
+    /// What the claim of this body says of who holds it.
+    pub(crate) id: String,
     workflow_id: String,
+    started_here: bool,
     permit: Option<OwnedSemaphorePermit>,
+    /// Whether it is the one that waits until another execution of the workflow has ended.
+    waits: bool,
 }
 
 impl Execution {
     /// Whether this process started the run and waits for its end. A recovered body came through the engine's queue,
     /// and nothing waits for it.
     pub(crate) fn is_started_here(&self) -> bool {
-        self.permit.is_some()
+        self.started_here
     }
 
-    /// Waits for a permit if the body began without one.
+    /// Waits for a permit if the body has none.
     pub(crate) async fn take_place(&mut self) {
         if self.permit.is_none() {
             self.permit = self.dispatcher.permit().await;
+        }
+    }
+
+    /// Returns false if another body of the workflow waits here already: one is enough. Otherwise this one is it, and it
+    /// gives its permit back meanwhile.
+    pub(crate) fn wait_for_other(&mut self) -> bool {
+        if !self.waits {
+            let mut state = self.dispatcher.state();
+            self.waits = state.waiting_bodies.insert(self.workflow_id.clone());
+        }
+        self.leave();
+        self.waits
+    }
+
+    fn leave(&mut self) {
+        if self.permit.take().is_some() {
+            self.dispatcher.wake.notify_one();
         }
     }
 }
 
 impl Drop for Execution {
     fn drop(&mut self) {
-        self.dispatcher.state().executing.remove(&self.workflow_id);
-        self.permit.take();
-        self.dispatcher.wake.notify_one();
+        let mut state = self.dispatcher.state();
+        if let Entry::Occupied(mut bodies) = state.executing.entry(self.workflow_id.clone()) {
+            bodies.get_mut().retain(|id| *id != self.id);
+            if bodies.get().is_empty() {
+                bodies.remove();
+            }
+        }
+        if self.waits {
+            state.waiting_bodies.remove(&self.workflow_id);
+        }
+        drop(state);
+        self.leave();
     }
 }
 
@@ -225,5 +272,21 @@ mod tests {
         assert_eq!(dispatcher.take(), None, "no capacity");
         drop(body);
         assert_eq!(dispatcher.take(), Some((run, true)));
+    }
+
+    #[test]
+    fn the_end_of_one_of_two_bodies_does_not_hide_the_other() {
+        let dispatcher = Arc::new(Dispatcher::new(8));
+        let first = dispatcher.begin("run_x");
+        let mut second = dispatcher.begin("run_x");
+        let mut third = dispatcher.begin("run_x");
+        assert!(second.wait_for_other() && second.wait_for_other());
+        assert!(!third.wait_for_other(), "one waits already");
+        drop(third);
+        drop(second);
+        assert!(dispatcher.executes("run_x", &first.id) && dispatcher.knows("run_x"));
+        assert!(dispatcher.begin("run_x").wait_for_other(), "none waits now");
+        drop(first);
+        assert!(!dispatcher.knows("run_x"));
     }
 }

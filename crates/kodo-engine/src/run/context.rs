@@ -7,7 +7,7 @@ use kodo_contract::{ErrorCode, RunId, StepId};
 use kodo_planner::Planner;
 use kodo_sandbox::{Limits, Sandbox, SecretFolder};
 use kodo_store::content::{ArtifactError, ArtifactStore};
-use kodo_store::{RunToPlan, Store};
+use kodo_store::{ClaimedRun, RunToPlan, Store};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
@@ -63,6 +63,22 @@ impl RunContext {
             let text = format!("the row of step {step_id} of run {run_id} was removed");
             RunFailure::new(ErrorCode::StepRowMissing, text)
         })
+    }
+
+    /// The outcome of a step. A failure counts only if the execution still holds the run's claim: the engine would
+    /// record it, and the execution that has the claim now would find it.
+    pub(crate) async fn of_holder<T>(
+        &self,
+        claimed: &ClaimedRun,
+        outcome: Result<T, RunFailure>,
+    ) -> Result<T, RunFailure> {
+        if outcome.is_err() {
+            let holds = || self.store.holds_claim(&claimed.id, claimed.epoch);
+            if !retry_store(holds).await? {
+                return Err(RunFailure::superseded());
+            }
+        }
+        outcome
     }
 
     /// Calls the artifact store until it answers, for as long as a step may wait for it.

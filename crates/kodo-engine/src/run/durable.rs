@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use dbos::sysdb::Error as SystemError;
 use dbos::{Error, StepOptions, step_with};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -42,7 +43,10 @@ where
         async move {
             let outcome = work.await;
             failpoint(&format!("{name}:committed"));
-            outcome.map_err(|failure| Error::Application(failure.in_step(name)))
+            outcome.map_err(|failure| match failure.superseded {
+                true => superseded(),
+                false => Error::Application(failure.in_step(name)),
+            })
         }
     });
     async move {
@@ -51,6 +55,14 @@ where
         failpoint(&format!("{name}:checkpointed"));
         outcome.map_err(last_attempt)
     }
+}
+
+/// The end of an execution that is not the run's any more: a control signal, of which the engine records nothing.
+pub(crate) fn superseded() -> Error<RunFailure> {
+    Error::SystemDatabase(SystemError::ConflictingWorkflow {
+        workflow_id: dbos::workflow_id().unwrap_or_default(),
+        detail: "another execution carries it out".to_owned(),
+    })
 }
 
 /// Sleeps durably: the wake-up time is a checkpoint, so that a restart sleeps only the rest.

@@ -10,16 +10,22 @@ struct Progress {
     succeeded: Vec<bool>,
     /// One failed, so no other begins.
     failed: bool,
+    /// How many have an outcome that only has to be read, and was not read yet.
+    unread: usize,
 }
 
 /// Polls each future once those whose indexes `dependencies` lists for it have succeeded, at most as many at once as
 /// there are `slots`, if given. After a failure the running ones finish and no other begins.
+///
+/// Those that are marked as `replayed` have an outcome already, which they only read: they come first and need no slot,
+/// so that they never wait behind work, and nothing begins that a recorded failure keeps back.
 ///
 /// Returns the outcome of each, or `None` if it never began. A future may depend only on earlier ones, otherwise it
 /// waits for ever.
 pub(crate) async fn run_in_parallel<Work, T>(
     dependencies: &[Vec<usize>],
     work: Vec<Work>,
+    replayed: &[bool],
     slots: Option<&Semaphore>,
     succeeded: impl Fn(&T) -> bool + Sync,
 ) -> Vec<Option<T>>
@@ -29,30 +35,39 @@ where
     let progress = watch::Sender::new(Progress {
         succeeded: vec![false; work.len()],
         failed: false,
+        unread: replayed.iter().filter(|&&it| it).count(),
     });
     let drive = |(index, work): (usize, Work)| {
         let (progress, succeeded) = (&progress, &succeeded);
         let mut changes = progress.subscribe();
         let needs = dependencies.get(index).map_or(&[][..], Vec::as_slice);
+        let replays = replayed.get(index) == Some(&true);
         async move {
             let ready = |now: &Progress| {
-                now.failed || needs.iter().all(|&it| now.succeeded.get(it) == Some(&true))
+                let may = needs.iter().all(|&it| now.succeeded.get(it) == Some(&true));
+                now.unread == 0 && (now.failed || may)
             };
-            // Fails only if the sender is gone, which outlives every future here.
-            drop(changes.wait_for(ready).await);
-            // Fails only if the semaphore is closed, which nobody does.
-            let _slot = match slots {
-                Some(slots) => slots.acquire().await.ok(),
-                None => None,
-            };
-            if progress.borrow().failed {
-                return None;
+            let mut slot = None;
+            if !replays {
+                // Fails only if the sender is gone, which outlives every future here.
+                drop(changes.wait_for(ready).await);
+                if let Some(slots) = slots
+                    && !progress.borrow().failed
+                {
+                    // Fails only if the semaphore is closed, which nobody does.
+                    slot = slots.acquire().await.ok();
+                }
+                if progress.borrow().failed {
+                    return None;
+                }
             }
             let outcome = work.await;
+            drop(slot);
             let good = succeeded(&outcome);
             progress.send_modify(|now| {
                 now.succeeded[index] = good;
                 now.failed |= !good;
+                now.unread -= usize::from(replays);
             });
             Some(outcome)
         }
@@ -86,6 +101,7 @@ mod tests {
         let all = run_in_parallel(
             &dependencies(&[&[], &[]]),
             work.collect(),
+            &[],
             Some(&slots),
             |_| true,
         )
@@ -108,7 +124,7 @@ mod tests {
         });
         let slots = Semaphore::new(4);
         let needs = dependencies(&[&[], &[], &[1], &[0, 2]]);
-        run_in_parallel(&needs, work.collect(), Some(&slots), |()| true).await;
+        run_in_parallel(&needs, work.collect(), &[], Some(&slots), |()| true).await;
         assert_eq!(*log.lock().unwrap(), [1, 2, 0, 3]);
     }
 
@@ -121,10 +137,8 @@ mod tests {
             now.fetch_sub(1, Ordering::SeqCst);
         });
         let slots = Semaphore::new(3);
-        run_in_parallel(&vec![Vec::new(); 16], work.collect(), Some(&slots), |()| {
-            true
-        })
-        .await;
+        let needs = vec![Vec::new(); 16];
+        run_in_parallel(&needs, work.collect(), &[], Some(&slots), |()| true).await;
         assert_eq!(most.load(Ordering::SeqCst), 3);
     }
 
@@ -147,8 +161,36 @@ mod tests {
         // The third depends on nothing, and there is no slot for it before the failure.
         let slots = Semaphore::new(2);
         let needs = dependencies(&[&[], &[], &[], &[0]]);
-        let all = run_in_parallel(&needs, work.collect(), Some(&slots), |good| *good).await;
+        let all = run_in_parallel(&needs, work.collect(), &[], Some(&slots), |good| *good).await;
         assert_eq!(all, [Some(false), Some(true), None, None]);
         assert_eq!(over.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_only_read_needs_no_slot_and_comes_before_what_is_done() {
+        let log = Mutex::new(Vec::new());
+        let work = (0..3).map(async |index: usize| {
+            tokio::task::yield_now().await;
+            log.lock().unwrap().push(index);
+            index != 2
+        });
+        // Somebody else's long job has the only slot until the recorded outcomes are read.
+        let slots = Semaphore::new(1);
+        let long_job = slots.acquire().await.unwrap();
+        let needs = dependencies(&[&[], &[], &[]]);
+        let replayed = [false, true, true];
+        let all = run_in_parallel(&needs, work.collect(), &replayed, Some(&slots), |good| {
+            *good
+        });
+        let read_then_free = async {
+            while log.lock().unwrap().len() < 2 {
+                tokio::task::yield_now().await;
+            }
+            drop(long_job);
+        };
+        let (all, ()) = tokio::join!(all, read_then_free);
+        // One of them failed, so the first call does not begin in this execution either.
+        assert_eq!(all, [None, Some(true), Some(false)]);
+        assert_eq!(*log.lock().unwrap(), [1, 2]);
     }
 }

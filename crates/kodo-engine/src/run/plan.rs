@@ -1,10 +1,8 @@
 //! The planning step: loads the intent, asks the planner, validates the plan and records it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use kodo_contract::{Boundary, ErrorCode, Intent, Phase, Plan, RunId, StepId, decode, encode};
+use kodo_contract::{Boundary, ErrorCode, Intent, Phase, Plan, StepId, decode, encode};
 use kodo_planner::{PlanRequest, PlanSource};
-use kodo_store::{NewStep, Recorded};
+use kodo_store::{ClaimedRun, NewStep, Recorded, RunToPlan};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -25,20 +23,22 @@ pub(crate) struct Planned {
     pub(crate) inputs: Option<Inputs>,
 }
 
-/// Plans and records the plan. `earlier` is set if an earlier execution of the run recorded any step.
+/// Plans and records the plan. `to_plan` is the run, if it was read already; `may_be_recorded`: looks for its row first.
 pub(crate) async fn plan(
     ctx: &RunContext,
-    run_id: &RunId,
+    claimed: &ClaimedRun,
     step_id: &StepId,
-    earlier: &AtomicBool,
+    to_plan: Option<RunToPlan>,
+    may_be_recorded: bool,
 ) -> Result<Planned, RunFailure> {
     let started_at = kodo_contract::now();
-    let run = ctx.stored_run(run_id).await?;
+    let run_id = &claimed.id;
+    let run = match to_plan {
+        Some(run) => run,
+        None => ctx.stored_run(run_id).await?,
+    };
     let trace_id = run.trace_id;
-    earlier.fetch_or(run.begun, Ordering::Relaxed);
-    if run.begun
-        && let Some(output) = ctx.find_output(run_id, step_id).await?
-    {
+    if may_be_recorded && let Some(output) = ctx.find_output(run_id, step_id).await? {
         return Ok(Planned {
             trace_id,
             plan: Some(recorded_plan(output)?),
@@ -70,6 +70,7 @@ pub(crate) async fn plan(
     let step = NewStep {
         run_id,
         step_id,
+        epoch: claimed.epoch,
         phase: Phase::Planning,
         output: &recording.output,
         trace_id: trace_id.as_deref(),
@@ -82,6 +83,7 @@ pub(crate) async fn plan(
         Recorded::Now => planned.plan,
         // Another execution recorded a plan before: that one counts.
         Recorded::Before => recorded_plan(ctx.recorded_output(run_id, step_id).await?)?,
+        Recorded::Fenced => return Err(RunFailure::superseded()),
     };
     tracing::debug!(run.id = %run_id, tool_calls = plan.tool_calls.len(), "planned");
     Ok(Planned {

@@ -26,6 +26,8 @@ pub(crate) struct Executed {
 pub(crate) struct ToolStep<'a> {
     pub(crate) ctx: &'a RunContext,
     pub(crate) run_id: &'a RunId,
+    /// The execution that carries the call out.
+    pub(crate) epoch: i32,
     pub(crate) step_id: StepId,
     pub(crate) call: &'a ToolCall,
     pub(crate) trace_id: Option<&'a str>,
@@ -57,6 +59,7 @@ impl ToolStep<'_> {
         let step = NewStep {
             run_id,
             step_id,
+            epoch: self.epoch,
             phase: Phase::Executing,
             output: &recording.output,
             trace_id: self.trace_id,
@@ -67,6 +70,7 @@ impl ToolStep<'_> {
         match recording.record(ctx, &step).await? {
             Recorded::Now => Ok(executed),
             Recorded::Before => recorded_exit(&ctx.recorded_output(run_id, step_id).await?),
+            Recorded::Fenced => Err(RunFailure::superseded()),
         }
     }
 

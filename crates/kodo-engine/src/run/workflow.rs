@@ -3,9 +3,10 @@
 //! A run resumes by the position of its steps, so the order in which the workflow makes them must not change. Another
 //! order needs a new workflow under a new name; this one is kept until none of its runs is left.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::HashSet;
 
 use kodo_contract::{ErrorCode, Plan, RunId, StepId};
+use kodo_store::ClaimedRun;
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
@@ -36,23 +37,32 @@ pub(crate) struct RunOutput {
     pub(crate) tool_calls: usize,
 }
 
-/// The body.
-pub(crate) async fn run(ctx: &RunContext, run_id: &RunId) -> dbos::Result<RunOutput, RunFailure> {
-    // Whether an earlier execution recorded any step. If not, no step has to look for its own row first, which saves
-    // one statement each.
-    let earlier = AtomicBool::new(false);
+/// The body, for the execution that holds the run's claim. `checkpointed` names the steps of which the engine has a
+/// checkpoint.
+pub(crate) async fn run(
+    ctx: &RunContext,
+    mut claimed: ClaimedRun,
+    checkpointed: &HashSet<String>,
+) -> dbos::Result<RunOutput, RunFailure> {
+    let mut to_plan = claimed.to_plan.take();
+    let claimed = &claimed;
+    let run_id = &claimed.id;
+    // Only the holder of the claim adds steps. So a step that was not recorded when the claim was taken need not be
+    // looked for, which saves one statement each.
+    let recorded = |step: &StepId| claimed.recorded.contains(step.as_str());
     let plan_id = StepId::plan();
+    let mut may_be_recorded = recorded(&plan_id);
     let planned: Planned = durable(&ctx.drain, plan_id.as_str(), || {
-        plan(ctx, run_id, &plan_id, &earlier)
+        // A first attempt may have committed its row even if the answer was lost.
+        let look = std::mem::replace(&mut may_be_recorded, true);
+        let planned = plan(ctx, claimed, &plan_id, to_plan.take(), look);
+        async move { ctx.of_holder(claimed, planned.await).await }
     })
     .await?;
     let plan = match planned.plan {
         Some(plan) => plan,
         // The step was replayed from its checkpoint, after it had written its row, which never changes.
-        None => {
-            earlier.store(true, Ordering::Relaxed);
-            recorded_plan(ctx.recorded_output(run_id, &plan_id).await?)?
-        }
+        None => recorded_plan(ctx.recorded_output(run_id, &plan_id).await?)?,
     };
     let dependencies = plan
         .dependencies()
@@ -67,6 +77,7 @@ pub(crate) async fn run(ctx: &RunContext, run_id: &RunId) -> dbos::Result<RunOut
         .map(|(index, (call, predecessors))| ToolStep {
             ctx,
             run_id,
+            epoch: claimed.epoch,
             step_id: StepId::tool(index),
             call,
             trace_id: planned.trace_id.as_deref(),
@@ -77,12 +88,16 @@ pub(crate) async fn run(ctx: &RunContext, run_id: &RunId) -> dbos::Result<RunOut
     let work: Vec<_> = steps
         .iter()
         .map(|step| {
-            let mut may_be_recorded = earlier.load(Ordering::Relaxed);
+            let mut may_be_recorded = recorded(&step.step_id);
             durable(&ctx.drain, step.step_id.as_str(), move || {
-                // A first attempt may have committed its row even if the answer was lost.
-                step.execute(std::mem::replace(&mut may_be_recorded, true))
+                let executed = step.execute(std::mem::replace(&mut may_be_recorded, true));
+                async move { ctx.of_holder(claimed, executed.await).await }
             })
         })
+        .collect();
+    let replayed: Vec<bool> = steps
+        .iter()
+        .map(|step| recorded(&step.step_id) || checkpointed.contains(step.step_id.as_str()))
         .collect();
     // A sandbox that runs no programs needs no bound.
     let slots = ctx.sandbox.runs_programs().then_some(&ctx.slots);
@@ -91,7 +106,7 @@ pub(crate) async fn run(ctx: &RunContext, run_id: &RunId) -> dbos::Result<RunOut
             .as_ref()
             .is_ok_and(|executed| executed.exit_code == 0)
     };
-    let outcomes = run_in_parallel(&dependencies, work, slots, good).await;
+    let outcomes = run_in_parallel(&dependencies, work, &replayed, slots, good).await;
     for (index, (outcome, step)) in outcomes.into_iter().zip(&steps).enumerate() {
         // A call that never began was kept back by one that failed, which is among the others.
         if let Some(outcome) = outcome {

@@ -8,18 +8,22 @@ use crate::failure::recorded_failure;
 use crate::run::workflow as intent_run;
 use crate::sysdb::system_db::WorkflowRow;
 
-/// Writes settlements and logs each run that changed.
-pub(crate) async fn write(store: &Store, settlements: &[Settlement]) -> Result<(), StoreError> {
-    if settlements.is_empty() {
+/// Writes settlements, ends the claims in `over`, by run and epoch, and logs each run that changed.
+pub(crate) async fn write(
+    store: &Store,
+    settlements: &[Settlement],
+    over: &[(RunId, i32)],
+) -> Result<(), StoreError> {
+    if settlements.is_empty() && over.is_empty() {
         return Ok(());
     }
     failpoint("settle:before");
-    let changed = match store.settle(settlements).await {
+    let changed = match store.settle(settlements, over).await {
         Err(StoreError::Refused(_)) if settlements.len() > 1 => {
             // One of them cannot be stored. Written one by one, the others are.
-            let mut changed = Vec::new();
+            let mut changed = store.settle(&[], over).await?;
             for settlement in settlements {
-                match store.settle(std::slice::from_ref(settlement)).await {
+                match store.settle(std::slice::from_ref(settlement), &[]).await {
                     Ok(mut one) => changed.append(&mut one),
                     Err(error @ StoreError::Refused(_)) => {
                         tracing::error!(run.id = %settlement.run_id, %error, "a run cannot be settled");

@@ -3,6 +3,7 @@
 //! The engine's outcome is committed first and the run's status after it. So a run with a terminal status always has a
 //! terminal workflow, and a crash in between leaves a run that the sweep settles.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,12 +23,19 @@ const BATCH: usize = 256;
 const CHECKS: u8 = 40;
 const CHECK_AGAIN: Duration = Duration::from_millis(5);
 
+/// How long after its end an execution keeps its claim if it records no outcome: because it was superseded, say.
+const OUTCOME_WITHIN: Duration = Duration::from_millis(200);
+
 /// Bound on one round, so that a server that does not answer costs only that round.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A message to the settler.
 #[derive(Debug)]
 pub(crate) enum Report {
+    /// An execution that is over. Its claim ends with its run, or after [`OUTCOME_WITHIN`] without one.
+    Left { run_id: RunId, epoch: i32 },
+    /// That time has passed.
+    StillLeft { run_id: RunId, epoch: i32 },
     /// A run whose workflow ended or is about to, and how often its row was read.
     Ended { run_id: RunId, checks: u8 },
     /// Asks for a reply once everything reported before has been processed.
@@ -45,6 +53,12 @@ impl Settler {
         (Self(sender), receiver)
     }
 
+    /// Reports that an execution, which held this claim, is over. The claim ends in the statement that settles the run,
+    /// because no other execution should begin before the outcome of this one is recorded.
+    pub(crate) fn left(&self, run_id: RunId, epoch: i32) {
+        let _ = self.0.send(Report::Left { run_id, epoch });
+    }
+
     /// Reports a run whose body has ended.
     pub(crate) fn ended(&self, run_id: RunId) {
         // Fails only if the receiver is gone, and then the process ends.
@@ -58,12 +72,11 @@ impl Settler {
         let _ = flushed.await;
     }
 
-    fn check_again(&self, run_id: RunId, checks: u8) {
-        let again = self.0.clone();
+    fn after(&self, pause: Duration, report: Report) {
+        let later = self.0.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(CHECK_AGAIN).await;
-            let checks = checks + 1;
-            let _ = again.send(Report::Ended { run_id, checks });
+            tokio::time::sleep(pause).await;
+            let _ = later.send(report);
         });
     }
 }
@@ -76,32 +89,46 @@ pub(crate) async fn work(
     store: Store,
 ) {
     let mut round = Vec::new();
+    // The claims of executions that are over, by run.
+    let mut left: HashMap<RunId, i32> = HashMap::new();
     while reports.recv_many(&mut round, BATCH).await > 0 {
         let mut ended = Vec::with_capacity(round.len());
         let mut flushes = Vec::new();
         for report in round.drain(..) {
             match report {
+                Report::Left { run_id, epoch } => {
+                    left.insert(run_id.clone(), epoch);
+                    settler.after(OUTCOME_WITHIN, Report::StillLeft { run_id, epoch });
+                }
+                Report::StillLeft { run_id, epoch } => {
+                    if left.get(&run_id) == Some(&epoch) {
+                        ended.push((run_id, CHECKS));
+                    }
+                }
                 Report::Ended { run_id, checks } => ended.push((run_id, checks)),
                 Report::Flush(done) => flushes.push(done),
             }
         }
-        let ids: Vec<&str> = ended.iter().map(|(run_id, _)| run_id.as_str()).collect();
-        let settling = tokio::time::timeout(ROUND_TIMEOUT, settle_now(&system_db, &store, &ids));
+        let settling = tokio::time::timeout(
+            ROUND_TIMEOUT,
+            settle_now(&system_db, &store, &ended, &mut left),
+        );
         match settling.await {
             Ok(Ok(over)) => {
                 for (run_id, checks) in ended {
                     if !over.contains(&run_id) && checks < CHECKS {
-                        settler.check_again(run_id, checks);
+                        let checks = checks + 1;
+                        settler.after(CHECK_AGAIN, Report::Ended { run_id, checks });
                     }
                 }
             }
-            // A database does not answer. The sweep settles the runs once it does.
+            // A database does not answer. The sweep settles the runs and ends the claims once it does.
             Ok(Err(error)) => {
-                tracing::warn!(%error, runs = ids.len(), "could not settle; left to the sweep");
+                tracing::warn!(%error, runs = ended.len(), "could not settle; left to the sweep");
             }
             Err(_) => {
                 tracing::warn!(
-                    runs = ids.len(),
+                    runs = ended.len(),
                     "could not settle in time; left to the sweep"
                 );
             }
@@ -113,20 +140,29 @@ pub(crate) async fn work(
     }
 }
 
-/// Settles those of the given runs whose workflow has ended, and returns them.
+/// Settles those of the given runs whose workflow has ended, and returns them. Their claims end with them; those of runs
+/// that were checked often enough end, too: their executions ended without an outcome.
 async fn settle_now(
     system_db: &SystemDb,
     store: &Store,
-    ids: &[&str],
+    ended: &[(RunId, u8)],
+    left: &mut HashMap<RunId, i32>,
 ) -> Result<Vec<RunId>, StoreError> {
-    if ids.is_empty() {
+    if ended.is_empty() {
         return Ok(Vec::new());
     }
-    let rows = system_db.workflows(ids).await?;
+    let ids: Vec<&str> = ended.iter().map(|(run_id, _)| run_id.as_str()).collect();
+    let rows = system_db.workflows(&ids).await?;
     let settlements: Vec<Settlement> = rows.iter().filter_map(settlement).collect();
-    write(store, &settlements).await?;
-    Ok(settlements
-        .into_iter()
-        .map(|settlement| settlement.run_id)
-        .collect())
+    let settled: Vec<RunId> = settlements.iter().map(|it| it.run_id.clone()).collect();
+    let over: Vec<(RunId, i32)> = ended
+        .iter()
+        .filter(|(run_id, checks)| *checks >= CHECKS || settled.contains(run_id))
+        .filter_map(|(run_id, _)| Some((run_id.clone(), *left.get(run_id)?)))
+        .collect();
+    write(store, &settlements, &over).await?;
+    for (run_id, _) in &over {
+        left.remove(run_id);
+    }
+    Ok(settled)
 }

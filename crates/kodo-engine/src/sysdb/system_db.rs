@@ -115,6 +115,16 @@ impl SystemDb {
             .collect())
     }
 
+    /// Names of the steps of a workflow that have a checkpoint, those that failed included.
+    pub(crate) async fn checkpoints(&self, id: &str) -> Result<Vec<String>, StoreError> {
+        Ok(sqlx::query_scalar(
+            "SELECT function_name FROM dbos.operation_outputs WHERE workflow_uuid = $1",
+        )
+        .bind(id)
+        .fetch_all(&self.pool)
+        .await?)
+    }
+
     /// Up to `limit` workflows that the engine records as running under an executor id, except the `known` ones. Those
     /// that the engine updated longest ago come first.
     pub(crate) async fn pending_of(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dbos::{Config, DBOS, StartOptions, WorkflowRef};
-use kodo_contract::{RunId, WorkflowId};
+use kodo_contract::WorkflowId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
@@ -15,11 +15,11 @@ use crate::failure::RunFailure;
 use crate::launched::{EngineError, Launched};
 use crate::run::crash_demo::{self, DemoInput};
 use crate::run::guard::guard;
-use crate::run::retry::retry_store;
 use crate::run::workflow::{self as intent_run, RunInput, RunOutput};
 use crate::sysdb::locks::lock_launch;
 use crate::sysdb::names::{app_name, app_version, executor_id};
 use crate::workers::error::WorkerError;
+use crate::workers::execute::execute;
 use crate::workers::shared::Shared;
 
 /// Pause between two attempts to launch.
@@ -118,9 +118,10 @@ async fn launch(
     });
     // The list of workflows. Their closures must not hold the engine itself, which would keep it alive for ever.
     let with = Arc::clone(shared);
+    let worker: Arc<str> = executor_id.as_str().into();
     let intent_run = register(&dbos, intent_run::WORKFLOW, move |input: RunInput| {
-        let shared = Arc::clone(&with);
-        async move { run_intent(&shared, &input.run_id).await }
+        let (shared, worker) = (Arc::clone(&with), Arc::clone(&worker));
+        async move { execute(&shared, &worker, &input).await }
     })?;
     let with = Arc::clone(shared);
     let crash_demo = register(&dbos, crash_demo::WORKFLOW, move |input: DemoInput| {
@@ -131,6 +132,8 @@ async fn launch(
     // drop each other's unfinished indexes. The lock is released with its connection.
     let mut alone = config.system.connect("kodo-launch").await?;
     lock_launch(&mut alone, shared.system_db.lock_class).await?;
+    // This worker holds the slot, so whoever had these claims has ended, or records nothing any more.
+    shared.ctx.store.end_claims_of(&executor_id).await?;
     failpoint("launch:before");
     dbos.launch().await?;
     failpoint("launch:committed");
@@ -159,31 +162,6 @@ where
 {
     failpoint(&format!("register:{name}"));
     dbos.register_workflow(name, body)
-}
-
-async fn run_intent(shared: &Shared, run_id: &RunId) -> dbos::Result<RunOutput, RunFailure> {
-    let mut execution = shared.dispatcher.begin(run_id.as_str());
-    let recovered = !execution.is_started_here();
-    if recovered {
-        execution.take_place().await;
-        // A recovered run is usually one that was interrupted, and sometimes one that had ended and was resumed
-        // through the engine. If the status cannot be changed, the run goes on: its status is settled at its end.
-        failpoint("recover:before");
-        match retry_store(|| shared.ctx.store.reopen(run_id)).await {
-            Ok(true) => tracing::info!(run.id = %run_id, "the run is open again"),
-            Ok(false) => {}
-            Err(error) => tracing::warn!(run.id = %run_id, %error, "could not open the run again"),
-        }
-        failpoint("recover:committed");
-    }
-    tracing::info!(run.id = %run_id, recovered, "run started");
-    let outcome = guard(intent_run::run(&shared.ctx, run_id)).await;
-    drop(execution);
-    if recovered {
-        // Nothing waits for a recovered run, so it reports its end itself.
-        shared.settler.ended(run_id.clone());
-    }
-    outcome
 }
 
 async fn run_crash_demo(shared: &Shared, input: &DemoInput) -> dbos::Result<(), RunFailure> {

@@ -14,6 +14,7 @@ use sqlx::{Connection, PgConnection};
 
 use crate::holder;
 use crate::sysdb::locks::{holds_slot, try_lock_slot, unlock_slot};
+use crate::sysdb::names::executor_id;
 use crate::workers::error::WorkerError;
 
 /// Most workers of one product database.
@@ -121,6 +122,8 @@ impl Lease {
     /// Releases the slot and records that, so that the next holder need not wait.
     pub(crate) async fn release(mut self) {
         let _ = tokio::time::timeout(RELEASE_TIMEOUT, async {
+            // Nothing executes here any more. If this fails, whoever takes the slot over does it.
+            let _ = self.store.end_claims_of(&executor_id(self.slot)).await;
             let _ = self.store.set_slot_holder(self.slot, None).await;
             if let Some(mut connection) = self.connection.take() {
                 let _ = unlock_slot(&mut connection, self.class, self.slot).await;

@@ -14,7 +14,7 @@ use crate::workers::launch::{Launch, launch_patiently};
 use crate::workers::lease::Lease;
 use crate::workers::shared::Shared;
 use crate::workers::stranded::Stranded;
-use crate::workers::sweep::{SWEEP_EVERY, sweep};
+use crate::workers::sweep::{SWEEP_EVERY, end_forgotten_claims, sweep};
 use crate::workers::takeover::Takeover;
 
 /// Pause between two attempts to take a slot.
@@ -123,6 +123,10 @@ async fn work(shared: &Arc<Shared>, engine: &Launch, slot: i32) {
                 (
                     "stranded",
                     stranded.check(shared, &engine.executor_id).await,
+                ),
+                (
+                    "look at claims",
+                    end_forgotten_claims(shared, &engine.executor_id).await,
                 ),
                 ("sweep", sweep(shared).await),
             ];

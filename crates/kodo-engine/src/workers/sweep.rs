@@ -28,6 +28,24 @@ pub(crate) async fn sweep(shared: &Shared) -> Result<(), WorkerError> {
     Ok(())
 }
 
+/// Ends the claims of this worker that no execution holds: the report of an end is lost if the database is away.
+pub(crate) async fn end_forgotten_claims(
+    shared: &Shared,
+    executor_id: &str,
+) -> Result<(), WorkerError> {
+    // In this order: an execution is known here before it takes its claim. So a claim without one is a claim whose
+    // execution has ended.
+    for claim in shared.ctx.store.open_claims(executor_id).await? {
+        if !shared
+            .dispatcher
+            .executes(&claim.workflow_id, &claim.execution)
+        {
+            shared.settler.left(claim.run_id, claim.epoch);
+        }
+    }
+    Ok(())
+}
+
 /// Starts the unfinished runs that have no workflow, and settles those whose workflow has ended.
 async fn unfinished(shared: &Shared) -> Result<(), WorkerError> {
     let mut capacity = shared.dispatcher.spare_capacity();
@@ -44,12 +62,15 @@ async fn unfinished(shared: &Shared) -> Result<(), WorkerError> {
         let ids: Vec<&str> = runs.iter().map(|run| run.id.as_str()).collect();
         let workflows = shared.system_db.workflows(&ids).await?;
         let ended: Vec<Settlement> = workflows.iter().filter_map(settlement).collect();
-        write(&shared.ctx.store, &ended).await?;
+        write(&shared.ctx.store, &ended, &[]).await?;
         for run in &runs {
             let started = workflows
                 .iter()
                 .any(|workflow| workflow.workflow_uuid == run.id.as_str());
-            if !started && capacity > 0 && !shared.dispatcher.knows(run.id.as_str()) {
+            // One that is claimed had a workflow, which was deleted in its middle. Its execution ends at its next
+            // checkpoint, and then the run begins anew from what it has recorded.
+            if !started && !run.claimed && capacity > 0 && !shared.dispatcher.knows(run.id.as_str())
+            {
                 tracing::debug!(run.id = %run.id, "an accepted run has no workflow");
                 shared.dispatcher.offer_swept(&run.id);
                 capacity -= 1;

@@ -30,7 +30,13 @@ impl Takeover {
     }
 
     async fn check_slots(&mut self, shared: &Shared, mine: i32) -> Result<(), WorkerError> {
-        let busy = shared.system_db.busy_executors().await?;
+        // The engine's row of a run can name another worker than the one that executes it, if a client resumed it.
+        let mut busy = shared.system_db.busy_executors().await?;
+        for worker in shared.ctx.store.claiming_workers().await? {
+            if !busy.contains(&worker) {
+                busy.push(worker);
+            }
+        }
         let live = shared.system_db.live_workers().await?;
         let free: Vec<i32> = busy
             .iter()
@@ -63,6 +69,9 @@ impl Takeover {
         }
         let executor = executor_id(slot);
         failpoint("takeover:before");
+        // First, so that whoever takes a workflow from the queue finds its run free. Nothing that the gone worker may
+        // still do is recorded from here on.
+        shared.ctx.store.end_claims_of(&executor).await?;
         let moved = shared.system_db.reenqueue(&executor).await?;
         failpoint("takeover:committed");
         shared.ctx.store.set_slot_holder(slot, None).await?;

@@ -25,9 +25,15 @@ impl Store {
     /// The engine's outcome wins over whatever the row says, also over another terminal status or another
     /// reason: a workflow that was ended and then resumed ends as what it became, and says nothing else.
     ///
+    /// In the same commit it ends the claims in `over`, by run and epoch: those of executions that are over.
+    ///
     /// # Errors
     /// As any statement; [`StoreError::IllegalTransition`] if a status is not terminal, and then nothing is written.
-    pub async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<RunId>, StoreError> {
+    pub async fn settle(
+        &self,
+        settlements: &[Settlement],
+        over: &[(RunId, i32)],
+    ) -> Result<Vec<RunId>, StoreError> {
         let mut ids = Vec::with_capacity(settlements.len());
         let mut statuses = Vec::with_capacity(settlements.len());
         let mut errors: Vec<Option<Json<Value>>> = Vec::with_capacity(settlements.len());
@@ -84,6 +90,10 @@ impl Store {
                                WHERE a.run_id = e.id AND a.step_id = e.step_id) next
                  WHERE e.error IS NOT NULL
                  ON CONFLICT DO NOTHING
+             ), over AS (
+                 UPDATE app.run_claims c SET ended_at = now()
+                 FROM unnest($8::text[], $9::int[]) AS o (run_id, epoch)
+                 WHERE c.run_id = o.run_id AND c.epoch = o.epoch AND c.ended_at IS NULL
              )
              SELECT id FROM changed",
         )
@@ -94,6 +104,8 @@ impl Store {
         .bind(hashes)
         .bind(sources)
         .bind(texts)
+        .bind(over.iter().map(|(run, _)| run.as_str()).collect::<Vec<_>>())
+        .bind(over.iter().map(|(_, epoch)| *epoch).collect::<Vec<_>>())
         .fetch_all(&self.pool)
         .await?;
         Ok(changed.iter().filter_map(|id| RunId::parse(id)).collect())

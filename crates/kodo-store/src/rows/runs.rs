@@ -15,8 +15,6 @@ pub struct RunToPlan {
     pub trace_id: Option<String>,
     /// The intent as it is stored: `{goal, inputs, constraints, connectors?}`; validated by the caller.
     pub intent: Value,
-    /// Whether any step of the run is recorded: an earlier execution has been here.
-    pub begun: bool,
 }
 
 /// A run whose status is not terminal.
@@ -26,6 +24,8 @@ pub struct UnfinishedRun {
     pub id: RunId,
     /// Its status, as the product database has it.
     pub status: RunStatus,
+    /// Whether an execution holds its claim.
+    pub claimed: bool,
 }
 
 impl Store {
@@ -88,32 +88,16 @@ impl Store {
     /// # Errors
     /// As any statement; [`StoreError::Corrupt`] if the stored payload is not an object.
     pub async fn run_to_plan(&self, id: &RunId) -> Result<Option<RunToPlan>, StoreError> {
-        let row: Option<(Option<String>, String, String, bool)> = sqlx::query_as(
-            "SELECT r.trace_id, i.goal, i.payload::text,
-                    EXISTS (SELECT FROM app.run_steps s WHERE s.run_id = r.id)
+        let row: Option<(Option<String>, String, String)> = sqlx::query_as(
+            "SELECT r.trace_id, i.goal, i.payload::text
              FROM app.runs r JOIN app.intents i ON i.id = r.intent_id
              WHERE r.id = $1",
         )
         .bind(id.as_str())
         .fetch_optional(&self.pool)
         .await?;
-        let Some((trace_id, goal, payload, begun)) = row else {
-            return Ok(None);
-        };
-        let payload = stored_json(&payload)?;
-        let Value::Object(payload) = payload else {
-            return Err(StoreError::Corrupt(format!(
-                "the payload of the intent of run {id} is not an object"
-            )));
-        };
-        let mut intent = serde_json::Map::new();
-        intent.insert("goal".into(), goal.into());
-        intent.extend(payload);
-        Ok(Some(RunToPlan {
-            trace_id,
-            intent: Value::Object(intent),
-            begun,
-        }))
+        row.map(|(trace_id, goal, payload)| to_plan(id, trace_id, goal, &payload))
+            .transpose()
     }
 
     /// A run with its steps and artifacts, read in one statement and so from one snapshot.
@@ -189,8 +173,10 @@ impl Store {
         after: Option<&RunId>,
         limit: i64,
     ) -> Result<Vec<UnfinishedRun>, StoreError> {
-        let rows: Vec<(String, String)> = sqlx::query_as(
-            "SELECT id, status FROM app.runs
+        let rows: Vec<(String, String, bool)> = sqlx::query_as(
+            "SELECT id, status,
+                    EXISTS (SELECT FROM app.run_claims c WHERE c.run_id = runs.id AND c.ended_at IS NULL)
+             FROM app.runs
              WHERE status IN ('queued', 'running', 'waiting_input') AND id > $1
              ORDER BY id LIMIT $2",
         )
@@ -200,14 +186,19 @@ impl Store {
         .await?;
         Ok(rows
             .iter()
-            .filter_map(|(id, status)| {
+            .filter_map(|(id, status, claimed)| {
                 let run = RunId::parse(id).zip(stored_status(status).ok());
                 if run.is_none() {
                     // Changed by hand. It must not keep the sweep from the other runs.
                     tracing::warn!(run.id = id, status, "a run's row is unreadable");
                 }
                 let (id, status) = run?;
-                Some(UnfinishedRun { id, status })
+                let claimed = *claimed;
+                Some(UnfinishedRun {
+                    id,
+                    status,
+                    claimed,
+                })
             })
             .collect())
     }
@@ -234,6 +225,27 @@ impl StoredArtifact {
             sha256: self.sha256,
         })
     }
+}
+
+/// A run with its stored intent.
+pub(super) fn to_plan(
+    id: &RunId,
+    trace_id: Option<String>,
+    goal: String,
+    payload: &str,
+) -> Result<RunToPlan, StoreError> {
+    let Value::Object(payload) = stored_json(payload)? else {
+        return Err(StoreError::Corrupt(format!(
+            "the payload of the intent of run {id} is not an object"
+        )));
+    };
+    let mut intent = serde_json::Map::new();
+    intent.insert("goal".into(), goal.into());
+    intent.extend(payload);
+    Ok(RunToPlan {
+        trace_id,
+        intent: Value::Object(intent),
+    })
 }
 
 pub(crate) fn stored_status(text: &str) -> Result<RunStatus, StoreError> {

@@ -16,6 +16,8 @@ pub struct NewStep<'a> {
     pub run_id: &'a RunId,
     /// The step within the run.
     pub step_id: &'a StepId,
+    /// The execution that records it, see [`ClaimedRun::epoch`](crate::ClaimedRun::epoch).
+    pub epoch: i32,
     /// What kind of step it is.
     pub phase: Phase,
     /// Its output; validated by the caller.
@@ -37,11 +39,13 @@ pub enum Recorded {
     Now,
     /// The row was there: an earlier execution wrote it and died before the engine knew. Nothing changed.
     Before,
+    /// The claim of this execution is not open any more: another worker was given the run. Nothing changed.
+    Fenced,
 }
 
 impl Store {
     /// Records a step with its artifacts, and that its run is running: one statement, one commit, and
-    /// nothing at all if the step was recorded before.
+    /// nothing at all if the step was recorded before, or if the claim of this execution is not open.
     ///
     /// # Errors
     /// As any statement.
@@ -89,12 +93,16 @@ pub(crate) async fn record<'e>(
             (size, stored.map(|stored| stored.media_type.as_str()))
         })
         .unzip();
-    // The run's row is written only by the step that starts it, so later steps do not touch it.
-    let written = sqlx::query(
-        "WITH step AS (
+    // The run's row is written only by the step that starts it, so later steps do not touch it. The claim is locked, so
+    // that whoever takes it away waits for this commit, or is waited for: afterwards no step of it is recorded.
+    let written: Option<bool> = sqlx::query_scalar(
+        "WITH claim AS (
+             SELECT run_id FROM app.run_claims
+             WHERE run_id = $1 AND epoch = $17 AND ended_at IS NULL FOR SHARE
+         ), step AS (
              INSERT INTO app.run_steps
-                 (run_id, step_id, phase, output, trace_id, started_at, finished_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)
+                 (run_id, step_id, phase, output, trace_id, started_at, finished_at, epoch)
+             SELECT $1, $2, $3, $4, $5, $6, $7, $17 FROM claim
              ON CONFLICT (run_id, step_id) DO NOTHING
              RETURNING run_id, step_id
          ), run AS (
@@ -109,7 +117,7 @@ pub(crate) async fn record<'e>(
                              $13::bigint[], $14::text[], $16::text[])
                  AS a (idx, kind, uri, inline, sha256, stored_bytes, media_type, canonical)
          )
-         SELECT 1 FROM step",
+         SELECT EXISTS (SELECT FROM step) FROM claim",
     )
     .bind(step.run_id.as_str())
     .bind(step.step_id.as_str())
@@ -127,10 +135,12 @@ pub(crate) async fn record<'e>(
     .bind(media_types)
     .bind(Transition::Start.sources(RunStatus::Running))
     .bind(texts)
+    .bind(step.epoch)
     .fetch_optional(executor)
     .await?;
     Ok(match written {
-        Some(_) => Recorded::Now,
-        None => Recorded::Before,
+        Some(true) => Recorded::Now,
+        Some(false) => Recorded::Before,
+        None => Recorded::Fenced,
     })
 }

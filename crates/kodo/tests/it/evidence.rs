@@ -31,7 +31,7 @@ pub async fn evidence_but_for(world: &World, run: &str, own: &[(&str, &str)]) ->
              'run', (SELECT to_jsonb(r) - '{created_at,updated_at}'::text[] FROM app.runs r WHERE id = $1),
              'intent', (SELECT to_jsonb(i) - 'created_at' FROM app.intents i JOIN app.runs r ON r.intent_id = i.id
                         WHERE r.id = $1),
-             'steps', (SELECT jsonb_agg(to_jsonb(s) - '{started_at,finished_at}'::text[]
+             'steps', (SELECT jsonb_agg(to_jsonb(s) - '{started_at,finished_at,epoch}'::text[]
                                         || jsonb_build_object('in order', started_at <= finished_at)
                                         ORDER BY started_at, step_id)
                        FROM app.run_steps s WHERE run_id = $1),

@@ -25,9 +25,11 @@ mod doctor_databases;
 mod doctor_modes;
 mod door;
 mod drain;
+mod engine_clients;
 mod environment;
 mod evidence;
 mod exact;
+mod executions;
 mod failed_runs;
 mod flow;
 #[allow(dead_code)] // the end-to-end tests use more of it

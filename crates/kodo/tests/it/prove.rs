@@ -142,7 +142,7 @@ async fn a_deployment_that_never_ran_anything_holds_and_says_that_it_looked_at_n
     let of_nothing = told.stdout.matches(" of nothing: 0 ").count();
     assert!(
         told.stdout.ends_with(&format!(
-            "\nAll 15 invariants hold, {of_nothing} of them of nothing.\n"
+            "\nAll 16 invariants hold, {of_nothing} of them of nothing.\n"
         )),
         "{}",
         told.stdout

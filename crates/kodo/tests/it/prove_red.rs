@@ -52,6 +52,44 @@ const CASES: &[Case] = &[
         finding: "the step is checkpointed 2 times",
     },
     Case {
+        invariant: "one_execution",
+        side: App,
+        harm: "DROP INDEX app.run_claims_open",
+        mend: "CREATE UNIQUE INDEX run_claims_open ON app.run_claims (run_id) WHERE ended_at IS NULL",
+        finding: "no unique index on (run_id) that would refuse a second open claim",
+    },
+    Case {
+        invariant: "one_execution",
+        side: App,
+        harm: "DROP INDEX app.run_claims_open; UPDATE app.run_claims SET ended_at = NULL WHERE run_id = 'RUN';
+               INSERT INTO app.run_claims (run_id, epoch, worker, execution) VALUES ('RUN', 2, 'kodo-1', 'x')",
+        mend: "DELETE FROM app.run_claims WHERE epoch = 2; UPDATE app.run_claims SET ended_at = now();
+               CREATE UNIQUE INDEX run_claims_open ON app.run_claims (run_id) WHERE ended_at IS NULL",
+        finding: "2 executions are open at the same time",
+    },
+    Case {
+        invariant: "one_execution",
+        side: App,
+        harm: "UPDATE app.run_claims SET ended_at = NULL WHERE run_id = 'RUN';
+               INSERT INTO app.run_claims (run_id, epoch, worker, execution, ended_at) VALUES ('RUN', 2, 'kodo-1', 'x', now())",
+        mend: "DELETE FROM app.run_claims WHERE epoch = 2; UPDATE app.run_claims SET ended_at = now()",
+        finding: "execution 1 is open, and the run has a later one, 2",
+    },
+    Case {
+        invariant: "one_execution",
+        side: App,
+        harm: "UPDATE app.run_claims SET epoch = 7 WHERE run_id = 'FAILED'",
+        mend: "UPDATE app.run_claims SET epoch = 1 WHERE epoch = 7",
+        finding: "1 executions, numbered to 7",
+    },
+    Case {
+        invariant: "one_execution",
+        side: App,
+        harm: "UPDATE app.run_steps SET epoch = 2 WHERE run_id = 'RUN' AND step_id = 'tool-002'",
+        mend: "UPDATE app.run_steps SET epoch = 1",
+        finding: "recorded by execution 2, which never held the claim",
+    },
+    Case {
         invariant: "statuses_agree",
         side: System,
         harm: "UPDATE dbos.workflow_status SET application_name = 'elsewhere' WHERE workflow_uuid = 'RUN'",
@@ -401,7 +439,7 @@ async fn a_person_is_shown_a_few_of_many_and_a_program_all() {
                 and 2 more (kodo prove --json lists them)
               scripts/db/psql-both.sh -f db/invariants/marks_match_workflows.sql
     ");
-    assert!(told.stdout.ends_with("\n1 of 15 invariants is violated.\n"));
+    assert!(told.stdout.ends_with("\n1 of 16 invariants is violated.\n"));
     // At the end of the screen, behind those that hold.
     assert!(!told.stdout[at..].contains("\nholds "), "{}", told.stdout);
     let found = proof(&world).await;

@@ -2,36 +2,11 @@
 
 use kodo_contract::RunId;
 
+use crate::engine_clients::{cancel, resume};
 use crate::evidence::{error_of, evidence, step_versions, workflow};
 use crate::interrupted::{abandoned, failed, interrupted, restart, system};
 use crate::proof::assert_invariants_hold;
 use crate::support::{OTHER_INTENT, World, until};
-
-/// What `dbos workflow cancel` does.
-async fn cancel(world: &World, run: &str) {
-    system(
-        world,
-        "UPDATE dbos.workflow_status SET status = 'CANCELLED', queue_name = NULL, deduplication_id = NULL,
-             started_at_epoch_ms = NULL, completed_at = (extract(epoch FROM now()) * 1000)::bigint
-         WHERE workflow_uuid = $1 AND status NOT IN ('SUCCESS', 'ERROR', 'CANCELLED')",
-        run,
-    )
-    .await;
-}
-
-/// What `dbos workflow resume` does.
-async fn resume(world: &World, run: &str) {
-    system(
-        world,
-        "UPDATE dbos.workflow_status SET status = 'ENQUEUED', queue_name = '_dbos_internal_queue',
-             recovery_attempts = 0, workflow_deadline_epoch_ms = NULL, deduplication_id = NULL,
-             started_at_epoch_ms = NULL, completed_at = NULL,
-             updated_at = (extract(epoch FROM now()) * 1000)::bigint
-         WHERE workflow_uuid = $1 AND status NOT IN ('SUCCESS', 'ERROR')",
-        run,
-    )
-    .await;
-}
 
 #[tokio::test]
 async fn a_run_without_a_workflow_is_started_at_boot_and_while_the_service_runs() {

@@ -158,15 +158,15 @@ async fn a_request_costs_no_statement_and_no_commit_more_than_it_must() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_costs_two_commits_a_step_and_four_more() {
+async fn a_run_costs_two_commits_a_step_and_five_more() {
     let mut meter = Meter::new("cost_run", 0).await;
     let one_call = meter.world.intent(DEMO_INTENT).await;
     let three_calls = meter.world.intent(OTHER_INTENT).await;
-    // Stored, started; for the plan and each call its row and its checkpoint; outcome, settled.
+    // Stored, started, claimed; for the plan and each call its row and its checkpoint; outcome, settled.
     let (commits, statements) = meter.run(&one_call).await;
-    assert_eq!(commits, 2 + 2 * 2 + 2, "{statements:#?}");
+    assert_eq!(commits, 3 + 2 * 2 + 2, "{statements:#?}");
     let (commits, _) = meter.run(&three_calls).await;
-    assert_eq!(commits, 2 + 4 * 2 + 2);
+    assert_eq!(commits, 3 + 4 * 2 + 2);
 
     // Each statement in the order sent, without the waiting for the engine's outcome, which may look twice, and
     // without this test's own look at the run.
@@ -182,13 +182,13 @@ async fn a_run_costs_two_commits_a_step_and_four_more() {
     insta::assert_snapshot!(sent.join("\n"), @r#"
     kodo-app    INSERT INTO app.runs (id, intent_id, wor
     kodo-engine INSERT INTO "dbos"."workflow_status" (wo
+    kodo-app    WITH claim AS ( INSERT INTO app.run_clai
     kodo-engine SELECT s.status, o.function_id, o.functi
-    kodo-app    SELECT r.trace_id, i.goal, i.payload::te
-    kodo-app    WITH step AS ( INSERT INTO app.run_steps
+    kodo-app    WITH claim AS ( SELECT run_id FROM app.r
     kodo-engine INSERT INTO "dbos"."operation_outputs" (
     kodo-engine UPDATE "dbos"."workflow_status" SET exec
     kodo-engine SELECT s.status, o.function_id, o.functi
-    kodo-app    WITH step AS ( INSERT INTO app.run_steps
+    kodo-app    WITH claim AS ( SELECT run_id FROM app.r
     kodo-engine INSERT INTO "dbos"."operation_outputs" (
     kodo-engine UPDATE "dbos"."workflow_status" SET exec
     kodo-engine UPDATE "dbos"."workflow_status" SET stat

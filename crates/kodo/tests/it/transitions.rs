@@ -2,7 +2,7 @@
 
 use kodo_contract::{Phase, RunError, RunId, RunStatus, StepId, Transition, now};
 use kodo_dev::harness::TestDatabases;
-use kodo_store::{NewStep, Settlement, Store, StoreError};
+use kodo_store::{Claim, NewStep, Settlement, Store, StoreError};
 use serde_json::json;
 use sqlx::PgPool;
 
@@ -32,9 +32,16 @@ async fn asked(
 ) -> Result<(), StoreError> {
     match transition {
         Transition::Start => {
+            let execution = run.as_str();
+            let workflow = run.workflow_id();
+            let claim = store.claim_run(&workflow, "kodo-0", execution);
+            let Claim::Taken(claimed) = claim.await? else {
+                panic!("nobody else wants {run}");
+            };
             let step = NewStep {
                 run_id: run,
                 step_id: &StepId::plan(),
+                epoch: claimed.epoch,
                 phase: Phase::Planning,
                 output: &json!({}),
                 trace_id: None,
@@ -55,7 +62,7 @@ async fn asked(
                 status: to,
                 error,
             };
-            store.settle(&[settlement]).await.map(drop)
+            store.settle(&[settlement], &[]).await.map(drop)
         }
         Transition::Reopen => store.reopen(run).await.map(drop),
         // Nothing waits for a person yet.

@@ -1,0 +1,142 @@
+//! One execution of a run: it takes a place in this process and the run's claim, carries the run out, and reports its
+//! end.
+//!
+//! The engine begins an execution for every row that its queue hands out, and its clients put rows there: a run that is
+//! resumed while it runs is handed out a second time. The claim decides. A second execution waits until the first has
+//! ended, and goes on only if the run has not ended with it.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use kodo_contract::{ErrorCode, RunId, WorkflowId};
+use kodo_store::{Claim, ClaimedRun};
+
+use crate::dispatch::dispatcher::Execution;
+use crate::failpoint;
+use crate::failure::RunFailure;
+use crate::run::durable::superseded;
+use crate::run::guard::guard;
+use crate::run::retry::retry_store;
+use crate::run::workflow::{self as intent_run, RunInput, RunOutput};
+use crate::settle::settler::Settler;
+use crate::workers::shared::Shared;
+
+/// How often an execution that was refused asks for the claim again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Tells the settler that the execution is over, however it ends.
+struct Held<'a> {
+    settler: &'a Settler,
+    run_id: RunId,
+    epoch: i32,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.settler.left(self.run_id.clone(), self.epoch);
+    }
+}
+
+/// The body of the workflow of a run, under the executor id of this worker.
+pub(crate) async fn execute(
+    shared: &Shared,
+    worker: &str,
+    input: &RunInput,
+) -> dbos::Result<RunOutput, RunFailure> {
+    let workflow = input.run_id.workflow_id();
+    let mut execution = shared.dispatcher.begin(workflow.as_str());
+    let recovered = !execution.is_started_here();
+    if recovered {
+        failpoint("recover:before");
+    }
+    let Some(claimed) = claim(shared, worker, &workflow, &mut execution).await? else {
+        return Err(superseded());
+    };
+    let held = Held {
+        settler: &shared.settler,
+        run_id: claimed.id.clone(),
+        epoch: claimed.epoch,
+    };
+    let run_id = &held.run_id;
+    failpoint("claim:committed");
+    let mut checkpointed = HashSet::new();
+    if recovered {
+        if claimed.status.is_terminal() {
+            // It had ended and was resumed through the engine. If the status cannot be changed, the run goes on: its
+            // status is settled at its end.
+            match retry_store(|| shared.ctx.store.reopen(run_id)).await {
+                Ok(true) => tracing::info!(run.id = %run_id, "the run is open again"),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(run.id = %run_id, %error, "could not open the run again");
+                }
+            }
+        }
+        let names = || shared.system_db.checkpoints(workflow.as_str());
+        checkpointed.extend(retry_store(names).await?);
+        failpoint("recover:committed");
+    }
+    tracing::info!(run.id = %run_id, recovered, epoch = held.epoch, "run started");
+    let outcome = guard(intent_run::run(&shared.ctx, claimed, &checkpointed)).await;
+    let run_id = run_id.clone();
+    drop(held);
+    drop(execution);
+    if recovered {
+        // Nothing waits for a recovered run, so it reports its end itself.
+        shared.settler.ended(run_id);
+    }
+    outcome
+}
+
+/// Takes a place and the claim. Returns `None` if the run has ended, was deleted, or is left to another body that waits
+/// here already.
+async fn claim(
+    shared: &Shared,
+    worker: &str,
+    workflow: &WorkflowId,
+    execution: &mut Execution,
+) -> Result<Option<ClaimedRun>, RunFailure> {
+    let mut waited = false;
+    loop {
+        if shared.ctx.drain.has_begun() {
+            // The engine's shutdown ends it here, and its row stays for the next worker.
+            std::future::pending::<()>().await;
+        }
+        execution.take_place().await;
+        let asked = || shared.ctx.store.claim_run(workflow, worker, &execution.id);
+        match retry_store(asked).await? {
+            Claim::Taken(claimed) => {
+                // Whoever held the claim has recorded the outcome before it was ended, if there is one.
+                if waited && !is_pending(shared, workflow).await? {
+                    shared.settler.left(claimed.id.clone(), claimed.epoch);
+                    shared.settler.ended(claimed.id);
+                    return Ok(None);
+                }
+                return Ok(Some(claimed));
+            }
+            Claim::NoRun => {
+                let text = format!("no run of workflow {workflow} is in the database");
+                return Err(RunFailure::new(ErrorCode::RunMissing, text));
+            }
+            Claim::Held => {}
+        }
+        if !waited {
+            tracing::info!(workflow.id = %workflow, "another execution of the run is under way; this one waits for its end");
+            waited = true;
+        }
+        if !execution.wait_for_other() {
+            return Ok(None);
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+        if !is_pending(shared, workflow).await? {
+            return Ok(None);
+        }
+    }
+}
+
+/// Whether the engine still has the workflow as one that is being carried out.
+async fn is_pending(shared: &Shared, workflow: &WorkflowId) -> Result<bool, RunFailure> {
+    let ids = [workflow.as_str()];
+    let rows = retry_store(|| shared.system_db.workflows(&ids)).await?;
+    Ok(rows.iter().any(|row| row.status == "PENDING"))
+}
