@@ -6,10 +6,12 @@ mod users;
 mod seccomp;
 
 mod etc;
+mod facts;
 mod sources;
 mod watch;
 
 mod landlock;
+mod proc;
 mod tree;
 
 mod collect;

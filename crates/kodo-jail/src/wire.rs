@@ -122,12 +122,23 @@ pub(crate) struct Started {
     pub(crate) user: u32,
     /// The version of Landlock that restricts it.
     pub(crate) landlock: i32,
-    /// Whether it has a `/proc`; some containers allow none, and the jail does without it.
-    pub(crate) proc: bool,
+    /// What its `/proc` shows.
+    pub(crate) proc: Proc,
     /// Whether it has pseudoterminals; some containers allow none.
     pub(crate) terminals: bool,
     /// How many files a process of it can have open.
     pub(crate) open_files: u64,
+}
+
+/// What a job's `/proc` shows; some containers allow only a part of it, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Proc {
+    /// Its own processes, and what is true for the job of the rest.
+    Whole,
+    /// Its own processes.
+    Processes,
+    /// There is none.
+    None,
 }
 
 /// Why nothing was run.

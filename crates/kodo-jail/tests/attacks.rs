@@ -139,7 +139,6 @@ async fn files_of_the_machine_are_not_there() {
         "/etc/ssl/private",
         "/etc/machine-id",
         "/etc/ssh/sshd_config",
-        "/sys/kernel",
         "/boot",
         "/var/lib",
         "/var/log",
@@ -157,22 +156,118 @@ async fn files_of_the_machine_are_not_there() {
     assert_eq!(neither.stdout.text(), "secret");
 }
 
+/// What a job is told in /proc beside its processes.
+const TOLD: [&str; 19] = [
+    "proc-entries",
+    "self",
+    "thread-self",
+    "mounts",
+    "net",
+    "cpuinfo",
+    "meminfo",
+    "stat",
+    "loadavg",
+    "uptime",
+    "version",
+    "swaps",
+    "filesystems",
+    "vmstat",
+    "diskstats",
+    "partitions",
+    "cmdline",
+    "cgroups",
+    "sys",
+];
+
 #[tokio::test]
 async fn proc_shows_nothing_of_the_machine() {
-    for path in ["/proc/sys/kernel/hostname", "/proc/meminfo", "/proc/mounts"] {
-        held(&["read-file", path]).await;
-    }
-    held_by(&["read-file", "/proc/meminfo"], &[Proc]).await;
+    let known: Vec<_> = TOLD.into_iter().chain(["sysvipc"]).collect();
+    held_by(&known, &[Proc]).await;
     for path in [
         "/proc/kcore",
         "/proc/kmsg",
-        "/proc/sysrq-trigger",
-        "/dev/mem",
-        "/dev/kmsg",
-        "/dev/kvm",
+        "/proc/keys",
+        "/proc/interrupts",
+        "/proc/bus",
+        "/proc/fs",
+        "/proc/config.gz",
     ] {
+        held(&["withheld", path]).await;
+    }
+    held_by(&["withheld", "/proc/interrupts"], &[Proc]).await;
+    for path in [
+        "/proc/sys/kernel/core_pattern",
+        "/proc/sys/kernel/modprobe",
+        "/proc/sys/fs/binfmt_misc",
+        "/dev/mem",
+    ] {
+        held(&["read-file", path]).await;
+    }
+    for path in ["/dev/mem", "/dev/kmsg", "/dev/kvm"] {
         held(&["open-for-writing", path]).await;
     }
+    for folder in ["/proc/sys", "/proc/sysvipc", "/sys", "/etc"] {
+        held(&["write-below", folder]).await;
+    }
+    not_held(&["write-below", "/dev"], &[]).await;
+}
+
+#[tokio::test]
+async fn sys_shows_processors_and_the_jobs_own_groups() {
+    for path in [
+        "/sys/kernel/security",
+        "/sys/class",
+        "/sys/block",
+        "/sys/bus",
+        "/sys/firmware",
+        "/sys/devices/virtual",
+    ] {
+        held(&["read-file", path]).await;
+    }
+    let script = "cat /sys/devices/system/cpu/online /sys/devices/system/node/online; ls /sys/fs/cgroup | head -1; \
+                  cat /proc/sys/kernel/random/boot_id; cat /proc/sys/kernel/random/uuid /proc/sys/kernel/random/uuid";
+    let result = run(&JobSpec::new(["/bin/sh", "-c", script]), &[]).await;
+    let text = result.stdout.text();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 6, "{text} {}", result.stderr.text());
+    assert_ne!(
+        lines[4], lines[5],
+        "a random number is another one each time"
+    );
+    let machines = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    assert_ne!(lines[3], machines.trim());
+}
+
+#[tokio::test]
+async fn a_job_is_told_its_own_memory() {
+    let mut job = attack(&["memory-told", &(68_u64 << 20).to_string()]);
+    job.limits.memory_bytes = 64 << 20;
+    let result = run(&job, &[]).await;
+    assert_eq!(
+        result.ended,
+        Ended::Exited(HELD),
+        "{}",
+        result.stdout.text()
+    );
+    let free = run(&job, &[Proc]).await;
+    assert_eq!(free.exit_code(), NOT_HELD, "{}", free.stdout.text());
+    // The same by the cgroup that the machine gives.
+    let folder = open_folder();
+    let probe = folder.path().join("probe");
+    ordinary_user::copy_program(&ordinary_user::helper(), &probe);
+    job.argv[0] = probe.to_str().unwrap().to_owned();
+    let jail = Jail::new(JailConfig {
+        read_only: vec![folder.path().to_owned()],
+        helper: Helper::program(ordinary_user::helper(), vec!["jail-init".into()]),
+        ..JailConfig::default()
+    });
+    let result = jail.run(&job).await.unwrap();
+    assert_eq!(
+        result.ended,
+        Ended::Exited(HELD),
+        "{}",
+        result.stdout.text()
+    );
 }
 
 #[tokio::test]

@@ -115,7 +115,7 @@ fn frame(kind: u8, content: &str) -> Vec<u8> {
 fn started() -> Vec<u8> {
     frame(
         b'R',
-        r#"{"user":0,"landlock":0,"proc":true,"terminals":true,"open_files":4096}"#,
+        r#"{"user":0,"landlock":0,"proc":"Whole","terminals":true,"open_files":4096}"#,
     )
 }
 

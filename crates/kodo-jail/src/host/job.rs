@@ -12,7 +12,7 @@ use super::channel::Channel;
 use super::enclosure::Enclosure;
 use super::process::HelperProcess;
 use super::shared::Shared;
-use crate::wire::{Cut, Exit, Fault, Started};
+use crate::wire::{Cut, Exit, Fault, Proc, Started};
 
 /// Runs a job and waits for its end, or until `abandoned` becomes readable. Uses the helper that is ready, if there is one
 /// and it is still alive.
@@ -248,11 +248,12 @@ fn enforced(shared: &Shared, started: &Started, by_group: bool) -> BTreeMap<&'st
         ("seccomp", "list of allowed system calls".to_owned()),
         (
             "proc",
-            if started.proc {
-                "own processes only".to_owned()
-            } else {
-                "none: this machine allows the jail none".to_owned()
-            },
+            match started.proc {
+                Proc::Whole => "own processes, and what is true for the job",
+                Proc::Processes => "own processes only: this machine allows the jail no more",
+                Proc::None => "none: this machine allows the jail none",
+            }
+            .to_owned(),
         ),
         (
             "terminals",

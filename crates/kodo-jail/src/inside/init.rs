@@ -25,7 +25,7 @@ use crate::defence::{Defence, on};
 use crate::layout::USER;
 use crate::sockets;
 use crate::sys::{self, Fork};
-use crate::wire::{Cut, Exit, Fault, Kernel, Kind, Spec, Started};
+use crate::wire::{Cut, Exit, Fault, Kernel, Kind, Proc, Spec, Started};
 
 /// How often memory is looked at, if no cgroup limits it.
 const LOOK: Duration = Duration::from_millis(10);
@@ -51,7 +51,7 @@ pub(crate) fn run(
         tree::enter(spec)?
     };
     // Without a pid namespace (in a test) the jail has no /proc of its own, and nothing is watched.
-    if spec.watch && !tree.proc && on(Defence::PidNamespace) {
+    if spec.watch && tree.proc == Proc::None && on(Defence::PidNamespace) {
         return Err(Fault::new(
             "memory-limit",
             "without a cgroup memory is watched through /proc, and this machine allows the jail none",

@@ -42,6 +42,7 @@ pub(crate) fn restrict(spec: &Spec) -> Result<(), Fault> {
         .chain([
             ("/", list),
             ("/etc", read),
+            ("/sys", read),
             // A job may write to its own files there, its name for instance.
             ("/proc", read | AccessFs::WriteFile),
             (TERMINAL, device),

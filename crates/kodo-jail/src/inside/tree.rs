@@ -13,13 +13,14 @@ use rustix::mount::{
     mount, mount_bind, mount_change, move_mount, open_tree, unmount,
 };
 
+use super::proc;
 use super::sources::{
     DEVICE, DEVICES, READ_ONLY, Sources, TERMINAL, below, fault, folder, io_fault, own_program,
 };
 use crate::defence::{Defence, on};
 use crate::layout::{BUNDLE, BUNDLE_ROOT, ENCLOSURE, GUEST, IN_RUN, JOB, STATE, USER, WRITABLE};
 use crate::sys;
-use crate::wire::{Enclosed, Fault, Kernel, Spec};
+use crate::wire::{Enclosed, Fault, Kernel, Proc, Spec};
 
 /// Inodes of the job's file system that the jail itself uses: its root, and the folders in it.
 const OWN_INODES: u64 = 1 + WRITABLE.len() as u64 + IN_RUN.len() as u64;
@@ -28,8 +29,8 @@ const TERMINALS: u32 = 32;
 
 /// What a tree has only where the machine allows it.
 pub(crate) struct Tree {
-    /// A `/proc`.
-    pub(crate) proc: bool,
+    /// What its `/proc` shows.
+    pub(crate) proc: Proc,
     /// Pseudoterminals.
     pub(crate) terminals: bool,
 }
@@ -51,12 +52,20 @@ pub(crate) fn enter(spec: &Spec) -> Result<Tree, Fault> {
         if Path::new(TERMINAL).exists() {
             sources.take(Path::new(TERMINAL), DEVICE, false)?;
         }
+        for path in proc::SYS.iter().map(Path::new).filter(|it| it.exists()) {
+            sources.take(path, READ_ONLY, true)?;
+        }
         let root = new_root()?;
         std::env::set_current_dir(&root).map_err(io_fault("enter the new root"))?;
         sources.place()?;
         etc()?;
     }
-    let proc = proc_folder(own)?;
+    let proc = if own {
+        proc::enter(spec)?
+    } else {
+        // Only in a test: over the machine's, which stays where that cannot be.
+        proc::mount_proc("/proc").unwrap_or(Proc::Whole)
+    };
     let terminals = own && devices()?;
     disk(spec, own, Kernel::Machine)?;
     if own {
@@ -152,7 +161,11 @@ pub(crate) fn enter_guest(spec: &Spec) -> Result<Tree, Fault> {
     std::env::set_current_dir("/").map_err(io_fault("enter the root"))?;
     disk(spec, true, Kernel::Gvisor)?;
     Ok(Tree {
-        proc: Path::new("/proc/self/status").exists(),
+        proc: if Path::new("/proc/self/status").exists() {
+            Proc::Whole
+        } else {
+            Proc::None
+        },
         terminals: Path::new("/dev/ptmx").exists(),
     })
 }
@@ -234,28 +247,6 @@ fn etc() -> Result<(), Fault> {
         symlink(target, name).map_err(io_fault(name))?;
     }
     Ok(())
-}
-
-/// Mounts a `/proc` of the job's own processes. Returns false, and the job has none, in a container whose own `/proc` is
-/// partly covered: the kernel allows no other one there.
-fn proc_folder(own: bool) -> Result<bool, Fault> {
-    let place = if own { "proc" } else { "/proc" };
-    if own {
-        folder(Path::new(place))?;
-    }
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    let options = if on(Defence::Proc) {
-        c"hidepid=2,subset=pid"
-    } else {
-        c""
-    };
-    match mount("proc", place, "proc", flags, options) {
-        Ok(()) => Ok(true),
-        Err(Errno::PERM | Errno::ACCESS) if own => Ok(false),
-        // In a test, with the machine's own file tree, there is a /proc already.
-        Err(_) if !own => Ok(true),
-        Err(error) => Err(fault("mount /proc")(error)),
-    }
 }
 
 /// Mounts the folders that the job may write to: one file system, so that one limit counts for all of them.

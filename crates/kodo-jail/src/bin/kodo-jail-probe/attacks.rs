@@ -79,6 +79,17 @@ pub(crate) fn run(name: &str, arguments: &[&str]) -> Verdict {
             fs::OpenOptions::new().write(true).open(argument),
             &[libc::ENOENT],
         ),
+        "withheld" => fails_with(
+            fs::File::open(argument).and_then(|mut it| it.read(&mut [0])),
+            WITHHELD,
+        ),
+        "write-below" => {
+            let mut opened = Vec::new();
+            open_below(std::path::Path::new(argument), &mut opened);
+            verdict(opened.is_empty(), format!("{opened:?}"))
+        }
+        "proc-entries" => proc_entries(arguments),
+        "memory-told" => memory_told(argument.parse().unwrap_or(0)),
         "write-into" => fails(fs::write(format!("{argument}/x"), "x")),
         "write-system" => fails(fs::write("/usr/x", "x").or_else(|_| fs::write("/etc/x", "x"))),
         // who one is
@@ -225,6 +236,60 @@ pub(crate) fn run(name: &str, arguments: &[&str]) -> Verdict {
         "old-calls" => old_calls(),
         other => verdict(false, format!("{other} is no attack")),
     }
+}
+
+/// What the kernel says of a file that is there for nobody.
+const WITHHELD: &[i32] = &[libc::ENOENT, libc::EACCES, libc::EPERM];
+
+/// Opens every file below a folder for writing, and adds those that it could.
+fn open_below(folder: &std::path::Path, opened: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => open_below(&path, opened),
+            Ok(kind) if kind.is_symlink() => {}
+            _ if fs::OpenOptions::new().append(true).open(&path).is_ok() => {
+                opened.push(path.display().to_string());
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Entries of /proc that are no process and none of those that are known, and that can be read all the same.
+fn proc_entries(known: &[&str]) -> Verdict {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let process = name.bytes().all(|it| it.is_ascii_digit());
+        if process || known.contains(&name.as_str()) {
+            continue;
+        }
+        let read = match entry.file_type() {
+            Ok(kind) if kind.is_dir() => fs::read_dir(entry.path()).map(drop),
+            _ => fs::File::open(entry.path()).map(drop),
+        };
+        if read.is_ok() {
+            found.push(name);
+        }
+    }
+    verdict(found.is_empty(), format!("{found:?}"))
+}
+
+/// Held where everything that tells a program how much memory there is says at most so much.
+fn memory_told(most: u64) -> Verdict {
+    let mut told = Vec::new();
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|it| it.strip_prefix("MemTotal:"));
+    let total = total.and_then(|it| it.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    told.push(total.map_or(u64::MAX, |it| it * 1024));
+    for path in ["memory.max", "memory/memory.limit_in_bytes"] {
+        if let Ok(text) = fs::read_to_string(format!("/sys/fs/cgroup/{path}")) {
+            told.push(text.trim().parse().unwrap_or(u64::MAX));
+        }
+    }
+    let held = told.len() > 1 && told.iter().all(|it| *it <= most);
+    verdict(held, format!("{told:?}"))
 }
 
 fn refused_or(result: io::Result<libc::c_long>, or: i32) -> Verdict {

@@ -1,0 +1,198 @@
+//! The job's `/proc` and `/sys`: its own processes, and what a job is told of the machine.
+//!
+//! `/proc` is one of the job's own pid namespace. Every other entry of it is covered: by a plain file with what is true for
+//! the job, or by something that nobody can read. What is covered is found by listing it, so that an entry that only a newer
+//! kernel has is covered as well.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use rustix::fs::CWD;
+use rustix::io::Errno;
+use rustix::mount::{
+    MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_bind,
+    move_mount, open_tree, unmount,
+};
+
+use super::facts::{self, Facts, UUID};
+use super::sources::{fault, folder, io_fault};
+use crate::defence::{Defence, on};
+use crate::sys;
+use crate::wire::{Fault, Proc, Spec};
+
+/// Entries of `/proc` that are the kernel's own: what every process is told by a system call anyway, and what is of the job's
+/// own namespaces.
+const LIVE: &[&str] = &["loadavg", "uptime", "version", "sysvipc"];
+/// Where what covers is made, below the current folder.
+const FACTS: &str = "facts";
+/// Folders of the machine's `/sys` that a job sees: which processors there are, and how memory comes in large pages.
+pub(super) const SYS: &[&str] = &[
+    "/sys/devices/system/cpu",
+    "/sys/kernel/mm/transparent_hugepage",
+];
+/// The controllers of version 1 whose groups a job sees, by the names of their mounts.
+const CONTROLLERS: [&str; 5] = ["cpu", "cpuacct", "cpuset", "memory", "pids"];
+
+const FLAGS: MountFlags = MountFlags::NOSUID
+    .union(MountFlags::NODEV)
+    .union(MountFlags::NOEXEC);
+const READ_ONLY: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY
+    .union(MountAttrFlags::MOUNT_ATTR_NOSUID)
+    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
+    .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+
+/// Mounts both below the current folder.
+pub(super) fn enter(spec: &Spec) -> Result<Proc, Fault> {
+    folder(Path::new("proc"))?;
+    folder(Path::new("sys/fs/cgroup"))?;
+    folder(Path::new("sys/devices/system/node"))?;
+    let proc = mount_proc("proc")?;
+    let facts = Facts::of(&spec.limits);
+    folder(Path::new(FACTS))?;
+    mount(
+        "tmpfs",
+        FACTS,
+        "tmpfs",
+        FLAGS,
+        c"size=1m,nr_inodes=512,mode=755",
+    )
+    .map_err(fault("mount what the job is told"))?;
+    write(&facts, proc, spec)?;
+    read_only(FACTS)?;
+    if proc == Proc::Whole && on(Defence::Proc) {
+        cover()?;
+    }
+    bind("node", "sys/devices/system/node")?;
+    if spec.watch || !own_cgroups() {
+        // For programs that look for the version of cgroups in the table of mounts.
+        let _ = mount("cgroup2", "sys/fs/cgroup", "cgroup2", FLAGS, c"");
+        bind("cgroup", "sys/fs/cgroup")?;
+    }
+    unmount(FACTS, UnmountFlags::DETACH).map_err(fault("unmount what the job is told"))?;
+    fs::remove_dir(FACTS).map_err(io_fault(FACTS))?;
+    Ok(proc)
+}
+
+/// Mounts a `/proc` of this pid namespace. A container whose own is partly covered is allowed one of processes alone, or
+/// none at all.
+pub(super) fn mount_proc(place: &str) -> Result<Proc, Fault> {
+    let whole = if on(Defence::Proc) { c"hidepid=2" } else { c"" };
+    for (options, kind) in [
+        (whole, Proc::Whole),
+        (c"hidepid=2,subset=pid", Proc::Processes),
+    ] {
+        match mount("proc", place, "proc", FLAGS, options) {
+            Ok(()) => return Ok(kind),
+            Err(Errno::PERM | Errno::ACCESS) => {}
+            Err(error) => return Err(fault("mount /proc")(error)),
+        }
+    }
+    Ok(Proc::None)
+}
+
+/// Writes what covers.
+fn write(facts: &Facts, proc: Proc, spec: &Spec) -> Result<(), Fault> {
+    let mut files = vec![("nothing".to_owned(), String::new())];
+    let mut add = |below: &str, more: Vec<(&str, String)>| {
+        let named = more.into_iter();
+        files.extend(named.map(|(name, content)| (format!("{below}/{name}"), content)));
+    };
+    add("node", facts.node());
+    add("cgroup", facts.cgroup());
+    if proc == Proc::Whole {
+        let cpuinfo = fs::read_to_string("proc/cpuinfo").map_err(io_fault("cpuinfo"))?;
+        add("proc", facts.proc(&cpuinfo));
+        if spec.watch {
+            add("proc", vec![("cgroups", facts.controllers())]);
+        }
+        add("sys", facts::settings(Path::new("proc")));
+        add("sys", vec![(UUID, String::new())]);
+    }
+    for (name, content) in files {
+        let place = Path::new(FACTS).join(&name);
+        if let Some(above) = place.parent() {
+            folder(above)?;
+        }
+        fs::write(&place, content).map_err(io_fault(&name))?;
+    }
+    folder(&Path::new(FACTS).join("nowhere"))?;
+    for name in ["nothing", "nowhere"] {
+        let nobody = fs::Permissions::from_mode(0o000);
+        fs::set_permissions(Path::new(FACTS).join(name), nobody).map_err(io_fault(name))?;
+    }
+    Ok(())
+}
+
+/// Covers everything in `/proc` but processes.
+fn cover() -> Result<(), Fault> {
+    let live = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let uuid = open_tree(CWD, Path::new("proc/sys").join(UUID), live).map_err(fault(UUID))?;
+    sys::set_mount_attributes(uuid.as_fd(), READ_ONLY, false).map_err(io_fault(UUID))?;
+    for entry in fs::read_dir("proc").map_err(io_fault("list /proc"))? {
+        let entry = entry.map_err(io_fault("list /proc"))?;
+        let kind = entry.file_type().map_err(io_fault("list /proc"))?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        let process = name.bytes().all(|it| it.is_ascii_digit());
+        // Links lead to processes, and to what is of a process.
+        if process || kind.is_symlink() || LIVE.contains(&name) {
+            continue;
+        }
+        let told = format!("proc/{name}");
+        let by = match name {
+            "sys" => "sys",
+            "cgroups" if !Path::new(FACTS).join(&told).exists() => continue,
+            _ if Path::new(FACTS).join(&told).exists() => &told,
+            _ if kind.is_dir() => "nowhere",
+            _ => "nothing",
+        };
+        bind(by, &told)?;
+    }
+    let place = Path::new("proc/sys").join(UUID);
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&uuid, "", CWD, &place, flags).map_err(fault(UUID))
+}
+
+/// Mounts what covers over a place.
+fn bind(name: &str, place: &str) -> Result<(), Fault> {
+    mount_bind(Path::new(FACTS).join(name), place).map_err(fault(place))
+}
+
+fn read_only(place: &str) -> Result<(), Fault> {
+    let tree = open_tree(CWD, place, OpenTreeFlags::OPEN_TREE_CLOEXEC).map_err(fault(place))?;
+    sys::set_mount_attributes(tree.as_fd(), READ_ONLY, false).map_err(io_fault(place))
+}
+
+/// Mounts the cgroups that the job is in, as the roots of all. Returns false if this machine allows the jail none of
+/// them.
+fn own_cgroups() -> bool {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let version_1: Vec<_> = groups
+        .lines()
+        .filter_map(|line| line.split(':').nth(1))
+        .filter(|it| it.split(',').any(|it| CONTROLLERS.contains(&it)))
+        .collect();
+    let mounted = |place: &str, kind: &str, options: &str| {
+        let Ok(options) = std::ffi::CString::new(options) else {
+            return false;
+        };
+        folder(Path::new(place)).is_ok()
+            && mount(kind, place, kind, FLAGS, options.as_c_str()).is_ok()
+            && read_only(place).is_ok()
+    };
+    if !version_1
+        .iter()
+        .any(|it| it.split(',').any(|it| it == "memory"))
+    {
+        return mounted("sys/fs/cgroup", "cgroup2", "");
+    }
+    version_1.iter().all(|controllers| {
+        mounted(
+            &format!("sys/fs/cgroup/{controllers}"),
+            "cgroup",
+            controllers,
+        )
+    })
+}
