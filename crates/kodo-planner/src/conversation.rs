@@ -1,13 +1,10 @@
 //! The conversation with a model that ends in a valid plan, independent of the provider: ask, validate, ask for repairs.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use kodo_contract::{ErrorCode, Intent, Plan, decode};
 use serde_json::Value;
-use tokio::time::{Instant, timeout_at};
 
-use crate::extract::object_in;
+use crate::extract::{Found, answer_in};
 use crate::failure::Failure;
 use crate::sanitize::sanitized;
 use crate::{PlanRequest, Policy, Secret, prompt};
@@ -56,14 +53,21 @@ impl Conversation<'_> {
         let mut messages = prompt::messages(request.intent, self.policy);
         let mut repairs = 0;
         let mut round = 0_u32;
+        let mut was_empty = false;
         loop {
             round += 1;
             let text = channel.ask(&messages, round).await?;
-            let violations = match object_in(&text) {
+            // A model may say nothing once, in any form.
+            let empty_at_first = text.trim().is_empty() && !std::mem::replace(&mut was_empty, true);
+            let violations = match answer_in(&text) {
                 // The server or the model ignores this form of structured answer.
-                None if channel.use_next_form() => continue,
-                None => vec!["data must be one JSON object, and none was found".to_owned()],
-                Some(value) => match self.plan_of(request.intent, &value) {
+                Found::Nothing(_) if !empty_at_first && channel.use_next_form() => {
+                    was_empty = false;
+                    continue;
+                }
+                Found::Nothing(reason) | Found::Unclear(reason) => vec![reason.to_owned()],
+                Found::Broken(reason) => vec![sanitized(&reason, self.secret)],
+                Found::Object(value) => match self.plan_of(request.intent, &value) {
                     Ok(plan) => {
                         self.check_for_secret(&plan)?;
                         self.policy.allows(request.intent, &plan)?;
@@ -123,23 +127,6 @@ impl Conversation<'_> {
             "the plan contains the provider's key (OC_API_KEY); nothing of it was run or stored; give the provider another key",
         ))
     }
-}
-
-/// Runs `work` until the deadline. `allowed` is the whole time that a plan may take, for the failure's text.
-pub(crate) async fn until<T>(
-    deadline: Instant,
-    allowed: Duration,
-    work: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    timeout_at(deadline, work).await.unwrap_or_else(|_| {
-        Err(Failure::new(
-            ErrorCode::PlannerDeadline,
-            format!(
-                "no plan came within {} ms; OC_DEADLINE_MS says how long it may take",
-                allowed.as_millis()
-            ),
-        ))
-    })
 }
 
 /// Whether a key or a string anywhere in the value contains the secret.

@@ -1,6 +1,7 @@
 //! The errors of a planner.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use kodo_contract::ErrorCode;
 use thiserror::Error;
@@ -9,8 +10,8 @@ use crate::Failure;
 
 /// Why a planner gave no plan. The texts end up in the run's `error`, so each says what to do.
 ///
-/// The whole step is not retried after any of them: a planner retries its own requests before it gives up, and a run that
-/// fails at once with the reason helps more than one that hangs in retries.
+/// A planner has sent its own requests again until its deadline before it gives up. Whether asking later may help is
+/// [`passes_after`](Self::passes_after).
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PlanError {
@@ -56,6 +57,16 @@ pub enum PlanError {
 }
 
 impl PlanError {
+    /// Set if the same question may get an answer later, although nobody changes anything: how long the provider asks to
+    /// wait before. A failure that was replayed does not pass.
+    #[must_use]
+    pub fn passes_after(&self) -> Option<Duration> {
+        match self {
+            Self::Failed(failure) => failure.passes_after,
+            _ => None,
+        }
+    }
+
     /// A stable code, for programs.
     #[must_use]
     pub fn code(&self) -> ErrorCode {

@@ -1,49 +1,275 @@
-//! Finds the JSON object in a text that a model wrote around it.
+//! Finds the answer in a text that a model wrote: the one JSON object that counts as its plan.
+//!
+//! A text that is one JSON object is the answer, whatever stands in its strings. Otherwise the complete objects in it are
+//! looked at, without those in reasoning. If it is not clear which of them the model means, none is taken: a plan that was
+//! thrown away must not be executed.
 
-use kodo_contract::{Plan, decode, parse_json};
-use serde_json::Value;
+use std::collections::HashMap;
 
-/// The most opening braces that are tried as the beginning of an object.
-const TRIES: usize = 64;
+use kodo_contract::parse_json;
+use serde::de::IgnoredAny;
+use serde_json::{Deserializer, Value};
 
-/// The object in a text that is most likely the plan: the whole text, otherwise the first object that is a valid plan,
-/// otherwise the first object, so that its mistakes can be shown to the model.
-pub(crate) fn object_in(text: &str) -> Option<Value> {
-    // A reasoning model writes its thoughts before its answer.
-    let text = text.rsplit_once("</think>").map_or(text, |(_, rest)| rest);
-    if let Ok(value @ Value::Object(_)) = parse_json(text.trim().as_bytes()) {
-        return Some(value);
-    }
-    let mut first = None;
-    let mut at = 0;
-    for _ in 0..TRIES {
-        let Some(begin) = text.get(at..).and_then(|rest| rest.find('{')) else {
-            break;
-        };
-        let begin = at + begin;
-        at = begin + 1;
-        let Some(end) = end_of_object(&text.as_bytes()[begin..]) else {
-            continue;
-        };
-        let Ok(value) = parse_json(&text.as_bytes()[begin..begin + end]) else {
-            continue;
-        };
-        if decode::<Plan>(&value).is_ok() {
-            return Some(value);
-        }
-        // The objects inside of this one are parts of it.
-        at = begin + end;
-        first.get_or_insert(value);
-    }
-    first
+use crate::marks::{Kind, Mark, Side, mark_at};
+
+/// The members of a plan.
+const MEMBERS: [&str; 4] = ["prompt", "toolCalls", "responses", "diffs"];
+
+/// How many characters before a mistake in JSON are shown.
+const SHOWN_BEFORE: usize = 40;
+
+/// What a text holds.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Found {
+    /// One object: the plan, or what is to be repaired.
+    Object(Value),
+    /// More than one plan, or one of which it is not clear whether it counts. Says what to do.
+    Unclear(&'static str),
+    /// An object that is no valid JSON. Says where it breaks.
+    Broken(String),
+    /// No object. Says so.
+    Nothing(&'static str),
 }
 
-/// The length of the object at the beginning of the bytes; `None` if it does not end.
-fn end_of_object(bytes: &[u8]) -> Option<usize> {
+const SEVERAL: &str = "more than one plan stands in your answer, and it is not clear which one counts: answer with that one \
+                       alone, and with nothing else";
+const ENCLOSED: &str = "a plan stands in your answer, but in a place that does not say that it counts: answer with it alone, \
+                        and with nothing else";
+const THOUGHT: &str = "data must be one JSON object, and none was found outside of your reasoning";
+const NONE: &str = "data must be one JSON object, and none was found";
+
+/// Finds the answer in a text.
+pub(crate) fn answer_in(text: &str) -> Found {
+    let text = text.trim_matches(|it: char| it.is_whitespace() || it == '\u{feff}');
+    if let Ok(value @ Value::Object(_)) = parse_json(text.as_bytes()) {
+        return Found::Object(value);
+    }
+    let pieces = Scan::of(text).pieces;
+    let counting = || pieces.iter().filter(|piece| !piece.discarded);
+    let mut plans = counting().filter(|piece| piece.is_plan(text));
+    if let Some(plan) = plans.next() {
+        // A model may say the same twice.
+        let differs = |it: &Piece| it.content.is_err() || it.content != plan.content;
+        return match plans.find(|it| differs(it)) {
+            Some(_) => Found::Unclear(SEVERAL),
+            None if plan.enclosed => Found::Unclear(ENCLOSED),
+            None => plan.found(),
+        };
+    }
+    match counting().next() {
+        Some(piece) => piece.found(),
+        None if pieces.is_empty() => Found::Nothing(NONE),
+        None => Found::Nothing(THOUGHT),
+    }
+}
+
+/// An object in a text.
+#[derive(Debug)]
+struct Piece {
+    begin: usize,
+    /// Where it ends; for a broken one, where its braces are balanced.
+    end: usize,
+    /// The object, or where its JSON breaks.
+    content: Result<Value, String>,
+    /// Whether it stands in reasoning, or was struck out.
+    discarded: bool,
+    /// Whether it stands in something that is not known to be part of an answer: an unknown tag, or a broken object.
+    enclosed: bool,
+}
+
+impl Piece {
+    /// Whether it is a plan, or something that was meant as one.
+    fn is_plan(&self, text: &str) -> bool {
+        match &self.content {
+            Ok(value) => {
+                let members = MEMBERS.iter().filter(|name| value.get(name).is_some());
+                value.get("toolCalls").is_some() || members.count() > 1
+            }
+            Err(_) => text[self.begin..self.end].contains("toolCalls"),
+        }
+    }
+
+    fn found(&self) -> Found {
+        match &self.content {
+            Ok(value) => Found::Object(value.clone()),
+            Err(reason) => Found::Broken(format!("data is no valid JSON: {reason}")),
+        }
+    }
+}
+
+/// Reads the objects of a text from its beginning to its end, in time linear in its length.
+#[derive(Debug, Default)]
+struct Scan {
+    pieces: Vec<Piece>,
+    /// Whether what comes is reasoning, and how that is marked.
+    reasoning: Option<Kind>,
+    /// So many pieces from the first one on are reasoning whose beginning is not in the text.
+    reasoned: usize,
+    /// The pairs that are open: the number of pieces before each, by name.
+    open: HashMap<String, Vec<usize>>,
+    /// The pairs that were closed: the number of pieces before each, up to its end, and whether they are discarded.
+    closed: Vec<(usize, usize, bool)>,
+    /// Where the last broken object ends. What stands before that is a part of it.
+    broken_to: usize,
+    /// Where the last broken object in reasoning breaks. No object that begins before that is complete.
+    tried_to: usize,
+}
+
+impl Scan {
+    fn of(text: &str) -> Self {
+        let mut scan = Self::default();
+        let mut at = 0;
+        while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
+            if rest.starts_with('{') {
+                at += scan.take_object(text, at);
+            } else if let Some((mark, length)) = mark_at(rest, &text[..at]) {
+                scan.take_mark(mark);
+                at += length;
+            } else {
+                at += rest.chars().next().map_or(1, char::len_utf8);
+            }
+        }
+        scan.apply();
+        scan
+    }
+
+    /// Takes the object that begins at `begin`, if there is one. Returns how many bytes were read.
+    fn take_object(&mut self, text: &str, begin: usize) -> usize {
+        if begin < self.tried_to {
+            return 1;
+        }
+        let rest = &text[begin..];
+        let enclosed = begin < self.broken_to;
+        let (length, content) = match length_of_object(rest) {
+            Ok(length) => {
+                let parsed = parse_json(&rest.as_bytes()[..length]);
+                (length, parsed.map_err(|error| error.to_string()))
+            }
+            // A brace in some other text, or in a broken object.
+            Err(_) if enclosed || !begins_with_a_key(rest) => return 1,
+            Err(error) => {
+                let at = offset(rest, error.line(), error.column()).max(1);
+                if self.reasoning.is_some() {
+                    // It does not count, and the reasoning may end within what seems to be its string.
+                    self.tried_to = begin + at;
+                    return 1;
+                }
+                (at, Err(mistake(rest, at)))
+            }
+        };
+        let mut end = begin + length;
+        if content.is_err() {
+            end = end.max(begin + balanced(rest));
+            self.broken_to = self.broken_to.max(end);
+        }
+        self.pieces.push(Piece {
+            begin,
+            end,
+            content,
+            discarded: self.reasoning.is_some(),
+            enclosed,
+        });
+        length
+    }
+
+    fn take_mark(&mut self, mark: Mark) {
+        match mark {
+            Mark::Opens(kind) => {
+                self.reasoning.get_or_insert(kind);
+            }
+            Mark::Ends(kind) => {
+                if self.reasoning.take_if(|it| *it == kind).is_some() {
+                    self.tried_to = 0;
+                }
+            }
+            Mark::Closes => {
+                self.tried_to = 0;
+                if self.reasoning.take().is_none() {
+                    self.reasoned = self.pieces.len();
+                }
+            }
+            Mark::Pair(name, Side::Opens) => self.open(name),
+            Mark::Pair(name, Side::Closes) => {
+                self.close(&name);
+            }
+            Mark::Pair(name, Side::Either) => {
+                if !self.close(&name) {
+                    self.open(name);
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, name: String) {
+        self.open.entry(name).or_default().push(self.pieces.len());
+    }
+
+    /// Closes the last pair of this name. Returns whether one was open.
+    fn close(&mut self, name: &str) -> bool {
+        let Some(first) = self.open.get_mut(name).and_then(Vec::pop) else {
+            return false;
+        };
+        if first < self.pieces.len() {
+            self.closed
+                .push((first, self.pieces.len(), Mark::discards(name)));
+        }
+        true
+    }
+
+    /// Marks the pieces that stand between the sides of a pair, or before the end of reasoning.
+    fn apply(&mut self) {
+        let mut changes = vec![(0_i64, 0_i64); self.pieces.len() + 1];
+        for (first, end, discards) in &self.closed {
+            for (at, by) in [(*first, 1), (*end, -1)] {
+                match discards {
+                    true => changes[at].0 += by,
+                    false => changes[at].1 += by,
+                }
+            }
+        }
+        let (mut discarded, mut enclosed) = (0, 0);
+        for (index, piece) in self.pieces.iter_mut().enumerate() {
+            discarded += changes[index].0;
+            enclosed += changes[index].1;
+            piece.discarded |= discarded > 0 || index < self.reasoned;
+            piece.enclosed |= enclosed > 0;
+        }
+    }
+}
+
+/// The length of the JSON object at the beginning of a text. What follows it is not read.
+fn length_of_object(text: &str) -> Result<usize, serde_json::Error> {
+    let mut deserializer = Deserializer::from_str(text).into_iter::<IgnoredAny>();
+    match deserializer.next() {
+        Some(Ok(_)) => Ok(deserializer.byte_offset()),
+        Some(Err(error)) => Err(error),
+        // A text that begins with a brace is not empty.
+        None => Ok(0),
+    }
+}
+
+/// Whether a text that begins with a brace was meant as an object: a name and a colon follow it. The name may be in wrong
+/// quotes or in none.
+fn begins_with_a_key(text: &str) -> bool {
+    let rest = text[1..].trim_start();
+    let quotes = ['"', '\'', '\u{201c}', '\u{201d}', '`'];
+    let name = rest.trim_start_matches(quotes);
+    let after = name.trim_start_matches(|it: char| it.is_alphanumeric() || "_-$. ".contains(it));
+    let named = after.len() < name.len() || rest.starts_with("\"\"");
+    named
+        && after
+            .trim_start_matches(quotes)
+            .trim_start()
+            .starts_with(':')
+}
+
+/// The length of the object at the beginning of a text by its braces, as far as strings can be told from other text; the
+/// whole length if it does not end.
+fn balanced(text: &str) -> usize {
     let mut depth = 0_usize;
     let mut in_string = false;
     let mut escaped = false;
-    for (index, byte) in bytes.iter().enumerate() {
+    for (index, byte) in text.bytes().enumerate() {
         match byte {
             _ if escaped => escaped = false,
             b'\\' if in_string => escaped = true,
@@ -52,13 +278,38 @@ fn end_of_object(bytes: &[u8]) -> Option<usize> {
             b'}' if !in_string => {
                 depth = depth.saturating_sub(1);
                 if depth == 0 {
-                    return Some(index + 1);
+                    return index + 1;
                 }
             }
             _ => {}
         }
     }
-    None
+    text.len()
+}
+
+/// Where a line and a column, both from 1, are in a text.
+fn offset(text: &str, line: usize, column: usize) -> usize {
+    let before: usize = text
+        .split_inclusive('\n')
+        .take(line.saturating_sub(1))
+        .map(str::len)
+        .sum();
+    let mut at = (before + column.saturating_sub(1)).min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+/// The mistake in words, with the text before it.
+fn mistake(text: &str, at: usize) -> String {
+    let before: Vec<char> = text[..at].chars().rev().take(SHOWN_BEFORE).collect();
+    let before: String = before.into_iter().rev().collect();
+    // Its words are better if the value is wanted.
+    match serde_json::from_str::<Value>(text) {
+        Err(error) => format!("{error}, after {}", before.trim()),
+        Ok(_) => format!("it breaks after {}", before.trim()),
+    }
 }
 
 #[cfg(test)]
@@ -67,38 +318,154 @@ mod tests {
 
     use super::*;
 
-    const PLAN: &str = r#"{"prompt":"a } b \" {","toolCalls":[],"responses":[{}],"diffs":[]}"#;
+    fn plan(prompt: &str) -> Value {
+        json!({"prompt": prompt, "toolCalls": [], "responses": [{}], "diffs": []})
+    }
+
+    fn p() -> Value {
+        plan("a } b \" { </think> ``` <x>")
+    }
 
     #[test]
     fn a_plan_is_found_in_whatever_a_model_writes_around_it() {
-        let plan = parse_json(PLAN.as_bytes()).unwrap();
+        let (d, p) = (plan("a draft"), p());
         for text in [
-            PLAN.to_owned(),
-            format!("\n {PLAN}\n"),
-            format!("Sure! Here is the plan:\n```json\n{PLAN}\n```\nAnything else?"),
-            format!("<think>maybe {{\"prompt\": 1}}</think>{PLAN}"),
-            format!("An example would be {{\"prompt\": 1}}, but: {PLAN}"),
-            format!("{{unquoted: braces}} {PLAN}"),
-            format!("a {{ that does not end. {PLAN}"),
+            format!("{p}"),
+            format!("\u{feff}\n {p}\n"),
+            format!("Sure! Here is the plan:\n```json\n{p}\n```\nAnything else?"),
+            format!("An example would be {{\"prompt\": 1}}, but: {p}"),
+            format!("{{unquoted: braces}} {p}"),
+            format!("a {{ that does not end. {p}"),
+            format!("{p}\n\nThat is:\n```json\n{p}\n```"),
+            format!("[{p}]"),
+            format!("<answer>{p}</answer>"),
+            format!("<s> {p}</s><|im_end|>"),
+            format!("if a<b> then {p}"),
+            // Reasoning, in every way.
+            format!("<think>maybe {{\"prompt\": 1}}</think>{p}"),
+            format!("<thinking>{d}, but that is wrong</thinking>{p}"),
+            format!("{d}, but that is wrong</think>{p}"),
+            format!("<think>{d}</think>{p}<think>good</think>"),
+            format!("<think>the tag <think> and {d}</think>{p}"),
+            format!("<think>{d}</think>{d}</think>{p}"),
+            format!("<think>\n```\n{d}\n```\n</think>\n```\n{p}\n```"),
+            format!("[THINK]{d}[/THINK]{p}"),
+            format!("\u{25c1}think\u{25b7}{d}\u{25c1}/think\u{25b7}{p}"),
+            format!(
+                "<|channel|>analysis<|message|>{d}<|end|><|start|>assistant<|channel|>final<|message|>{p}<|return|>"
+            ),
+            format!("analysisWe could {d} but no.assistantfinal{p}"),
+            format!("<|START_THINKING|>{d}<|END_THINKING|><|START_RESPONSE|>{p}<|END_RESPONSE|>"),
+            format!("Here is my thought process: {d}\nHere is my response: {p}"),
+            format!("<reflection>{d}</reflection> <!-- {d} --> ~~{d}~~ <del>{d}</del> {p}"),
+            format!("```thinking\n{d}\n```\n```json\n{p}\n```"),
+            format!("<think>{{\"prompt\": \"</think>{p}"),
         ] {
-            assert_eq!(object_in(&text), Some(plan.clone()), "{text}");
+            assert_eq!(answer_in(&text), Found::Object(p.clone()), "{text}");
+        }
+    }
+
+    #[test]
+    fn of_several_plans_none_is_taken() {
+        let (d, p) = (plan("a draft"), p());
+        let unfinished = r#"{"prompt":"p","toolCalls":[{"name":"exec","args":{"#;
+        for text in [
+            format!(
+                "a first try\n```json\n{d}\n```\nbut that deletes too much, so\n```json\n{p}\n```"
+            ),
+            format!("{d}{p}"),
+            format!("[{d},{p}]"),
+            format!("<musing>{d}</musing>{p}"),
+            format!("{d} or rather {unfinished}"),
+            format!("{d} or rather {{\"toolCalls\": 1}}"),
+            format!("{} {d} or rather {p}", "{".repeat(1000)),
+            format!("{{\"note\": \"said \"{d}\"\", \"toolCalls\": []}} {p}"),
+        ] {
+            assert_eq!(answer_in(&text), Found::Unclear(SEVERAL), "{text}");
+        }
+        for text in [
+            format!("<musing>{d}, but no</musing> I would rather not."),
+            format!("{{\"note\": \"said \"{d}\""),
+        ] {
+            let found = answer_in(&text);
+            assert!(matches!(found, Found::Unclear(_)), "{text}: {found:?}");
+        }
+        for text in [
+            format!("<think>{d}</think>"),
+            format!("<think>{d}"),
+            format!("{d}</think> I would rather not."),
+            format!("~~{d}~~"),
+        ] {
+            assert_eq!(answer_in(&text), Found::Nothing(THOUGHT), "{text}");
+        }
+    }
+
+    #[test]
+    fn broken_json_is_shown_where_it_breaks() {
+        let broken = |text: &str| match answer_in(text) {
+            Found::Broken(reason) => reason,
+            other => panic!("{text}: {other:?}"),
+        };
+        let call = r#"{"name":"exec","args":{"argv":["ls"]}}"#;
+        let comma = broken(&format!(
+            r#"{{"prompt":"p","toolCalls":[{call}],"responses":[{{"role":"assistant"}}],"diffs":[],}}"#
+        ));
+        assert!(
+            comma.contains("trailing comma at line 1") && comma.ends_with("\"diffs\":[],"),
+            "{comma}"
+        );
+        let inner = broken(&format!(
+            "Here:\n```json\n{{\"prompt\":\"p\",\n\"toolCalls\":[{call},]}}\n```"
+        ));
+        assert!(inner.contains("trailing comma at line 2"), "{inner}");
+        for (text, says) in [
+            (r#"{"prompt":"p""#, "EOF"),
+            (r"{'prompt':'p','toolCalls':[]}", "key must be a string"),
+            (
+                r#"{prompt:"p",toolCalls:[{"name":"a","args":{}}]}"#,
+                "key must be a string",
+            ),
+            (r#"{"prompt":"\ud83d","toolCalls":[]}"#, "hex escape"),
+            (
+                r#"{"prompt":"p","toolCalls":None,"responses":[{"a":1}]}"#,
+                "expected",
+            ),
+        ] {
+            let reason = broken(text);
+            assert!(reason.contains(says), "{text}: {reason}");
         }
     }
 
     #[test]
     fn without_a_plan_the_first_object_is_shown_and_without_one_nothing() {
-        assert_eq!(
-            object_in("a {\"b\":{\"c\":1}} {\"d\":2}"),
-            Some(json!({"b": {"c": 1}}))
-        );
+        let first = answer_in("a {\"b\":{\"c\":1}} {\"d\":2}");
+        assert_eq!(first, Found::Object(json!({"b": {"c": 1}})));
         for text in ["", "no", "[1]", "{", "{]", "\"{", "}{"] {
-            assert_eq!(object_in(text), None, "{text}");
+            assert_eq!(answer_in(text), Found::Nothing(NONE), "{text}");
         }
     }
 
     #[test]
-    fn a_text_full_of_braces_costs_no_more_than_the_tries() {
-        let braces = "{".repeat(1 << 20);
-        assert_eq!(object_in(&braces), None);
+    fn a_long_text_of_any_kind_is_read_in_linear_time() {
+        // Each would take hours if every beginning were read to the end of the text.
+        for part in [
+            "{",
+            "{\"a\":",
+            "{a:",
+            "[{",
+            "{}",
+            "<a>",
+            "</a>",
+            "`",
+            "~~",
+            "<think>",
+            "<|channel|>",
+            "{\"a\":1,} ",
+        ] {
+            let text = part.repeat((1 << 20) / part.len());
+            for text in [format!("<a>{text}</a>"), text] {
+                assert!(!matches!(answer_in(&text), Found::Unclear(_)), "{part}");
+            }
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Why a model gave no plan, in a form that can be recorded and replayed.
 
 use std::fmt;
+use std::time::Duration;
 
 use kodo_contract::ErrorCode;
 use serde::de::Error;
@@ -34,6 +35,10 @@ pub struct Failure {
     pub code: ErrorCode,
     /// What happened and what to do about it.
     pub message: String,
+    /// Set if the same question may get an answer later, although nobody changes anything: how long the provider asks to
+    /// wait before. Not recorded: a failure that is replayed stays one.
+    #[serde(skip)]
+    pub passes_after: Option<Duration>,
 }
 
 impl Failure {
@@ -41,7 +46,19 @@ impl Failure {
         Self {
             code,
             message: message.into(),
+            passes_after: None,
         }
+    }
+
+    /// A failure that may pass by itself.
+    pub(crate) fn passing(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self::new(code, message).may_pass_after(Duration::ZERO)
+    }
+
+    /// The same failure, which may pass by itself after this time.
+    pub(crate) fn may_pass_after(mut self, pause: Duration) -> Self {
+        self.passes_after = Some(pause);
+        self
     }
 }
 

@@ -300,6 +300,7 @@ mod tests {
         let failure = Failure {
             code: kodo_contract::ErrorCode::PlanRefused,
             message: "no".into(),
+            passes_after: None,
         };
         for answer in [Ok(plan), Err(failure)] {
             let written = Fixture::new(&intent, 7, recorded.clone(), answer);

@@ -166,6 +166,7 @@ mod tests {
         with(Err(Failure {
             code,
             message: "m".into(),
+            passes_after: None,
         }))
     }
 

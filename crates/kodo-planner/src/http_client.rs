@@ -4,6 +4,7 @@
 //! machine's loopback is never asked by a proxy, whatever they say.
 
 use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
@@ -18,8 +19,8 @@ use crate::sanitize::sanitized;
 /// sooner.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long an unused connection is kept.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an unused connection is kept. Many servers close one after 5 s, and a request that arrives in that moment fails.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A client for one server. It follows no redirect, so the proxy that is chosen for `url` is right for all requests.
 pub(crate) fn client(url: &Url, adapt: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Client {
@@ -60,6 +61,27 @@ fn tls(in_the_clear: bool) -> ClientConfig {
         .expect("ring supports the default protocol versions")
         .with_root_certificates(roots)
         .with_no_client_auth()
+}
+
+/// Whether the two sides do not agree on TLS: a certificate that is not trusted, or a server that does not speak it.
+pub(crate) fn disagrees_on_tls(error: &(dyn Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.any(|cause| {
+        let cause = match cause.downcast_ref::<io::Error>() {
+            // It hides what it was made of from `source`.
+            Some(io) => io.get_ref().and_then(|it| it.downcast_ref()),
+            None => cause.downcast_ref(),
+        };
+        matches!(
+            cause,
+            Some(
+                rustls::Error::InvalidCertificate(_)
+                    | rustls::Error::InvalidMessage(_)
+                    | rustls::Error::NoCertificatesPresented
+                    | rustls::Error::PeerIncompatible(_)
+            )
+        )
+    })
 }
 
 /// The innermost cause: what the system or the protocol said, without the addresses that outer layers add.

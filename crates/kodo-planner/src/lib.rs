@@ -13,8 +13,10 @@ mod extract;
 mod failure;
 mod fixture;
 mod folder;
+mod halves;
 mod http_client;
 mod live;
+mod marks;
 #[cfg(feature = "opencode")]
 mod opencode;
 mod opencode_target;
@@ -26,9 +28,12 @@ mod refusal;
 mod replay;
 mod retry;
 mod sanitize;
+mod schema;
 mod secret;
 mod stream;
+mod told;
 mod tools;
+mod unanswered;
 mod wire;
 
 pub use endpoint::{Endpoint, EndpointError};

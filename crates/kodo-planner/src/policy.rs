@@ -71,12 +71,27 @@ impl Policy {
         ))
     }
 
-    fn allows_tool(&self, intent: &Intent, name: &str) -> bool {
+    pub(crate) fn allows_tool(&self, intent: &Intent, name: &str) -> bool {
         let Some((connector, tool)) = name.split_once(CONNECTOR_SEPARATOR) else {
             return matches_any(&self.allowed_tools, name);
         };
         let wanted = intent.connectors.iter().flatten().any(|it| it == connector);
         wanted && !tool.is_empty() && matches_any(&self.allowed_connectors, connector)
+    }
+
+    /// The tools that a plan may call beside these: their names, or an empty list if they cannot be listed; `None` if
+    /// there are none.
+    pub(crate) fn other_tools(&self, intent: &Intent, known: &[String]) -> Option<Vec<String>> {
+        let others = self
+            .allowed_tools
+            .iter()
+            .filter(|name| !known.contains(name));
+        let others: Vec<String> = others.cloned().collect();
+        let connected = intent.connectors.iter().flatten().next().is_some();
+        if connected || others.iter().any(|name| name.ends_with('*')) {
+            return Some(Vec::new());
+        }
+        (!others.is_empty()).then_some(others)
     }
 
     /// What the model has to repair in a plan, each as a sentence for it: dependencies that make no sense, too many calls,

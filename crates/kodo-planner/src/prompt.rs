@@ -4,10 +4,10 @@ use kodo_contract::Intent;
 use serde_json::{Value, json};
 
 use crate::Policy;
-use crate::dialect::wire_schema;
+use crate::schema::plan_schema;
 
 /// The version of these texts. It is part of every recording, because other texts may lead to another plan.
-pub const PROMPT_VERSION: u32 = 3;
+pub const PROMPT_VERSION: u32 = 4;
 
 /// The most violations that a model is shown at once.
 const SHOWN_VIOLATIONS: usize = 16;
@@ -44,7 +44,7 @@ pub(crate) fn messages(intent: &Intent, policy: &Policy) -> Vec<Value> {
          - diffs: changes to files that you propose, each {{\"path\": …, \"patch\": a unified diff}}.\n\
          The object has to be valid by this JSON Schema: {schema}",
         max_steps = policy.max_steps,
-        schema = wire_schema(),
+        schema = plan_schema(intent, policy),
     );
     vec![
         json!({"role": "system", "content": system}),
@@ -54,6 +54,11 @@ pub(crate) fn messages(intent: &Intent, policy: &Policy) -> Vec<Value> {
 
 /// The messages that ask a model to repair an invalid plan.
 pub(crate) fn repair(answer: &str, violations: &[String]) -> [Value; 2] {
+    // Many servers refuse a message without content.
+    let answer = match answer.trim().is_empty() {
+        true => "(nothing)",
+        false => answer,
+    };
     let answer: String = answer.chars().take(SHOWN_ANSWER).collect();
     let mut list = String::new();
     for violation in violations.iter().take(SHOWN_VIOLATIONS) {

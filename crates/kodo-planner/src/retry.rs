@@ -1,77 +1,116 @@
-//! Sending a request again that a provider refused: in another dialect, or after a pause, and giving up in time.
+//! Sending a request again that got no answer, after a pause, until the deadline of its plan.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use kodo_contract::sha256_hex;
-use tokio::time::{Instant, sleep};
+use kodo_contract::{ErrorCode, sha256_hex};
+use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::dialect::Dialect;
 use crate::failure::Failure;
-use crate::refusal::Refusal;
-
-/// How often a request is sent again after a 429 or 5xx.
-const MAX_RETRIES: u32 = 4;
 
 /// The longest pause that we choose ourselves; a provider may ask for a longer one.
 const LONGEST: Duration = Duration::from_secs(8);
 
+/// The shortest pause, once it has grown, where a provider asks for none.
+const LEAST: Duration = Duration::from_secs(1);
+
+/// How long a plan may take, and why its last try got no answer.
+#[derive(Debug)]
+pub(crate) struct Time {
+    deadline: Instant,
+    allowed: Duration,
+    last: Mutex<Option<Failure>>,
+}
+
+impl Time {
+    /// A plan that begins now.
+    pub(crate) fn of(allowed: Duration) -> Self {
+        Self {
+            deadline: Instant::now() + allowed,
+            allowed,
+            last: Mutex::default(),
+        }
+    }
+
+    fn last(&self) -> std::sync::MutexGuard<'_, Option<Failure>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does `work` until the deadline. If that comes in the middle of a try, the failure tells why the last one before it
+    /// got no answer.
+    pub(crate) async fn bound<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        if let Ok(done) = timeout_at(self.deadline, work).await {
+            return done;
+        }
+        let before = match &*self.last() {
+            Some(failure) => format!("; the last try before that: {failure}"),
+            None => String::new(),
+        };
+        Err(Failure::passing(
+            ErrorCode::PlannerDeadline,
+            format!(
+                "no plan came within {} ms; OC_DEADLINE_MS says how long it may take{before}",
+                self.allowed.as_millis()
+            ),
+        ))
+    }
+}
+
 /// The retries of one request.
 #[derive(Debug)]
-pub(crate) struct Retries {
+pub(crate) struct Retries<'a> {
     first_pause: Duration,
-    deadline: Instant,
+    time: &'a Time,
     count: u32,
 }
 
-impl Retries {
-    pub(crate) fn new(first_pause: Duration, deadline: Instant) -> Self {
+impl<'a> Retries<'a> {
+    pub(crate) fn new(first_pause: Duration, time: &'a Time) -> Self {
         Self {
             first_pause,
-            deadline,
+            time,
             count: 0,
         }
     }
 
-    /// Prepares the next try after a refusal: changes the dialect if the request itself was rejected, otherwise waits.
-    /// A dialect that `accept` does not accept is not tried.
+    /// How often the request was sent again.
+    pub(crate) fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Waits before the next try. `key` is the request's idempotency key.
     ///
     /// # Errors
-    /// The failure that the refusal means, if another try cannot help, was made often enough or would be too late.
-    pub(crate) async fn prepare(
-        &mut self,
-        refusal: &Refusal,
-        key: &str,
-        dialect: &mut Dialect,
-        accept: impl FnOnce(&Dialect) -> bool,
-    ) -> Result<(), Failure> {
-        if refusal.rejects_request() {
-            let next = dialect.after_rejection(&refusal.parameter, &refusal.message);
-            *dialect = next.filter(accept).ok_or_else(|| refusal.failure(0))?;
-            return Ok(());
-        }
-        if !refusal.may_pass() || self.count == MAX_RETRIES {
-            return Err(refusal.failure(self.count));
-        }
-        let pause = refusal
-            .retry_after
-            .unwrap_or_else(|| backoff(self.first_pause, self.count, key));
+    /// The failure of the last try, if another one cannot help or would be too late.
+    pub(crate) async fn wait(&mut self, failure: Failure, key: &str) -> Result<(), Failure> {
+        let Some(asked) = failure.passes_after else {
+            return Err(failure);
+        };
+        let own = backoff(self.first_pause, self.count, key);
+        let pause = match asked {
+            Duration::ZERO => own,
+            asked => asked.max(own.min(LEAST)),
+        };
         // A provider may ask for a pause that no clock can express.
-        if Instant::now()
-            .checked_add(pause)
-            .is_none_or(|then| then >= self.deadline)
-        {
-            let mut failure = refusal.failure(self.count);
+        let next = Instant::now().checked_add(pause);
+        if next.is_none_or(|then| then >= self.time.deadline) {
+            let mut failure = failure;
             failure.message.push_str(&format!(
-                "; the next try, in {} s, would be beyond the deadline of OC_DEADLINE_MS",
-                pause.as_secs()
+                "; the next try, in {} ms, would be beyond the deadline of OC_DEADLINE_MS",
+                pause.as_millis()
             ));
             return Err(failure);
         }
         tracing::warn!(
-            status = refusal.status.as_u16(),
+            code = %failure.code,
+            reason = %failure,
             retry_in_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
-            "the provider did not answer; asking again"
+            "no answer from the planner's provider; asking again"
         );
+        *self.time.last() = Some(failure);
         sleep(pause).await;
         self.count += 1;
         Ok(())
@@ -105,5 +144,42 @@ mod tests {
             .map(|run| backoff(first, 0, &format!("run_{run}/plan")))
             .collect();
         assert!(pauses.len() > 10);
+    }
+
+    #[tokio::test]
+    async fn what_passes_is_tried_until_the_deadline_and_its_last_reason_is_told() {
+        let time = Time::of(Duration::from_millis(200));
+        let failure = || Failure::passing(ErrorCode::PlannerUnavailable, "loading");
+        let mut retries = Retries::new(Duration::from_millis(1), &time);
+        let ended = loop {
+            if let Err(ended) = retries.wait(failure(), "key").await {
+                break ended;
+            }
+        };
+        // Pauses of 1, 2, 4, … ms at most.
+        assert!(retries.count() >= 6, "{}", retries.count());
+        assert_eq!(ended.code, ErrorCode::PlannerUnavailable);
+        assert!(ended.message.contains("OC_DEADLINE_MS") && ended.passes_after.is_some());
+        let hangs = time.bound::<()>(std::future::pending()).await.unwrap_err();
+        assert_eq!(hangs.code, ErrorCode::PlannerDeadline);
+        assert!(hangs.message.ends_with("before that: loading"), "{hangs}");
+    }
+
+    #[tokio::test]
+    async fn a_pause_is_no_shorter_than_the_provider_asks_for() {
+        let time = Time::of(Duration::from_secs(60));
+        let mut retries = Retries::new(Duration::from_millis(1), &time);
+        let busy = |pause| Failure::new(ErrorCode::PlannerRateLimited, "m").may_pass_after(pause);
+        let began = Instant::now();
+        let asked = Duration::from_millis(50);
+        retries.wait(busy(asked), "key").await.unwrap();
+        assert!(began.elapsed() >= asked);
+        for beyond in [Duration::from_secs(100), Duration::MAX] {
+            let failure = retries.wait(busy(beyond), "key").await.unwrap_err();
+            assert_eq!(failure.passes_after, Some(beyond));
+        }
+        let permanent = Failure::new(ErrorCode::PlannerRejected, "m");
+        let failure = retries.wait(permanent.clone(), "key").await.unwrap_err();
+        assert_eq!(failure, permanent);
     }
 }

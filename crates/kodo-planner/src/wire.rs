@@ -3,19 +3,21 @@
 //! The key goes to the endpoint that the operator named and nowhere else: the client follows no redirect and keeps no
 //! cookie.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use futures_util::stream::{Stream, TryStreamExt, try_unfold};
+use futures_util::stream::{Stream, TryStreamExt, iter, try_unfold};
+use kodo_contract::ErrorCode;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Client, Response};
 use serde_json::Value;
 
-use crate::completion::Completion;
-use kodo_contract::ErrorCode;
-
+use crate::completion::{Completion, incomplete};
 use crate::failure::Failure;
-use crate::http_client::{cause, client};
+use crate::http_client::{cause, client, disagrees_on_tls};
 use crate::refusal::Refusal;
 use crate::sanitize::sanitized;
+use crate::unanswered::Unanswered;
 use crate::{Endpoint, Secret, stream};
 
 /// The most bytes of an answer that are read. A plan is a fraction of that.
@@ -51,25 +53,29 @@ impl Wire {
         &self,
         body: &Value,
         idempotency_key: &str,
-    ) -> Result<Result<Completion, Refusal>, Failure> {
-        let response = match self.open(body, idempotency_key).await? {
-            Ok(response) => response,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
+    ) -> Result<Completion, Unanswered> {
+        let response = self.open(body, idempotency_key).await?;
         match media_type(response.headers()).as_deref() {
             Some("text/event-stream") => stream::read(pieces(response), self.secret()).await,
-            // Some servers send no content type.
-            Some("application/json") | None => {
+            // Some servers send no content type, or that of any text.
+            None | Some("text/plain" | "application/octet-stream") => {
+                let bytes = collect(response, MAX_ANSWER_BYTES).await?;
+                match is_json(&bytes) {
+                    true => Completion::read(&bytes, self.secret()),
+                    false => {
+                        let pieces = iter([Ok(Bytes::from(bytes))]);
+                        stream::read(pieces, self.secret()).await
+                    }
+                }
+            }
+            Some(json) if json.ends_with("json") => {
                 let bytes = collect(response, MAX_ANSWER_BYTES).await?;
                 Completion::read(&bytes, self.secret())
             }
-            Some(other) => Err(wrong_type(
-                other,
-                "JSON or a stream of events",
-                self.secret(),
-            )),
+            Some(other) => {
+                Err(wrong_type(other, "JSON or a stream of events", self.secret()).into())
+            }
         }
-        .map(Ok)
     }
 
     /// Sends one request. The body of a success is not read yet.
@@ -77,7 +83,7 @@ impl Wire {
         &self,
         body: &Value,
         idempotency_key: &str,
-    ) -> Result<Result<Response, Refusal>, Failure> {
+    ) -> Result<Response, Unanswered> {
         let mut request = self
             .client
             .post(self.endpoint.url().clone())
@@ -96,21 +102,39 @@ impl Wire {
             value.set_sensitive(true);
             request = request.header(AUTHORIZATION, value);
         }
-        let response = request.send().await.map_err(|error| {
-            let cause = cause(&error);
-            Failure::new(
-                ErrorCode::PlannerUnreachable,
-                format!("the provider cannot be reached: {cause}; OC_BASE_URL says where it is"),
-            )
-        })?;
+        let response = request.send().await.map_err(|error| unreachable(&error))?;
         if response.status().is_success() {
-            return Ok(Ok(response));
+            return Ok(response);
         }
         let (status, headers) = (response.status(), response.headers().clone());
         // Without a body, the status still says enough.
         let body = collect(response, MAX_ERROR_BYTES).await.unwrap_or_default();
-        Ok(Err(Refusal::read(status, &headers, &body, self.secret())))
+        Err(Refusal::read(status, &headers, &body, self.secret()).into())
     }
+}
+
+/// The failure of a request that got no answer. Whatever broke the connection may be over a moment later, except what the
+/// two sides do not agree on.
+fn unreachable(error: &reqwest::Error) -> Failure {
+    let failure = Failure::new(
+        ErrorCode::PlannerUnreachable,
+        format!(
+            "the provider cannot be reached: {}; OC_BASE_URL says where it is",
+            cause(error)
+        ),
+    );
+    match error.is_builder() || disagrees_on_tls(error) {
+        true => failure,
+        false => failure.may_pass_after(Duration::ZERO),
+    }
+}
+
+/// Whether a body is JSON rather than a stream of events, by how it begins.
+fn is_json(bytes: &[u8]) -> bool {
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let fields: [&[u8]; 5] = [b"data:", b"event:", b"id:", b"retry:", b":"];
+    let text = text.trim_ascii_start();
+    !fields.iter().any(|field| text.starts_with(field))
 }
 
 /// The failure of an answer with another media type than one that is `wanted`.
@@ -168,8 +192,4 @@ fn limited(response: Response, limit: usize) -> impl Stream<Item = Result<Bytes,
             )),
         }
     })
-}
-
-pub(crate) fn incomplete(what: &str) -> Failure {
-    Failure::new(ErrorCode::PlannerAnswerIncomplete, what)
 }

@@ -1,12 +1,11 @@
 //! Reads the message by which OpenCode answers a prompt.
 
+use kodo_contract::ErrorCode;
 use reqwest::StatusCode;
 use serde_json::Value;
 
 use crate::Secret;
 use crate::completion::{filtered, truncated};
-use kodo_contract::ErrorCode;
-
 use crate::failure::Failure;
 use crate::refusal::Refusal;
 use crate::sanitize::sanitized;
@@ -47,7 +46,7 @@ fn failure(name: &str, data: &Value, max_tokens: u32, secret: Option<&Secret>) -
         ),
         "MessageOutputLengthError" | "ContextOverflowError" => truncated(max_tokens),
         "ContentFilterError" => filtered(),
-        "MessageAbortedError" => Failure::new(
+        "MessageAbortedError" => Failure::passing(
             ErrorCode::PlannerUnavailable,
             "the answer was aborted in OpenCode",
         ),
@@ -59,6 +58,7 @@ fn failure(name: &str, data: &Value, max_tokens: u32, secret: Option<&Secret>) -
                 Some(status) => {
                     let refusal = Refusal {
                         status,
+                        in_answer: false,
                         retry_after: None,
                         code: String::new(),
                         parameter: String::new(),
@@ -66,7 +66,7 @@ fn failure(name: &str, data: &Value, max_tokens: u32, secret: Option<&Secret>) -
                     };
                     refusal.failure(0)
                 }
-                None => Failure::new(
+                None => Failure::passing(
                     ErrorCode::PlannerUnreachable,
                     format!("OpenCode got no answer from the model: {message}"),
                 ),

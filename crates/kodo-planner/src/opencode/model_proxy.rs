@@ -25,11 +25,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use kodo_contract::{ErrorCode, parse_json};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
 
-use crate::dialect::Dialect;
+use crate::dialect::Learned;
 use crate::failure::Failure;
-use crate::retry::Retries;
+use crate::retry::{Retries, Time};
+use crate::unanswered::Unanswered;
 use crate::wire::{self, Wire};
 use crate::{Endpoint, Secret, stream};
 
@@ -64,7 +64,7 @@ pub(crate) struct ModelProxy {
     upstream: Upstream,
     wire: Wire,
     token: HeaderValue,
-    dialect: Mutex<Dialect>,
+    learned: Learned,
     /// The sessions whose requests are forwarded, by id.
     sessions: Mutex<HashMap<String, Arc<Session>>>,
 }
@@ -89,7 +89,7 @@ pub(crate) enum Purpose {
     Plan {
         key: String,
         seed: u64,
-        deadline: Instant,
+        time: Arc<Time>,
     },
 }
 
@@ -128,7 +128,7 @@ impl ModelProxy {
             // The token consists of hexadecimal digits, which a header can carry.
             token: HeaderValue::try_from(format!("Bearer {}", token.expose()))
                 .unwrap_or_else(|_| HeaderValue::from_static("")),
-            dialect: Mutex::default(),
+            learned: Learned::default(),
             sessions: Mutex::default(),
         }
     }
@@ -195,19 +195,14 @@ impl ModelProxy {
         let Some(body) = parse_json(&bytes).ok().filter(Value::is_object) else {
             return refuse(StatusCode::BAD_REQUEST, "the request is no JSON object");
         };
-        let Purpose::Plan {
-            key,
-            seed,
-            deadline,
-        } = &session.purpose
-        else {
+        let Purpose::Plan { key, seed, time } = &session.purpose else {
             return self_test();
         };
         let number = session.requests.fetch_add(1, Ordering::Relaxed) + 1;
         let mut granted = session.granted.clone();
         let key = format!("{key}/opencode/{number}");
         let asked = tokio::select! {
-            asked = self.ask(body, *seed, &key, *deadline, number) => asked,
+            asked = self.ask(body, *seed, &key, time, number) => asked,
             _ = granted.changed() => return refuse(StatusCode::GONE, "the plan is no longer waited for"),
         };
         match asked {
@@ -231,7 +226,7 @@ impl ModelProxy {
         mut body: Value,
         seed: u64,
         key: &str,
-        deadline: Instant,
+        time: &Time,
         number: u32,
     ) -> Result<reqwest::Response, Failure> {
         if number > MAX_REQUESTS {
@@ -243,24 +238,28 @@ impl ModelProxy {
             ));
         }
         body["model"] = self.upstream.model.as_str().into();
-        let mut dialect = *lock(&self.dialect);
-        let mut retries = Retries::new(self.upstream.first_pause, deadline);
+        let mut dialect = self.learned.dialect();
+        let mut retries = Retries::new(self.upstream.first_pause, time);
         loop {
             let mut adapted = body.clone();
             dialect.adapt(&mut adapted, seed);
-            let refusal = match self.wire.open(&adapted, key).await? {
+            let failure = match self.wire.open(&adapted, key).await {
                 Ok(response) => {
-                    *lock(&self.dialect) = dialect;
+                    self.learned.learn(dialect);
                     return streamed(response, self.secret());
                 }
-                Err(refusal) => refusal,
+                Err(Unanswered::Refused(refusal)) => {
+                    // OpenCode decides how the shape of the answer is requested.
+                    let next = dialect.after(&refusal);
+                    if let Some(next) = next.filter(|next| next.form == dialect.form) {
+                        dialect = next;
+                        continue;
+                    }
+                    refusal.failure(retries.count())
+                }
+                Err(Unanswered::Failed(failure)) => failure,
             };
-            // OpenCode decides how the shape of the answer is requested.
-            let form = dialect.form;
-            let same_form = |next: &Dialect| next.form == form;
-            retries
-                .prepare(&refusal, key, &mut dialect, same_form)
-                .await?;
+            retries.wait(failure, key).await?;
         }
     }
 
@@ -302,7 +301,10 @@ impl ModelProxy {
         match stream::read(forwarded, self.secret()).await {
             // OpenCode has closed its side.
             Err(_) if pieces.is_closed() => Ok(()),
-            completion => completion?.check(self.upstream.max_tokens, self.secret()),
+            completion => {
+                let completion = completion.map_err(|it| it.failure(0))?;
+                completion.check(self.upstream.max_tokens, self.secret())
+            }
         }
     }
 }

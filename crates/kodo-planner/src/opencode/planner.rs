@@ -1,16 +1,17 @@
 //! The planner that asks a model through OpenCode.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::time::Instant;
 
-use crate::conversation::{Answer, Conversation, until};
+use crate::conversation::{Answer, Conversation};
 use crate::failure::Failure;
+use crate::retry::{Retries, Time};
 use crate::{LiveModel, PlanError, PlanRequest, PlanSource, Planned, Planner};
 
 use super::config::{OpenCodeConfig, OpenCodePlace};
-use super::running::unavailable;
+use super::running::away;
 use super::server::Server;
 use super::session::Session;
 
@@ -20,8 +21,8 @@ const PROVIDER: &str = "opencode";
 /// How the shape of an answer is requested: OpenCode makes the model call a tool.
 const FORM: &str = "tool_call";
 
-/// How often a plan is begun. It is begun again if OpenCode ends in the middle of it.
-const MAX_ATTEMPTS: u32 = 2;
+/// The first pause before a plan is begun again, because OpenCode or its connection to the model broke off.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Asks a model through OpenCode.
 #[derive(Debug)]
@@ -48,9 +49,26 @@ impl OpenCodePlanner {
 
     async fn answer(&self, request: &PlanRequest<'_>) -> Result<Answer, Failure> {
         let config = self.server.config();
-        let allowed = config.deadline;
-        let deadline = Instant::now() + allowed;
-        let _permit = until(deadline, allowed, self.server.permit()).await?;
+        // The time of those who wait for their turn has not begun.
+        let _permit = self.server.permit().await?;
+        let time = Arc::new(Time::of(config.deadline));
+        let mut retries = Retries::new(FIRST_PAUSE, &time);
+        loop {
+            let failure = match self.attempt(request, &time).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            retries.wait(failure, request.idempotency_key).await?;
+        }
+    }
+
+    /// Makes the plan in a session of its own.
+    async fn attempt(
+        &self,
+        request: &PlanRequest<'_>,
+        time: &Arc<Time>,
+    ) -> Result<Answer, Failure> {
+        let config = self.server.config();
         let conversation = Conversation {
             policy: &config.policy,
             secret: match &config.place {
@@ -58,33 +76,18 @@ impl OpenCodePlanner {
                 OpenCodePlace::Attached { password, .. } => password.as_ref(),
             },
         };
-        let mut attempt = 1;
-        loop {
-            let opened = until(deadline, allowed, async {
-                let running = self.server.running().await?;
-                let session =
-                    Session::open(Arc::clone(&running), request, deadline, config.max_tokens);
-                Ok(session.await.map_err(|error| {
-                    running.retire();
-                    unavailable(&error.to_string())
-                }))
+        let opened = time.bound(async {
+            let running = self.server.running().await?;
+            let session = Session::open(Arc::clone(&running), request, time, config);
+            session.await.map_err(|error| {
+                running.retire();
+                away(&error.to_string())
             })
-            .await?;
-            let (answer, lost) = match opened {
-                Ok(mut session) => {
-                    let answer = conversation.run(&mut session, request);
-                    let answer = until(deadline, allowed, answer).await;
-                    let lost = session.lost;
-                    session.close().await;
-                    (answer, lost)
-                }
-                Err(failure) => (Err(failure), true),
-            };
-            if answer.is_ok() || !lost || attempt == MAX_ATTEMPTS {
-                return answer;
-            }
-            attempt += 1;
-        }
+        });
+        let mut session = opened.await?;
+        let answer = time.bound(conversation.run(&mut session, request)).await;
+        session.close().await;
+        answer
     }
 }
 

@@ -70,7 +70,7 @@ impl Running {
                     token: random()?,
                 };
                 let process = launcher.launch(start.clone()).await;
-                let process = process.map_err(|reason| unavailable(&reason))?;
+                let process = process.map_err(|reason| away(&reason))?;
                 let upstream = Upstream {
                     endpoint: endpoint.clone(),
                     model: config.model.clone(),
@@ -117,7 +117,7 @@ impl Running {
         };
         let outcome = tokio::select! {
             ready = ready => ready,
-            end = process.ended() => Err(unavailable(&end)),
+            end = process.ended() => Err(away(&end)),
         };
         outcome.map(|()| running)
     }
@@ -134,10 +134,11 @@ impl Running {
                 "OpenCode at OC_OPENCODE_URL does not accept the password (HTTP 401); OC_OPENCODE_PASSWORD or \
                  OC_OPENCODE_PASSWORD_FILE sets it, OC_OPENCODE_USERNAME the user",
             ),
-            ApiError::Unreachable(reason) => Failure::new(
+            ApiError::Unreachable(reason) => Failure::passing(
                 ErrorCode::PlannerUnreachable,
                 format!("OpenCode at OC_OPENCODE_URL cannot be reached: {reason}"),
             ),
+            ApiError::Timeout => away(&error.to_string()),
             other => unavailable(&other.to_string()),
         };
         let rejected = |reason: String| Failure::new(ErrorCode::PlannerRejected, reason);
@@ -273,6 +274,11 @@ pub(crate) fn unavailable(reason: &str) -> Failure {
         ErrorCode::PlannerUnavailable,
         format!("OpenCode does not work here: {reason}"),
     )
+}
+
+/// The same, for a cause that may pass by itself, such as a machine that is short of memory.
+pub(crate) fn away(reason: &str) -> Failure {
+    unavailable(reason).may_pass_after(Duration::ZERO)
 }
 
 /// A secret that nobody can guess.

@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::retry::backoff;
 
 use super::config::OpenCodeConfig;
-use super::running::{Running, unavailable};
+use super::running::{Running, away, unavailable};
 
 /// How long a start may take. On an idle machine it takes six seconds, and the first prompt as many again.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
@@ -18,7 +18,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(120);
 /// The pause after the first start that failed.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The most plans at the same time. Further plans wait, within their own deadline.
+/// The most plans at the same time. Further plans wait for their turn, which their deadline begins with.
 const MAX_CONCURRENT: usize = 8;
 
 /// The OpenCode of a planner.
@@ -83,7 +83,7 @@ async fn start(
     let started = timeout(START_TIMEOUT, Running::start(&config)).await;
     let started = started.unwrap_or_else(|_| {
         let seconds = START_TIMEOUT.as_secs();
-        Err(unavailable(&format!("it was not ready within {seconds} s")))
+        Err(away(&format!("it was not ready within {seconds} s")))
     });
     match started {
         Ok(running) => {

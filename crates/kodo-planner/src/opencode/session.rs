@@ -4,18 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use kodo_contract::ErrorCode;
 use serde_json::Value;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::PlanRequest;
 use crate::conversation::Channel;
-use crate::dialect::wire_schema;
-use kodo_contract::ErrorCode;
-
 use crate::failure::Failure;
+use crate::retry::Time;
+use crate::schema::plan_schema;
 
 use super::answer::text_of;
 use super::api::{ApiError, Prompt};
+use super::config::OpenCodeConfig;
 use super::model_proxy::{Grant, Purpose};
 use super::running::Running;
 
@@ -29,25 +30,27 @@ pub(crate) struct Session {
     /// Lets the session's requests reach the model, if they go through our model proxy.
     grant: Option<Grant>,
     max_tokens: u32,
+    /// The schema of the plan.
+    schema: Value,
     /// Whether OpenCode still works on an answer.
     busy: bool,
     cleaned_up: bool,
     /// Whether the connection to OpenCode broke.
-    pub(crate) lost: bool,
+    lost: bool,
 }
 
 impl Session {
     pub(crate) async fn open(
         running: Arc<Running>,
         request: &PlanRequest<'_>,
-        deadline: Instant,
-        max_tokens: u32,
+        time: &Arc<Time>,
+        config: &OpenCodeConfig,
     ) -> Result<Self, ApiError> {
         let id = running.api.create().await?;
         let purpose = Purpose::Plan {
             key: request.idempotency_key.to_owned(),
             seed: request.seed,
-            deadline,
+            time: Arc::clone(time),
         };
         let proxy = running.proxy.as_ref();
         let grant = proxy.map(|proxy| proxy.grant(&id, purpose));
@@ -55,7 +58,8 @@ impl Session {
             running,
             id,
             grant,
-            max_tokens,
+            max_tokens: config.max_tokens,
+            schema: plan_schema(request.intent, &config.policy),
             busy: false,
             cleaned_up: false,
             lost: false,
@@ -100,7 +104,7 @@ impl Session {
             ApiError::Unreachable(_) => {
                 self.lost = true;
                 self.running.retire();
-                Failure::new(
+                Failure::passing(
                     ErrorCode::PlannerUnavailable,
                     "OpenCode went away in the middle of the plan",
                 )
@@ -109,10 +113,13 @@ impl Session {
             ApiError::Unauthorized => {
                 Failure::new(ErrorCode::PlannerUnauthorized, error.to_string())
             }
-            ApiError::Status(..) => {
+            ApiError::Status(status, _) if status < 500 => {
                 Failure::new(ErrorCode::PlannerRejected, format!("{error}; see OC_MODEL"))
             }
-            other => Failure::new(ErrorCode::PlannerUnavailable, other.to_string()),
+            ApiError::Invalid(_) => Failure::new(ErrorCode::PlannerUnavailable, error.to_string()),
+            ApiError::Status(..) | ApiError::Timeout => {
+                Failure::passing(ErrorCode::PlannerUnavailable, error.to_string())
+            }
         }
     }
 }
@@ -138,7 +145,7 @@ impl Channel for Session {
             model: &running.model,
             system: &system,
             text: &text,
-            schema: wire_schema(),
+            schema: self.schema.clone(),
         };
         self.busy = true;
         let message = running.api.prompt(&self.id, &prompt);

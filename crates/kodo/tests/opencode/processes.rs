@@ -51,7 +51,7 @@ fn one_that_dies_or_stops_is_replaced_and_a_plan_outlives_it_once() {
         assert_eq!(encode(&planned.unwrap().plan).unwrap(), plan_json());
         assert_eq!(model.seen().len(), 2);
 
-        // Twice in one plan is once too often.
+        // And again, as often as it takes.
         model.next(Reply::Hang);
         model.next(Reply::Hang);
         let (planned, ()) = tokio::join!(ask(&planner), async {
@@ -60,9 +60,7 @@ fn one_that_dies_or_stops_is_replaced_and_a_plan_outlives_it_once() {
                 signal(&others, Signal::KILL);
             }
         });
-        let (code, text) = failed(planned);
-        assert_eq!(code, "planner_unavailable");
-        assert!(text.contains("went away"), "{text}");
+        assert_eq!(encode(&planned.unwrap().plan).unwrap(), plan_json());
         ask(&planner).await.unwrap();
     });
 }
@@ -124,12 +122,13 @@ fn a_program_that_is_no_opencode_or_is_not_there_is_a_reason_and_no_wait() {
                 JailedOpenCode::new(PathBuf::from(program), jail()),
             )];
             for launcher in launchers {
-                let planner =
-                    OpenCodePlanner::new(launched(launcher, "http://127.0.0.1:1", PATIENT));
+                let config = launched(launcher, "http://127.0.0.1:1", Duration::from_secs(2));
+                let planner = OpenCodePlanner::new(config);
                 let text = planner.start().await.unwrap_err().to_string();
                 assert!(text.contains(expected), "{text}");
-                let (code, _) = failed(ask(&planner).await);
-                assert_eq!(code, "planner_unavailable");
+                // A plan waits for one that works, within its deadline.
+                let (_, text) = failed(ask(&planner).await);
+                assert!(text.contains(expected), "{text}");
             }
         }
     });
@@ -288,11 +287,8 @@ fn somebody_elses_is_attached_to_with_its_password_and_aborted_at_the_deadline()
         assert_eq!(failed(ask(&hasty).await).0, "planner_deadline");
 
         drop(theirs);
-        let (code, text) = failed(ask(&planner).await);
-        assert!(
-            ["planner_unreachable", "planner_unavailable"].contains(&code),
-            "{text}"
-        );
+        let (_, text) = failed(ask(&hasty).await);
+        assert!(text.contains("OpenCode"), "{text}");
     });
 }
 

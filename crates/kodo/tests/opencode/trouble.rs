@@ -23,13 +23,18 @@ fn a_slow_stream_is_waited_for() {
 }
 
 #[test]
-fn half_a_stream_is_no_answer_and_is_not_asked_for_again() {
+fn half_a_stream_is_no_answer_and_the_plan_is_begun_again_with_the_same_key() {
     let stage = stage();
     let before = stage.model.seen().len();
     stage.model.next(Reply::Half(plan_json()));
-    let (code, text) = failed(stage.run(ask(&stage.planner)));
-    assert_eq!(code, "planner_answer_incomplete", "{text}");
-    assert_eq!(stage.model.seen().len(), before + 1);
+    let planned = stage.run(ask(&stage.planner)).unwrap();
+    assert_eq!(encode(&planned.plan).unwrap(), plan_json());
+    let seen = &stage.model.seen()[before..];
+    let keys: Vec<_> = seen
+        .iter()
+        .map(|it| &it.headers["idempotency-key"])
+        .collect();
+    assert_eq!(keys, ["run_1/plan/opencode/1"; 2]);
 }
 
 #[test]
@@ -43,7 +48,7 @@ fn an_endless_answer_is_read_to_the_bound_and_no_further() {
 }
 
 #[test]
-fn a_busy_model_is_asked_again_by_us_and_not_for_ever() {
+fn a_busy_model_is_asked_again_by_us() {
     let stage = stage();
     let before = stage.model.seen().len();
     let headers = vec![("retry-after", "0".to_owned())];
@@ -53,31 +58,17 @@ fn a_busy_model_is_asked_again_by_us_and_not_for_ever() {
         .next(Reply::Status(429, headers.clone(), busy.clone()));
     stage.run(ask(&stage.planner)).unwrap();
     assert_eq!(stage.model.seen().len(), before + 2);
-    for _ in 0..5 {
-        stage
-            .model
-            .next(Reply::Status(429, headers.clone(), busy.clone()));
-    }
-    let (code, text) = failed(stage.run(ask(&stage.planner)));
-    assert_eq!(code, "planner_rate_limited");
-    assert!(
-        text.contains("5 times") && text.contains("slow down"),
-        "{text}"
-    );
-    assert_eq!(stage.model.seen().len(), before + 7);
 }
 
 #[test]
-fn a_model_that_fails_is_asked_again_by_us_and_not_for_ever() {
+fn a_model_that_fails_is_asked_again_by_us_until_it_answers() {
     let stage = stage();
     let before = stage.model.seen().len();
-    for _ in 0..5 {
+    for _ in 0..6 {
         stage.model.next(Reply::error(500, "out of memory"));
     }
-    let (code, text) = failed(stage.run(ask(&stage.planner)));
-    assert_eq!(code, "planner_unavailable");
-    assert!(text.contains("HTTP 500, 5 times"), "{text}");
-    assert_eq!(stage.model.seen().len(), before + 5);
+    stage.run(ask(&stage.planner)).unwrap();
+    assert_eq!(stage.model.seen().len(), before + 7);
 }
 
 #[test]
@@ -135,7 +126,7 @@ fn a_hang_ends_at_the_deadline_and_a_model_that_is_gone_is_unreachable() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         drop(listener);
-        let planner = OpenCodePlanner::new(config(&url, Duration::from_secs(60)));
+        let planner = OpenCodePlanner::new(config(&url, Duration::from_secs(10)));
         planner.start().await.unwrap();
         let (code, text) = failed(ask(&planner).await);
         assert_eq!(code, "planner_unreachable");

@@ -147,3 +147,70 @@ async fn a_plan_with_the_key_in_it_is_refused_however_it_is_spelled() {
     assert_eq!(code, "plan_refused");
     assert!(text.contains("OC_API_KEY"), "{text}");
 }
+
+#[tokio::test]
+async fn a_draft_that_was_thrown_away_is_not_taken() {
+    let model = model().await;
+    let mut draft = plan_json();
+    draft["prompt"] = "a draft".into();
+    let plan = plan_json();
+    let parts = json!([{"type": "reasoning", "text": draft.to_string()}, {"type": "text", "text": plan.to_string()}]);
+    let message = json!({"content": parts, "reasoning": draft.to_string(), "reasoning_content": draft.to_string()});
+    let body = json!({"choices": [{"message": message, "finish_reason": "stop"}]}).to_string();
+    for reply in [
+        Reply::Text(format!(
+            "<thinking>{draft}, but that is wrong</thinking>{plan}"
+        )),
+        Reply::Text(format!("{draft}, but that is wrong</think>\n{plan}")),
+        Reply::Raw("application/json", body.into()),
+    ] {
+        model.next(reply);
+        let planned = ask(&LivePlanner::new(config(&model.url()))).await.unwrap();
+        assert_eq!(planned.plan.prompt, "Look at ü.");
+        assert!(matches!(
+            planned.source,
+            PlanSource::Live { repairs: 0, .. }
+        ));
+    }
+}
+
+#[tokio::test]
+async fn of_two_plans_none_is_taken_and_the_model_is_asked_which_one_counts() {
+    let model = model().await;
+    let mut draft = plan_json();
+    draft["prompt"] = "a draft".into();
+    model.next(Reply::Text(format!(
+        "a first try\n```json\n{draft}\n```\nbut that deletes too much, so\n```json\n{}\n```",
+        plan_json()
+    )));
+    let planned = ask(&LivePlanner::new(config(&model.url()))).await.unwrap();
+    assert!(matches!(
+        planned.source,
+        PlanSource::Live { repairs: 1, .. }
+    ));
+    let asked = model.seen()[1].body["messages"][3]["content"].to_string();
+    assert!(asked.contains("not clear which one counts"), "{asked}");
+}
+
+#[tokio::test]
+async fn a_plan_whose_strings_have_markings_is_a_plan() {
+    let model = model().await;
+    let mut plan = plan_json();
+    plan["prompt"] = "write </think> and ```json {}``` into a file".into();
+    model.next(Reply::Text(plan.to_string()));
+    let planned = ask(&LivePlanner::new(config(&model.url()))).await.unwrap();
+    assert_eq!(planned.plan.prompt, plan["prompt"]);
+}
+
+#[tokio::test]
+async fn broken_json_is_shown_to_the_model_where_it_breaks() {
+    let model = model().await;
+    let broken = plan_json()
+        .to_string()
+        .replace("\"diffs\":[]", "\"diffs\":[],");
+    model.next(Reply::Text(broken));
+    ask(&LivePlanner::new(config(&model.url()))).await.unwrap();
+    let shown = model.seen()[1].body["messages"][3]["content"].to_string();
+    assert!(shown.contains("trailing comma at line 1"), "{shown}");
+    assert!(!shown.contains("required property"), "{shown}");
+}

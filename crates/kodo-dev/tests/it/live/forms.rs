@@ -65,14 +65,114 @@ async fn a_server_without_a_key_is_sent_none() {
 }
 
 #[tokio::test]
-async fn a_server_that_ignores_the_form_is_asked_in_the_next_one() {
+async fn a_server_that_ignores_the_form_is_asked_in_the_next_one_for_this_plan() {
     let model = model().await;
     let planner = LivePlanner::new(config(&model.url()));
-    model.next(Reply::Text("I would look at it first.".into()));
-    model.next(Reply::Text("As I said.".into()));
+    for _ in 0..3 {
+        model.next(Reply::Text("I would look at it first.".into()));
+    }
     let planned = ask(&planner).await.unwrap();
     assert_eq!(form_of(&planned.source), "text");
-    assert_eq!(model.seen().len(), 3);
+    let seen = model.seen();
+    let choices: Vec<&Value> = seen.iter().map(|it| &it.body["tool_choice"]).collect();
+    let named = json!({"type": "function", "function": {"name": "submit_plan"}});
+    assert_eq!(
+        choices,
+        [&Value::Null, &"required".into(), &named, &Value::Null]
+    );
+    // The server has said nothing of any form.
+    let planned = ask(&planner).await.unwrap();
+    assert_eq!(form_of(&planned.source), "json_schema");
+}
+
+#[tokio::test]
+async fn an_answer_without_a_word_says_nothing_of_the_form() {
+    let model = model().await;
+    let planner = LivePlanner::new(config(&model.url()));
+    model.next(Reply::Text(String::new()));
+    let planned = ask(&planner).await.unwrap();
+    assert_eq!(form_of(&planned.source), "json_schema");
+    let shown = &model.seen()[1].body["messages"];
+    assert_ne!(shown[2]["content"], "");
+    // A model that says nothing at all in one form may speak in another.
+    model.next(Reply::Text(String::new()));
+    model.next(Reply::Text(" ".to_owned()));
+    let planned = ask(&planner).await.unwrap();
+    assert_eq!(form_of(&planned.source), "tool_call");
+    let planned = ask(&planner).await.unwrap();
+    assert_eq!(form_of(&planned.source), "json_schema");
+}
+
+#[tokio::test]
+async fn a_server_that_fails_at_a_form_is_asked_in_the_next_one() {
+    let model = model().await;
+    let planner = LivePlanner::new(config(&model.url()));
+    // Twice without a word about the cause: it may have been chance.
+    for requests in [2, 2, 1] {
+        let before = model.seen().len();
+        if requests == 2 {
+            model.next(Reply::error(500, "internal server error"));
+        }
+        let planned = ask(&planner).await.unwrap();
+        assert_eq!(form_of(&planned.source), "tool_call");
+        assert_eq!(model.seen().len(), before + requests);
+    }
+    // Once, if the server says that it is the form.
+    let planner = LivePlanner::new(config(&model.url()));
+    model.next(Reply::error(
+        500,
+        "response_format.type: input should be 'text'",
+    ));
+    ask(&planner).await.unwrap();
+    let planned = ask(&planner).await.unwrap();
+    assert_eq!(form_of(&planned.source), "tool_call");
+}
+
+#[tokio::test]
+async fn a_server_that_fails_in_every_form_is_asked_again_in_the_first_one() {
+    let model = model().await;
+    for _ in 0..4 {
+        model.next(Reply::error(500, "out of memory"));
+    }
+    let planned = ask(&LivePlanner::new(config(&model.url()))).await.unwrap();
+    assert_eq!(form_of(&planned.source), "json_schema");
+    assert_eq!(model.seen().len(), 5);
+}
+
+#[tokio::test]
+async fn a_server_without_a_system_role_gets_one_message_of_the_user() {
+    let model = model().await;
+    let planner = LivePlanner::new(config(&model.url()));
+    model.next(Reply::error(400, "System role not supported"));
+    let planned = ask(&planner).await.unwrap();
+    assert_eq!(form_of(&planned.source), "json_schema");
+    ask(&planner).await.unwrap();
+    let seen = model.seen();
+    assert_eq!(seen.len(), 3);
+    for request in &seen[1..] {
+        let messages = request.body["messages"].as_array().unwrap();
+        assert_eq!(messages.len(), 1);
+        assert_eq!(messages[0]["role"], "user");
+        let content = messages[0]["content"].as_str().unwrap();
+        assert!(content.starts_with("You plan work.") && content.contains(r#""goal":"g""#));
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_too_long_is_not_tried_in_another_form() {
+    let model = model().await;
+    let error = json!({"error": {
+        "code": 400, "type": "exceed_context_size_error", "n_prompt_tokens": 9000,
+        "message": "the request exceeds the available context size, try increasing it",
+    }});
+    model.next(Reply::Status(400, Vec::new(), error));
+    let (code, text) = failed(ask(&LivePlanner::new(config(&model.url()))).await);
+    assert_eq!(code, "planner_rejected");
+    assert!(
+        text.contains("too long") && text.contains("OC_MAX_TOKENS"),
+        "{text}"
+    );
+    assert_eq!(model.seen().len(), 1);
 }
 
 #[tokio::test]
@@ -115,5 +215,5 @@ async fn a_server_that_takes_no_form_ends_it_with_its_own_words() {
         text.contains("HTTP 400") && text.contains("this form of answer is not supported"),
         "{text}"
     );
-    assert_eq!(model.seen().len(), 3);
+    assert_eq!(model.seen().len(), 4);
 }

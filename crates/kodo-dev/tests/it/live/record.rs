@@ -1,11 +1,12 @@
 //! Recording, and replaying without the model.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kodo_dev::scripted_model::{Reply, ScriptedModel};
 use kodo_planner::{
-    Failure, Fixture, LivePlanner, PlanError, PlanRequest, PlanSource, Planned, Planner,
-    RecordPlanner, ReplayPlanner, fixture_key,
+    Failure, Fixture, LiveConfig, LivePlanner, PlanError, PlanRequest, PlanSource, Planned,
+    Planner, RecordPlanner, ReplayPlanner, fixture_key,
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -116,10 +117,15 @@ async fn a_provider_that_is_down_takes_no_recorded_plan_away() {
     let model = model().await;
     plan(&recorder(&model, &dir)).await.unwrap();
     let before = recorded(&model, &dir);
-    for _ in 0..5 {
+    for _ in 0..100 {
         model.next(Reply::error(503, "later"));
     }
-    let error = plan(&recorder(&model, &dir)).await.unwrap_err();
+    let live = LivePlanner::new(LiveConfig {
+        deadline: Duration::from_millis(100),
+        ..config(&model.url())
+    });
+    let recorder = RecordPlanner::new(Arc::new(live), dir.path().to_owned());
+    let error = plan(&recorder).await.unwrap_err();
     assert_eq!(error.code(), "planner_unavailable");
     assert_eq!(recorded(&model, &dir), before);
     let path = dir

@@ -55,21 +55,76 @@ async fn a_wait_beyond_the_deadline_ends_it_at_once() {
 }
 
 #[tokio::test]
-async fn a_failing_provider_is_asked_again_a_bounded_number_of_times() {
+async fn a_failing_provider_is_asked_again_with_the_same_key_until_the_deadline() {
     let model = model().await;
     let planner = LivePlanner::new(config(&model.url()));
-    for code in [500, 502, 503, 504] {
+    let passing = [502, 503, 504, 408, 409, 425, 429];
+    for code in passing {
         model.next(status(code, &[]));
     }
     ask(&planner).await.unwrap();
-    assert_eq!(model.seen().len(), 5);
-    for _ in 0..5 {
+    let seen = model.seen();
+    assert_eq!(seen.len(), passing.len() + 1);
+    let keys = seen.iter().map(|it| it.headers["idempotency-key"].clone());
+    assert!(
+        keys.into_iter()
+            .all(|key| key == "run_1/plan/1/json_schema")
+    );
+    let planner = LivePlanner::new(LiveConfig {
+        deadline: Duration::from_millis(500),
+        ..config(&model.url())
+    });
+    for _ in 0..100 {
         model.next(status(503, &[]));
     }
     let (code, text) = failed(ask(&planner).await);
     assert_eq!(code, "planner_unavailable");
-    assert_eq!(text, "the provider failed (HTTP 503, 5 times): too busy");
-    assert_eq!(model.seen().len(), 10);
+    assert!(
+        text.starts_with("the provider failed (HTTP 503, ") && text.contains("too busy"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn an_error_in_an_answer_is_as_good_as_its_status() {
+    let model = model().await;
+    let planner = LivePlanner::new(config(&model.url()));
+    for error in [
+        json!({"error": {"message": "Rate limit exceeded", "code": 429}}),
+        json!({"error": {"message": "out of memory"}}),
+        json!({"error": "model is loading"}),
+        json!({"object": "error", "message": "overloaded", "code": 503}),
+    ] {
+        let before = model.seen().len();
+        model.next(Reply::Status(200, Vec::new(), error));
+        ask(&planner).await.unwrap();
+        // An error whose cause is not known may be about the form.
+        assert!(model.seen().len() > before + 1);
+    }
+    let mut good =
+        json!({"choices": [{"message": {"content": super::support::plan_json().to_string()}}]});
+    good["error"] = "".into();
+    let before = model.seen().len();
+    model.next(Reply::Status(200, Vec::new(), good));
+    ask(&planner).await.unwrap();
+    assert_eq!(model.seen().len(), before + 1);
+}
+
+#[tokio::test]
+async fn the_reason_of_the_last_try_is_told_where_the_deadline_comes_in_the_middle_of_one() {
+    let model = model().await;
+    let planner = LivePlanner::new(LiveConfig {
+        deadline: Duration::from_millis(1500),
+        ..config(&model.url())
+    });
+    model.next(status(503, &[]));
+    model.next(Reply::Hang);
+    let (code, text) = failed(ask(&planner).await);
+    assert_eq!(code, "planner_deadline");
+    assert!(
+        text.contains("HTTP 503") && text.contains("too busy"),
+        "{text}"
+    );
 }
 
 #[tokio::test]

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kodo_contract::encode;
-use kodo_dev::scripted_model::Reply;
+use kodo_dev::scripted_model::{Reply, Script, ScriptedModel, Seen};
 use kodo_planner::{LiveConfig, LivePlanner};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
 use super::support::{ask, both_ways, config, failed, model, plan_json};
@@ -43,31 +44,120 @@ async fn an_answer_slower_than_the_deadline_is_given_up_even_while_it_comes() {
 }
 
 #[tokio::test]
-async fn half_an_answer_is_no_answer() {
+async fn half_an_answer_is_no_answer_and_is_asked_for_again_with_the_same_key() {
     let model = model().await;
     for planner in both_ways(&model) {
         let before = model.seen().len();
         model.next(Reply::Half(plan_json()));
-        let (code, text) = failed(ask(&planner).await);
-        assert_eq!(code, "planner_answer_incomplete", "{text}");
-        assert_eq!(model.seen().len(), before + 1);
+        let planned = ask(&planner).await.unwrap();
+        assert_eq!(encode(&planned.plan).unwrap(), plan_json());
+        let seen = model.seen();
+        let [first, again] = &seen[before..] else {
+            panic!("{} requests", seen.len() - before);
+        };
+        let key = |it: &Seen| it.headers["idempotency-key"].clone();
+        assert_eq!(key(first), key(again));
+        assert_eq!(first.body, again.body);
     }
 }
 
 #[tokio::test]
 async fn a_stream_that_ends_in_good_order_before_its_answer_does_is_no_answer_either() {
     let model = model().await;
-    let half = "data: {\"choices\":[{\"delta\":{\"content\":\"{\"}}]}\n\n";
-    model.next(Reply::Raw("text/event-stream", Bytes::from(half)));
-    let (code, _) = failed(ask(&LivePlanner::new(config(&model.url()))).await);
-    assert_eq!(code, "planner_answer_incomplete");
-    // Without the end mark, but with the reason of its end, it is whole.
     let text = serde_json::to_string(&plan_json().to_string()).unwrap();
-    let whole = format!(
-        "data: {{\"choices\":[{{\"delta\":{{\"content\":{text}}},\"finish_reason\":\"stop\"}}]}}\r\n\r\n"
-    );
-    model.next(Reply::Raw("text/event-stream", Bytes::from(whole)));
-    ask(&LivePlanner::new(config(&model.url()))).await.unwrap();
+    let open = format!("data: {{\"choices\":[{{\"delta\":{{\"content\":{text}}}}}]}}\n\n");
+    for half in [
+        "data: {\"choices\":[{\"delta\":{\"content\":\"{\"}}]}\n\n".to_owned(),
+        // It says that it is over, and not why.
+        format!("{open}data: [DONE]\n\n"),
+        open,
+        String::new(),
+    ] {
+        let planner = LivePlanner::new(LiveConfig {
+            deadline: Duration::from_millis(100),
+            ..config(&model.url())
+        });
+        for _ in 0..20 {
+            model.next(Reply::Raw("text/event-stream", Bytes::from(half.clone())));
+        }
+        let (code, _) = failed(ask(&planner).await);
+        assert_eq!(code, "planner_answer_incomplete");
+        // What is left of the script must not reach the next planner.
+        while ask(&planner).await.is_err() {}
+    }
+    // Without the end mark, but with the reason of its end, it is whole; also without an empty line after it.
+    for end in ["\r\n\r\n", "\n", ""] {
+        let whole = format!(
+            ": PROCESSING\n\ndata: {{\"choices\":null,\"usage\":{{}}}}\n\ndata:{{\"choices\":[{{\"delta\":{{\"content\":{text}}},\"finish_reason\":\"stop\"}}]}}{end}"
+        );
+        let before = model.seen().len();
+        model.next(Reply::Raw("text/event-stream", Bytes::from(whole)));
+        ask(&LivePlanner::new(config(&model.url()))).await.unwrap();
+        assert_eq!(model.seen().len(), before + 1);
+    }
+}
+
+/// A server that closes a kept connection as the next request arrives on it, and answers on new ones.
+async fn closing() -> (u16, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let closed = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = std::sync::Arc::clone(&closed);
+    tokio::spawn(async move {
+        loop {
+            let mut stream = BufReader::new(listener.accept().await.unwrap().0);
+            let count = std::sync::Arc::clone(&count);
+            tokio::spawn(async move {
+                let (mut head, mut length) = (String::new(), 0);
+                while stream.read_line(&mut head).await.unwrap() > 2 {
+                    let header = head.to_ascii_lowercase();
+                    if let Some(value) = header.strip_prefix("content-length: ") {
+                        length = value.trim().parse().unwrap();
+                    }
+                    head.clear();
+                }
+                stream.read_exact(&mut vec![0; length]).await.unwrap();
+                let choice = serde_json::json!({"message": {"content": plan_json().to_string()}, "finish_reason": "stop"});
+                let body = serde_json::json!({"choices": [choice]}).to_string();
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+                    body.len()
+                );
+                stream.write_all((head + &body).as_bytes()).await.unwrap();
+                // One byte of the next request, and the connection is gone.
+                if stream.read(&mut [0]).await.unwrap_or(0) > 0 {
+                    count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                }
+            });
+        }
+    });
+    (port, closed)
+}
+
+#[tokio::test]
+async fn a_server_that_closes_a_kept_connection_as_a_request_arrives_costs_no_plan() {
+    let (port, closed) = closing().await;
+    let planner = LivePlanner::new(config(&format!("http://127.0.0.1:{port}")));
+    for _ in 0..5 {
+        ask(&planner).await.unwrap();
+    }
+    assert_ne!(closed.load(std::sync::atomic::Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_server_that_comes_within_the_deadline_costs_no_plan() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let planner = LivePlanner::new(config(&format!("http://127.0.0.1:{port}")));
+    let script = Script::default().otherwise(plan_json());
+    let later = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        ScriptedModel::start(port, script).await.unwrap()
+    };
+    let (planned, model) = tokio::join!(ask(&planner), later);
+    planned.unwrap();
+    assert_eq!(model.seen().len(), 1);
 }
 
 #[tokio::test]
@@ -86,7 +176,10 @@ async fn a_port_where_nobody_listens_says_which_setting_it_is_about() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
-    let planner = LivePlanner::new(config(&format!("http://127.0.0.1:{port}")));
+    let planner = LivePlanner::new(LiveConfig {
+        deadline: Duration::from_millis(200),
+        ..config(&format!("http://127.0.0.1:{port}"))
+    });
     let (code, text) = failed(ask(&planner).await);
     assert_eq!(code, "planner_unreachable");
     assert!(
@@ -99,7 +192,10 @@ async fn a_port_where_nobody_listens_says_which_setting_it_is_about() {
 
 #[tokio::test]
 async fn a_name_that_is_not_found_is_unreachable_too() {
-    let planner = LivePlanner::new(config("https://nowhere.invalid/v1"));
+    let planner = LivePlanner::new(LiveConfig {
+        deadline: Duration::from_secs(2),
+        ..config("https://nowhere.invalid/v1")
+    });
     let (code, _) = failed(ask(&planner).await);
     assert_eq!(code, "planner_unreachable");
 }
@@ -164,18 +260,8 @@ async fn what_is_no_chat_completion_is_said_to_be_none() {
             b"{\"models\":[]}",
             "no choices",
         ),
-        ("application/json", b"", "no JSON"),
-        (
-            "application/json",
-            b"{\"error\":{\"message\":\"out of memory\"}}",
-            "out of memory",
-        ),
         ("text/event-stream", b"data: \xff\n\n", "UTF-8"),
-        (
-            "text/event-stream",
-            b"data: {\"error\":{\"message\":\"overloaded\"}}\n\n",
-            "overloaded",
-        ),
+        ("text/event-stream", b"data: now\n\n", "no JSON"),
     ] {
         model.next(Reply::Raw(content_type, Bytes::copy_from_slice(body)));
         let (code, text) = failed(ask(&planner).await);
