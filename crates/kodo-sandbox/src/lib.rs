@@ -7,6 +7,7 @@
 mod captured;
 pub mod conformance;
 mod error;
+mod exec_schema;
 mod job;
 mod limits;
 mod mock;
@@ -21,6 +22,7 @@ mod tool;
 
 pub use captured::Captured;
 pub use error::SandboxError;
+pub use exec_schema::exec_schema;
 pub use job::{InputFile, JobSpec};
 pub use limits::Limits;
 pub use mock::MockSandbox;
