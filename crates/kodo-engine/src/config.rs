@@ -26,6 +26,8 @@ pub struct EngineConfig {
     pub crash_demo_sleep: Duration,
     /// How long a step retries the artifact store before its run fails (`ARTIFACT_STORE_PATIENCE_MS`).
     pub artifact_patience: Duration,
+    /// How long a run waits for a planner that is away (`OC_UNREACHABLE_MS`).
+    pub planner_patience: Duration,
     /// Part of the planner's fixture key and of every deterministic choice (`TEST_SEED`).
     pub seed: u64,
 }

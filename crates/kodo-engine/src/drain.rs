@@ -35,6 +35,13 @@ impl Drain {
         }
     }
 
+    /// Says that a running step only waits for something outside: a drain does not wait for it.
+    pub(crate) fn idle(&self) -> IdleStep<'_> {
+        self.running.fetch_sub(1, Ordering::SeqCst);
+        self.finished.notify_one();
+        IdleStep(self)
+    }
+
     /// Lets no further step begin.
     pub(crate) fn begin(&self) {
         self.begun.store(true, Ordering::SeqCst);
@@ -57,6 +64,29 @@ impl Drain {
             }
         };
         tokio::time::timeout(grace, all).await.is_ok()
+    }
+}
+
+/// A running step that only waits for something outside, and is not counted meanwhile. Dropping it counts the step again.
+#[derive(Debug)]
+pub(crate) struct IdleStep<'a>(&'a Drain);
+
+impl IdleStep<'_> {
+    /// Waits until the step may go on: returns at once, or never during a drain.
+    pub(crate) async fn go_on(self) {
+        let drain = self.0;
+        // Counted before the flag is read, as in `begin_step`.
+        drop(self);
+        if drain.has_begun() {
+            let _idle = drain.idle();
+            std::future::pending().await
+        }
+    }
+}
+
+impl Drop for IdleStep<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -83,6 +113,19 @@ mod tests {
                 .await
                 .is_err()
         );
+        drop(running);
+        assert!(drain.steps_finished(Duration::from_secs(1)).await);
+    }
+    #[tokio::test]
+    async fn a_drain_does_not_wait_for_a_step_that_is_idle_and_lets_it_not_go_on() {
+        let drain = Drain::default();
+        let running = drain.begin_step().await;
+        drain.idle().go_on().await;
+        let idle = drain.idle();
+        drain.begin();
+        assert!(drain.steps_finished(Duration::from_secs(1)).await);
+        let goes_on = tokio::time::timeout(Duration::from_millis(1), idle.go_on());
+        assert!(goes_on.await.is_err());
         drop(running);
         assert!(drain.steps_finished(Duration::from_secs(1)).await);
     }

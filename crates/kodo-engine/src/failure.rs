@@ -67,7 +67,7 @@ impl RunFailure {
 
 impl From<PlanError> for RunFailure {
     fn from(error: PlanError) -> Self {
-        // Not retried although it may be transient: a planner has asked again itself before it gives up.
+        // Not retried by the engine although it may be transient: `run/patience.rs` waits for a planner that is away.
         Self::new(error.code(), error.to_string())
     }
 }

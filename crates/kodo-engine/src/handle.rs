@@ -65,6 +65,7 @@ impl EngineHandle {
                 artifacts,
                 artifact_patience: config.artifact_patience,
                 planner,
+                planner_patience: config.planner_patience,
                 sandbox,
                 secrets: config.secrets.clone(),
                 most: config.most,

@@ -7,6 +7,7 @@ pub(crate) mod files;
 pub(crate) mod guard;
 pub(crate) mod inputs;
 pub(crate) mod parallel;
+pub(crate) mod patience;
 pub(crate) mod plan;
 pub(crate) mod record;
 pub(crate) mod retry;

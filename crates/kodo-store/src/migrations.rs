@@ -42,6 +42,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "run claims",
         include_str!("../../../db/migrations/0007_run_claims.sql"),
     ),
+    (
+        8,
+        "planner away",
+        include_str!("../../../db/migrations/0008_planner_away.sql"),
+    ),
 ];
 
 /// What `db:seed` inserts. Each statement can run again without effect.

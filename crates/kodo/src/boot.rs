@@ -56,6 +56,7 @@ pub(crate) async fn boot(
             most: settings.sbx_most,
             crash_demo_sleep: settings.work.wf_sleep,
             artifact_patience: settings.artifacts.patience,
+            planner_patience: settings.planner.patience,
             seed: settings.work.test_seed,
         },
         store.clone(),

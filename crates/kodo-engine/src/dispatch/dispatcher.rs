@@ -120,7 +120,7 @@ impl Dispatcher {
             id,
             workflow_id: workflow_id.to_owned(),
             started_here: permit.is_some(),
-            permit,
+            permit: Mutex::new(permit),
             waits: false,
         }
     }
@@ -173,7 +173,7 @@ pub(crate) struct Execution {
     pub(crate) id: String,
     workflow_id: String,
     started_here: bool,
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Mutex<Option<OwnedSemaphorePermit>>,
     /// Whether it is the one that waits until another execution of the workflow has ended.
     waits: bool,
 }
@@ -186,10 +186,16 @@ impl Execution {
     }
 
     /// Waits for a permit if the body has none.
-    pub(crate) async fn take_place(&mut self) {
-        if self.permit.is_none() {
-            self.permit = self.dispatcher.permit().await;
+    pub(crate) async fn take_place(&self) {
+        if self.permit().is_none() {
+            let permit = self.dispatcher.permit().await;
+            *self.permit() = permit;
         }
+    }
+
+    fn permit(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
+        // Nothing panics while the lock is held.
+        self.permit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns false if another body of the workflow waits here already: one is enough. Otherwise this one is it, and it
@@ -203,8 +209,11 @@ impl Execution {
         self.waits
     }
 
-    fn leave(&mut self) {
-        if self.permit.take().is_some() {
+    /// Gives the permit back, for as long as the body only waits.
+    pub(crate) fn leave(&self) {
+        let permit = self.permit().take();
+        if permit.is_some() {
+            drop(permit);
             self.dispatcher.wake.notify_one();
         }
     }
@@ -264,7 +273,7 @@ mod tests {
     #[tokio::test]
     async fn a_recovered_body_takes_capacity_too() {
         let dispatcher = Arc::new(Dispatcher::new(1));
-        let mut body = dispatcher.begin("run_x");
+        let body = dispatcher.begin("run_x");
         assert!(!body.is_started_here());
         body.take_place().await;
         let run = RunId::generate();
@@ -272,6 +281,27 @@ mod tests {
         assert_eq!(dispatcher.take(), None, "no capacity");
         drop(body);
         assert_eq!(dispatcher.take(), Some((run, true)));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_waits_gives_its_place_to_others() {
+        let dispatcher = Arc::new(Dispatcher::new(1));
+        let (first, second) = (RunId::generate(), RunId::generate());
+        dispatcher.offer(&first);
+        dispatcher.next().await;
+        let waiting = dispatcher.begin(first.as_str());
+        dispatcher.offer(&second);
+        assert_eq!(dispatcher.take(), None, "no capacity");
+        waiting.leave();
+        assert_eq!(dispatcher.next().await, (second.clone(), false));
+        let other = dispatcher.begin(second.as_str());
+        assert!(
+            dispatcher.knows(first.as_str()),
+            "it runs here all the same"
+        );
+        drop(other);
+        waiting.take_place().await;
+        assert_eq!(dispatcher.capacity.available_permits(), 0);
     }
 
     #[test]

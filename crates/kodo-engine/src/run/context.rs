@@ -22,6 +22,8 @@ pub(crate) struct RunContext {
     /// How long a step retries the artifact store before its run fails.
     pub(crate) artifact_patience: Duration,
     pub(crate) planner: Arc<dyn Planner>,
+    /// How long a run waits for a planner that is away.
+    pub(crate) planner_patience: Duration,
     pub(crate) sandbox: Arc<dyn Sandbox>,
     /// The folder from which jobs get their secrets.
     pub(crate) secrets: SecretFolder,

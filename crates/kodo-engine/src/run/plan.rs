@@ -6,9 +6,11 @@ use kodo_store::{ClaimedRun, NewStep, Recorded, RunToPlan};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::dispatch::dispatcher::Execution;
 use crate::failure::RunFailure;
 use crate::run::context::RunContext;
 use crate::run::inputs::Inputs;
+use crate::run::patience::plan_patiently;
 use crate::run::record::Recording;
 
 /// The checkpoint of the planning step. The plan itself is only in the step's row, whatever its size and however deep
@@ -26,6 +28,7 @@ pub(crate) struct Planned {
 /// Plans and records the plan. `to_plan` is the run, if it was read already; `may_be_recorded`: looks for its row first.
 pub(crate) async fn plan(
     ctx: &RunContext,
+    execution: &Execution,
     claimed: &ClaimedRun,
     step_id: &StepId,
     to_plan: Option<RunToPlan>,
@@ -53,14 +56,12 @@ pub(crate) async fn plan(
         true => Some(Inputs::of(&intent)?),
         false => None,
     };
-    let planned = ctx
-        .planner
-        .plan(&PlanRequest {
-            intent: &intent,
-            seed: ctx.seed,
-            idempotency_key: &format!("{run_id}/{step_id}"),
-        })
-        .await?;
+    let request = PlanRequest {
+        intent: &intent,
+        seed: ctx.seed,
+        idempotency_key: &format!("{run_id}/{step_id}"),
+    };
+    let planned = plan_patiently(ctx, execution, claimed, &request).await?;
     // Validation before recording.
     let plan_json = encode(&planned.plan).map_err(RunFailure::invalid(ErrorCode::PlanInvalid))?;
     let order = planned.plan.dependencies();

@@ -10,6 +10,7 @@ use kodo_store::ClaimedRun;
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
+use crate::dispatch::dispatcher::Execution;
 use crate::failure::RunFailure;
 use crate::run::context::RunContext;
 use crate::run::durable::durable;
@@ -37,10 +38,11 @@ pub(crate) struct RunOutput {
     pub(crate) tool_calls: usize,
 }
 
-/// The body, for the execution that holds the run's claim. `checkpointed` names the steps of which the engine has a
+/// The body, for the execution that holds the run's claim and a place in this process. `checkpointed` names the steps of which the engine has a
 /// checkpoint.
 pub(crate) async fn run(
     ctx: &RunContext,
+    execution: &Execution,
     mut claimed: ClaimedRun,
     checkpointed: &HashSet<String>,
 ) -> dbos::Result<RunOutput, RunFailure> {
@@ -55,7 +57,7 @@ pub(crate) async fn run(
     let planned: Planned = durable(&ctx.drain, plan_id.as_str(), || {
         // A first attempt may have committed its row even if the answer was lost.
         let look = std::mem::replace(&mut may_be_recorded, true);
-        let planned = plan(ctx, claimed, &plan_id, to_plan.take(), look);
+        let planned = plan(ctx, execution, claimed, &plan_id, to_plan.take(), look);
         async move { ctx.of_holder(claimed, planned.await).await }
     })
     .await?;

@@ -77,7 +77,13 @@ pub(crate) async fn execute(
         failpoint("recover:committed");
     }
     tracing::info!(run.id = %run_id, recovered, epoch = held.epoch, "run started");
-    let outcome = guard(intent_run::run(&shared.ctx, claimed, &checkpointed)).await;
+    let outcome = guard(intent_run::run(
+        &shared.ctx,
+        &execution,
+        claimed,
+        &checkpointed,
+    ))
+    .await;
     let run_id = run_id.clone();
     drop(held);
     drop(execution);

@@ -136,6 +136,22 @@ impl Store {
         .await?)
     }
 
+    /// Whether a claim is open and its run has not ended.
+    ///
+    /// # Errors
+    /// As any statement.
+    pub async fn is_under_way(&self, run: &RunId, epoch: i32) -> Result<bool, StoreError> {
+        Ok(sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM app.run_claims c JOIN app.runs r ON r.id = c.run_id
+                            WHERE c.run_id = $1 AND c.epoch = $2 AND c.ended_at IS NULL
+                              AND r.status IN ('queued', 'running', 'waiting_input'))",
+        )
+        .bind(run.as_str())
+        .bind(epoch)
+        .fetch_one(&self.pool)
+        .await?)
+    }
+
     /// The open claims of a worker.
     ///
     /// # Errors

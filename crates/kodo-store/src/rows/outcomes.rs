@@ -112,7 +112,7 @@ impl Store {
     }
 
     /// Says that a run which is over runs again ([`Transition::Reopen`]), because its workflow was resumed through the
-    /// engine, and takes back what it said about its end. Returns whether there was anything to take back: a run that
+    /// engine, and takes back what it said about its end. It waits for its planner anew. Returns whether there was anything to take back: a run that
     /// is not over is left alone.
     ///
     /// # Errors
@@ -120,7 +120,7 @@ impl Store {
     pub async fn reopen(&self, id: &RunId) -> Result<bool, StoreError> {
         let reopened: Option<(bool, String)> = sqlx::query_as(
             "WITH reopened AS (
-                 UPDATE app.runs SET status = 'running', error = NULL, updated_at = now()
+                 UPDATE app.runs SET status = 'running', error = NULL, planner_away_since = NULL, updated_at = now()
                  WHERE id = $1 AND status = ANY($2)
                  RETURNING id
              ), forgotten AS (

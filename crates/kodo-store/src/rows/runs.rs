@@ -1,5 +1,7 @@
 //! Runs: one durable execution of an intent. How one ends is in outcomes.rs.
 
+use std::time::Duration;
+
 use kodo_contract::{ArtifactRef, IntentId, RunId, RunStatus, RunView, StepView, Timestamp};
 use serde_json::Value;
 use sqlx::types::Json;
@@ -98,6 +100,34 @@ impl Store {
         .await?;
         row.map(|(trace_id, goal, payload)| to_plan(id, trace_id, goal, &payload))
             .transpose()
+    }
+
+    /// Says that a run's planner is away, and returns for how long it has been: since this was said first.
+    ///
+    /// # Errors
+    /// As any statement.
+    pub async fn planner_is_away(&self, id: &RunId) -> Result<Duration, StoreError> {
+        // Never less than zero: the server's clock may have stepped back.
+        let seconds: Option<f64> = sqlx::query_scalar(
+            "UPDATE app.runs SET planner_away_since = coalesce(planner_away_since, now()) WHERE id = $1
+             RETURNING greatest(extract(epoch FROM now() - planner_away_since), 0)::float8",
+        )
+        .bind(id.as_str())
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(Duration::try_from_secs_f64(seconds.unwrap_or_default()).unwrap_or(Duration::MAX))
+    }
+
+    /// Says that a run's planner is away no more.
+    ///
+    /// # Errors
+    /// As any statement.
+    pub async fn planner_answered(&self, id: &RunId) -> Result<(), StoreError> {
+        sqlx::query("UPDATE app.runs SET planner_away_since = NULL WHERE id = $1")
+            .bind(id.as_str())
+            .execute(&self.pool)
+            .await?;
+        Ok(())
     }
 
     /// A run with its steps and artifacts, read in one statement and so from one snapshot.

@@ -182,13 +182,21 @@ impl Given {
     pub(super) fn assignment(&self, variable: &str) -> String {
         let text = self.value(variable).map_or("", |value| &value.text);
         let name = self.name(variable);
-        match text.rsplit_once('@') {
-            // A URL with a password in it, which is not to be shown, also if the scheme is missing or mistyped.
-            Some((_, rest)) if text.contains("://") || variable.ends_with("_URL") => {
-                format!("{name}=…@{rest}")
-            }
-            _ => format!("{name}={text}"),
+        if !text.contains("://") && !variable.ends_with("_URL") {
+            return format!("{name}={text}");
         }
+        // A URL may have a password in it, or a key in its query, also if the scheme is missing or mistyped.
+        let query = text.find(['?', '#']);
+        let (before, rest) = match text.rfind('@') {
+            Some(at) if query.is_some_and(|query| query < at) => return format!("{name}=…"),
+            Some(at) => ("…@", &text[at + 1..]),
+            None => ("", text),
+        };
+        let (rest, after) = match rest.find(['?', '#']) {
+            Some(at) => (&rest[..=at], "…"),
+            None => (rest, ""),
+        };
+        format!("{name}={before}{rest}{after}")
     }
 
     /// The refusal of a setting whose value is not accepted.
@@ -214,8 +222,10 @@ impl Given {
     pub(crate) fn flags(&self) -> impl Iterator<Item = (&str, &str)> {
         let flags = self.0.iter().filter(|value| value.by_flag);
         flags
-            // A URL may have a password in it.
-            .filter(|value| !(value.variable.ends_with("_URL") && value.text.contains('@')))
+            // A URL may have a password in it, or a key.
+            .filter(|value| {
+                !(value.variable.ends_with("_URL") && value.text.contains(['@', '?', '#']))
+            })
             .map(|value| (value.variable.as_str(), value.text.as_str()))
             .filter(|(variable, _)| {
                 !["TOKEN", "PASSWORD", "KEY"]

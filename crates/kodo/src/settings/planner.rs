@@ -17,7 +17,7 @@ use kodo_sandbox::Limits;
 
 use super::SecretText;
 use super::given::{Given, Refusal, refusal};
-use super::parsers::{boolean, existing_folder, filled, number, some_milliseconds};
+use super::parsers::{boolean, existing_folder, filled, milliseconds, number, some_milliseconds};
 use crate::tools::SandboxTools;
 
 /// The first pause before a provider that failed is asked again.
@@ -64,9 +64,13 @@ pub(super) struct PlannerFlags {
     /// Whether answers are streamed; of use behind proxies that end long silences
     #[arg(long, env, value_name = "BOOL", action = ArgAction::Set, default_value = "false", value_parser = boolean)]
     oc_stream: bool,
-    /// How long making a plan may take, retries and repairs included, in milliseconds
+    /// How long making a plan may take at once, retries and repairs included, in milliseconds
     #[arg(long = "oc-deadline-ms", env = "OC_DEADLINE_MS", value_name = "MS", default_value = "120000", value_parser = some_milliseconds)]
     oc_deadline: Duration,
+    /// How long a run waits for a planner that is still away after that, in milliseconds; it is asked again with growing
+    /// pauses, also after a restart of the service
+    #[arg(long = "oc-unreachable-ms", env = "OC_UNREACHABLE_MS", value_name = "MS", default_value = "900000", value_parser = milliseconds)]
+    oc_unreachable: Duration,
     /// The longest answer of the model, in tokens
     #[arg(long, env, value_name = "COUNT", default_value = "4096", value_parser = number::<u32>(1, u32::MAX))]
     oc_max_tokens: u32,
@@ -139,6 +143,8 @@ pub(crate) struct PlannerSettings {
     pub(crate) fixtures_dir: Option<PathBuf>,
     /// The model, where one is configured; always, unless the mode is replay.
     pub(crate) live: Option<LiveSettings>,
+    /// How long a run waits for a planner that is away.
+    pub(crate) patience: Duration,
 }
 
 /// Who asks the model.
@@ -247,6 +253,7 @@ impl PlannerSettings {
         let settings = Self {
             mode,
             fixtures_dir,
+            patience: flags.oc_unreachable,
             live: flags.model(most, given)?,
         };
         let needs = |what: &str| {
@@ -458,11 +465,15 @@ mod tests {
     }
 
     #[test]
-    fn a_password_in_a_url_is_refused_and_not_shown() {
+    fn a_password_or_a_key_in_a_url_is_refused_and_not_shown() {
         for url in [
             "https://me:hush@example.com",
             "https:/me:hush@example.com",
             "me:hush@example.com",
+            "https://example.com/v1?key=hush",
+            "example.com/v1?a=b@c&key=hush",
+            "https://example.com/v1#hush",
+            "https://me:hush@example.com/v1?key=hush",
         ] {
             let refused = planner(&[&format!("--oc-base-url={url}")]).unwrap_err();
             assert!(!refused.contains("hush"), "{refused}");

@@ -59,6 +59,7 @@ async fn every_value_that_cannot_be_read_stops_the_start_with_one_line() {
         ("OC_ALLOW_HTTP", "yes", "true or false is accepted"),
         ("OC_STREAM", "1", "true or false is accepted"),
         ("OC_DEADLINE_MS", "0", &number(1, u64::from(u32::MAX))),
+        ("OC_UNREACHABLE_MS", "-1", &milliseconds),
         ("OC_MAX_TOKENS", "many", &number(1, u64::from(u32::MAX))),
         ("OC_MAX_STEPS", "257", &number(1, 256)),
         ("OC_MAX_PLAN_BYTES", "0", &number(1024, 4_194_304)),

@@ -48,6 +48,7 @@ mod one_system;
 mod origin;
 mod outage;
 mod own_server;
+mod planner_away;
 mod program;
 mod proof;
 mod prove;
