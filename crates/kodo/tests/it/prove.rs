@@ -303,10 +303,10 @@ async fn the_query_to_check_by_hand_finds_the_same_and_refuses_where_nothing_is_
     let found: Vec<Value> = ended
         .stdout
         .lines()
-        .map(|line| {
-            let cells: Vec<&str> = line.split('|').collect();
-            json!({ "subject": cells[0], "finding": cells[1] })
-        })
+        .map(|line| line.split('|').collect::<Vec<&str>>())
+        // The third column says how long a row may be seen: of those, a proof tells the ones that stay.
+        .filter(|cells| cells[2].is_empty())
+        .map(|cells| json!({ "subject": cells[0], "finding": cells[1] }))
         .collect();
     assert_eq!(found, expected);
     assert_eq!(
