@@ -4,7 +4,7 @@
 //! QEMU's own filter of system calls (`-sandbox on`) comes on top of this, once it has set itself up.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -105,7 +105,7 @@ pub fn be_the_emulator_if_asked() {
         },
         _ => "it is how kodo starts a machine, and of no use on a command line".to_owned(),
     };
-    eprintln!("kodo: {ARGUMENT}: {error}");
+    let _ = writeln!(std::io::stderr(), "kodo: {ARGUMENT}: {error}");
     std::process::exit(FAILED);
 }
 

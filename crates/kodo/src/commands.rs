@@ -11,9 +11,11 @@ mod sandbox;
 mod serve;
 mod workflow;
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use crate::cli::Command;
+use crate::output;
 use crate::settings::{Given, Settings};
 
 /// Exit code of a look-up that found nothing, so that a script can tell it from a failure.
@@ -45,6 +47,19 @@ pub(crate) async fn run(given: &Given, command: Command) -> anyhow::Result<ExitC
 
 /// Says on one line why the command failed, causes included.
 pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("kodo: {error:#}");
+    output::tell(format_args!("kodo: {error:#}"));
     ExitCode::FAILURE
+}
+
+/// Prints the help or the version that was asked for, or what is wrong with the command line.
+pub(crate) fn help_or_usage(error: &clap::Error) -> ExitCode {
+    let printed = error
+        .print()
+        .and_then(|()| std::io::Write::flush(&mut std::io::stdout()));
+    match printed {
+        Err(failed) if !error.use_stderr() && failed.kind() != ErrorKind::BrokenPipe => {
+            fail(&anyhow::Error::new(failed).context("cannot write to standard output"))
+        }
+        _ => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)),
+    }
 }

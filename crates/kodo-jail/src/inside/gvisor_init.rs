@@ -6,6 +6,8 @@
 //!
 //! Outside of gVisor it runs nothing.
 
+use std::io::Write;
+
 use rustix::process::{Pid, getpid, getuid};
 
 use super::control::{receive_spec, report, take_control};
@@ -23,11 +25,17 @@ pub(crate) fn run() -> ! {
     // A panic must not print to the job's streams; the service sees it by the end of the channel.
     std::panic::set_hook(Box::new(|_| sys::exit_now(101)));
     if let Err(reason) = inside_gvisor() {
-        eprintln!("`{GUEST_ARGUMENT}` runs nothing outside of gVisor: {reason}");
+        let _ = writeln!(
+            std::io::stderr(),
+            "`{GUEST_ARGUMENT}` runs nothing outside of gVisor: {reason}"
+        );
         sys::exit_now(2)
     }
     let Ok(mut control) = take_control() else {
-        eprintln!("`{GUEST_ARGUMENT}` has no control channel");
+        let _ = writeln!(
+            std::io::stderr(),
+            "`{GUEST_ARGUMENT}` has no control channel"
+        );
         sys::exit_now(2)
     };
     let done = receive_spec(&mut control).and_then(|spec| {

@@ -31,7 +31,7 @@ pub fn be_the_helper_if_asked() {
         .next()
         .is_some_and(|first| first == LIFELINE_ARGUMENT)
     {
-        eprintln!("{}", lifeline::become_program(others));
+        let _ = writeln!(std::io::stderr(), "{}", lifeline::become_program(others));
         sys::exit_now(126);
     }
     let asked = arguments.nth(1).filter(|_| arguments.next().is_none());
@@ -57,7 +57,8 @@ fn run() -> ! {
     std::panic::set_hook(Box::new(|_| sys::exit_now(101)));
     match take_control() {
         Err(_) => {
-            eprintln!(
+            let _ = writeln!(
+                std::io::stderr(),
                 "`{HELPER_ARGUMENT}` is how kodo starts a sandbox; it is of no use on a command line"
             );
             sys::exit_now(2)

@@ -10,32 +10,28 @@ use kodo_store::{Binding, Store};
 use crate::boot;
 use crate::cli::DbCommand;
 use crate::devdb::{self, DevDbConfig, Probe};
+use crate::output;
 use crate::settings::Settings;
 use crate::telemetry;
 
 /// Runs one of them; each prints one line that says what it did.
 pub(crate) async fn run(settings: &Settings, command: DbCommand) -> anyhow::Result<ExitCode> {
-    telemetry::init_for_people();
-    match command {
-        DbCommand::Up => {
-            let up = devdb::up(&devdb_config(settings)).await?;
-            println!("{}", up.message);
-        }
-        DbCommand::Down => {
-            let (_, message) = devdb::down(&devdb_config(settings)).await?;
-            println!("{message}");
-        }
+    telemetry::init_for_people()?;
+    let mut code = ExitCode::SUCCESS;
+    let done = match command {
+        DbCommand::Up => devdb::up(&devdb_config(settings)).await?.message,
+        DbCommand::Down => devdb::down(&devdb_config(settings)).await?.1,
         DbCommand::Status => {
             let status = devdb::status(&devdb_config(settings)).await;
-            println!("{}", status.message);
             if status.probe != Probe::Postgres {
-                return Ok(ExitCode::FAILURE);
+                code = ExitCode::FAILURE;
             }
+            status.message
         }
         DbCommand::Migrate => {
             let store = Store::new(&settings.app, 2);
             boot::prepare(settings, &store).await?;
-            println!("db: schema app of {} is up to date", settings.app.database);
+            format!("db: schema app of {} is up to date", settings.app.database)
         }
         DbCommand::Seed => {
             // That there is none, or that it does not let us in, is nothing that a migration mends.
@@ -45,7 +41,7 @@ pub(crate) async fn run(settings: &Settings, command: DbCommand) -> anyhow::Resu
                 .seed()
                 .await
                 .context("the seed needs a migrated schema (kodo db migrate)")?;
-            println!("db: seeded {}", settings.app.database);
+            format!("db: seeded {}", settings.app.database)
         }
         DbCommand::Reset => {
             let store = Store::new(&settings.app, 2);
@@ -53,19 +49,20 @@ pub(crate) async fn run(settings: &Settings, command: DbCommand) -> anyhow::Resu
             store.drop_schema().await?;
             boot::prepare(settings, &store).await?;
             store.seed().await?;
-            println!(
+            format!(
                 "db: reset schema app of {}: dropped, migrated, seeded",
                 settings.app.database
-            );
+            )
         }
         DbCommand::SysReset => {
             settings.system.ensure_exists().await?;
             kodo_engine::reset_system_schema(&settings.system).await?;
-            println!("db: reset schema dbos of {}", settings.system.database);
+            format!("db: reset schema dbos of {}", settings.system.database)
         }
-        DbCommand::Rebind => println!("{}", rebind(settings).await?),
-    }
-    Ok(ExitCode::SUCCESS)
+        DbCommand::Rebind => rebind(settings).await?,
+    };
+    output::print(done + "\n")?;
+    Ok(code)
 }
 
 /// Binds the product database to the system database of the settings, unless somebody works on it from the one that it

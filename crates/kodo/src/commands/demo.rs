@@ -8,6 +8,7 @@ use anyhow::Context;
 
 use crate::cli::{DemoArgs, DemoCommand};
 use crate::environment;
+use crate::output;
 use crate::settings::Given;
 
 /// `scripts/kodo` sets it to the path of the checkout's `kodo-dev`.
@@ -36,10 +37,10 @@ pub(crate) fn completion_bar(given: &Given) -> anyhow::Result<ExitCode> {
 /// Returns exit code 2, having said where to look, outside of a checkout.
 fn hand_over(given: &Given, name: &str, arguments: &[&str]) -> anyhow::Result<ExitCode> {
     let Some(tool) = environment::variable(TOOL) else {
-        eprintln!(
+        output::tell(format_args!(
             "{name}: not part of this binary; in a checkout of the repository, run: {}",
             name.replacen("kodo", "scripts/kodo", 1)
-        );
+        ));
         return Ok(ExitCode::from(NOT_HERE));
     };
     let error = command(&tool, given, arguments).exec();

@@ -1,11 +1,11 @@
 //! `kodo doctor`: every check, and what it found.
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::cli::{DoctorArgs, Format};
 use crate::doctor::{Report, examine};
+use crate::output;
 use crate::settings::Given;
 
 /// Prints the findings. Exit code 1 where one of them is a problem.
@@ -15,8 +15,7 @@ pub(crate) async fn run(given: &Given, args: DoctorArgs) -> anyhow::Result<ExitC
         Format::Json => serde_json::to_string_pretty(&report)? + "\n",
         Format::Table => table(&report),
     };
-    // A reader that has seen enough (`| head`) is no error.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    output::print(&text)?;
     Ok(if report.healthy {
         ExitCode::SUCCESS
     } else {

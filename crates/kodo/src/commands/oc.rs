@@ -6,10 +6,10 @@ mod record;
 mod show;
 mod verify;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use crate::cli::OcCommand;
+use crate::output;
 use crate::settings::Settings;
 
 /// What a command prints, and how it ends.
@@ -36,8 +36,7 @@ pub(crate) async fn run(settings: &Settings, command: OcCommand) -> anyhow::Resu
             record::run(settings, &questions, default.as_deref()).await?
         }
     };
-    // A reader that has seen enough (`| head`) is no error.
-    let _ = std::io::stdout().write_all(printed.text.as_bytes());
+    output::print(&printed.text)?;
     Ok(printed.code)
 }
 

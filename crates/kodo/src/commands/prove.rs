@@ -5,13 +5,13 @@ mod report;
 mod suspects;
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use kodo_store::Invariant;
 
 use crate::cli::{Format, ProveArgs};
+use crate::output;
 use crate::settings::Settings;
 use look::Prover;
 use suspects::Suspects;
@@ -65,8 +65,9 @@ pub(crate) async fn run(settings: &Settings, args: ProveArgs) -> ExitCode {
     } else {
         report::text(&proof)
     };
-    // A reader that has seen enough (`| head`) is no error.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    if let Err(error) = output::print(&text) {
+        return unproven(&error);
+    }
     match proof.violated() {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
@@ -75,7 +76,7 @@ pub(crate) async fn run(settings: &Settings, args: ProveArgs) -> ExitCode {
 
 /// Says why nothing is proven.
 pub(crate) fn unproven(error: &anyhow::Error) -> ExitCode {
-    eprintln!("kodo: nothing is proven: {error:#}");
+    output::tell(format_args!("kodo: nothing is proven: {error:#}"));
     ExitCode::from(UNPROVEN)
 }
 

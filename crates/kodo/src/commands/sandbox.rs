@@ -1,7 +1,6 @@
 //! `kodo sandbox run`: one job, from the command line.
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -11,6 +10,7 @@ use kodo_sandbox::{Ended, InputFile, JobResult, JobSpec, Limits, result_of};
 use serde_json::{Map, Value};
 
 use crate::cli::{RunFormat, SandboxCommand, SandboxRun};
+use crate::output;
 use crate::sandbox::{explained, for_one_job};
 use crate::settings::Settings;
 
@@ -23,7 +23,7 @@ pub(crate) async fn run(settings: anyhow::Result<Settings>, command: SandboxComm
     let SandboxCommand::Run(arguments) = command;
     let ended = async { job(&settings?, &arguments).await };
     ended.await.unwrap_or_else(|error| {
-        eprintln!("kodo: {error:#}");
+        output::tell(format_args!("kodo: {error:#}"));
         ExitCode::from(NOT_RUN)
     })
 }
@@ -42,16 +42,16 @@ async fn job(settings: &Settings, arguments: &SandboxRun) -> anyhow::Result<Exit
         .run(&spec)
         .await
         .map_err(|error| anyhow!("{}: {}", error.code(), explained(&error)))?;
-    // A reader that has seen enough (`| head`) is no error.
-    let _ = match arguments.format {
-        RunFormat::Json => {
-            let text = serde_json::to_string_pretty(&result_of(&result))?;
-            writeln!(std::io::stdout(), "{text}")
-        }
-        RunFormat::Text => print(&result),
-    };
+    // Before it is printed: a failed write there must not cost the files.
     if let Some(folder) = &arguments.out {
         write_files(&result, folder).with_context(|| format!("--out {}", folder.display()))?;
+    }
+    match arguments.format {
+        RunFormat::Json => {
+            let text = serde_json::to_string_pretty(&result_of(&result))?;
+            output::print(text + "\n")?;
+        }
+        RunFormat::Text => print(&result)?,
     }
     Ok(ExitCode::from(
         u8::try_from(result.exit_code()).unwrap_or(u8::MAX),
@@ -81,15 +81,19 @@ fn spec_of(arguments: &SandboxRun) -> anyhow::Result<JobSpec> {
     Ok(spec)
 }
 
-fn print(result: &JobResult) -> std::io::Result<()> {
-    std::io::stdout().write_all(&result.stdout.bytes())?;
-    let mut errors = std::io::stderr();
-    errors.write_all(&result.stderr.bytes())?;
+fn print(result: &JobResult) -> anyhow::Result<()> {
+    output::print(result.stdout.bytes())?;
+    output::print_to_stderr(result.stderr.bytes())?;
     match result.ended {
-        Ended::Stopped { reason, .. } => writeln!(errors, "kodo: ended by its limit: {reason}"),
-        Ended::Signaled(signal) => writeln!(errors, "kodo: ended by signal {signal}"),
-        Ended::Exited(_) => Ok(()),
+        Ended::Stopped { reason, .. } => {
+            output::tell(format_args!("kodo: ended by its limit: {reason}"));
+        }
+        Ended::Signaled(signal) => {
+            output::tell(format_args!("kodo: ended by signal {signal}"));
+        }
+        Ended::Exited(_) => {}
     }
+    Ok(())
 }
 
 fn write_files(result: &JobResult, folder: &Path) -> anyhow::Result<()> {

@@ -1,6 +1,8 @@
 //! `kodo serve`: ports first, then the database, then work; and the way back.
 
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -25,16 +27,20 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Runs the service until a signal ends it.
 pub(crate) async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     settings.artifacts.check_data_dir(&settings.data_dir)?;
-    telemetry::init(&settings.log);
+    let lost = telemetry::init(&settings.log)?;
     let ports = Ports::bind(&settings).await?;
-    run_on(settings, ports).await
+    run_on(settings, ports, lost).await
 }
 
-/// The same, on ports that are bound.
-pub(crate) async fn run_on(settings: Settings, ports: Ports) -> anyhow::Result<ExitCode> {
+/// The same, on ports that are bound; `lost_log_lines` is what [`telemetry::init`] returned.
+pub(crate) async fn run_on(
+    settings: Settings,
+    ports: Ports,
+    lost_log_lines: Arc<AtomicU64>,
+) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let store = Store::new(&settings.app, settings.database.db_pool_size);
-    let readiness = Readiness::new();
+    let readiness = Readiness::new().counting(lost_log_lines);
     let artifacts = ArtifactStoreCell::default();
     let engine = EngineHandle::default();
     let address = ports.product.local_addr()?;

@@ -4,7 +4,6 @@ mod get;
 mod list;
 mod steps;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use kodo_contract::Timestamp;
@@ -13,6 +12,7 @@ use serde::Serialize;
 
 use crate::cli::WorkflowCommand;
 use crate::commands::NOT_FOUND;
+use crate::output;
 use crate::settings::Settings;
 
 /// Runs one of them. An id that does not exist ends with exit code 3.
@@ -33,12 +33,13 @@ pub(crate) async fn run(settings: &Settings, command: WorkflowCommand) -> anyhow
     };
     match shown.await {
         Ok(text) => {
-            // A reader that has seen enough (`| head`) is no error.
-            let _ = std::io::stdout().write_all(text.as_bytes());
+            output::print(&text)?;
             Ok(ExitCode::SUCCESS)
         }
         Err(error @ InspectError::NotFound(_)) => {
-            eprintln!("kodo: {error}; `kodo workflow list` shows those there are");
+            output::tell(format_args!(
+                "kodo: {error}; `kodo workflow list` shows those there are"
+            ));
             Ok(ExitCode::from(NOT_FOUND))
         }
         Err(error) => Err(error.into()),

@@ -76,15 +76,29 @@ async fn busy(exam: &Examination, check: &'static str, port: u16) -> Finding {
     let said = tokio::time::timeout(patience, readyz(port)).await;
     let said = said.ok().flatten();
     match said {
-        Some((200, said)) if said["ready"] == true => Finding::ok(
-            check,
-            format!("a kodo service has port {port} and is ready: {who}"),
-        ),
+        Some((200, said)) if said["ready"] == true => match said["logLinesLost"].as_u64() {
+            None => Finding::ok(
+                check,
+                format!("a kodo service has port {port} and is ready: {who}"),
+            ),
+            Some(lost) => Finding::warn(
+                check,
+                format!(
+                    "a kodo service has port {port} and is ready, and {lost} lines of its log could not be written: \
+                     its standard error is closed, full or not read: {who}"
+                ),
+                Some(exam.next.task("start")),
+            ),
+        },
         Some((503, said)) if said["checks"].is_object() => Finding::warn(
             check,
             format!(
-                "a kodo service has port {port} and is not ready: {}: {who}",
-                said["checks"]
+                "a kodo service has port {port} and is not ready: {}{}: {who}",
+                said["checks"],
+                match &said["reasons"] {
+                    Value::Null => String::new(),
+                    reasons => format!(", because {reasons}"),
+                }
             ),
             Some(format!("curl -sS http://127.0.0.1:{port}/readyz")),
         ),

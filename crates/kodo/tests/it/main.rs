@@ -42,6 +42,7 @@ mod large;
 mod limits;
 mod live_planner;
 mod live_sandbox;
+mod lost_output;
 mod neighbours;
 mod oc_commands;
 mod one_system;

@@ -1,5 +1,6 @@
 //! `GET /readyz`: whether the process can do its work, and what fails if it cannot.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -27,9 +28,20 @@ pub(crate) fn operation() -> Operation {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Ready {
     ready: bool,
     checks: Checks,
+    /// Why a check fails, for people, if more is known than its word.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    reasons: BTreeMap<&'static str, String>,
+    /// Lines of the log that could not be written since the start. Does not make the service unready.
+    #[serde(skip_serializing_if = "is_zero")]
+    log_lines_lost: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Answers 200 if every check passes, otherwise 503.
@@ -41,10 +53,13 @@ async fn handler(State(app): State<App>) -> Result<Response, ApiError> {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    Ok(answer::json(
-        status,
-        serde_json::to_string(&Ready { ready, checks })?,
-    ))
+    let answered = Ready {
+        ready,
+        checks,
+        reasons: app.readiness().reasons(),
+        log_lines_lost: app.readiness().lost_log_lines(),
+    };
+    Ok(answer::json(status, serde_json::to_string(&answered)?))
 }
 
 /// The result of each check of `/readyz`, in a word.

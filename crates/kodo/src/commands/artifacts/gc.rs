@@ -1,6 +1,5 @@
 //! `kodo artifacts gc`.
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use serde::Serialize;
 
 use super::{Artifacts, json};
 use crate::cli::Format;
+use crate::output;
 
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -62,7 +62,7 @@ pub(super) async fn run(
         Format::Json => json(&report),
         Format::Table => told(&report, &artifacts.store.place()),
     };
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    output::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,6 +1,5 @@
 //! `kodo artifacts get`.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
@@ -11,22 +10,21 @@ use kodo_store::content::{content_of, read};
 
 use super::Artifacts;
 use crate::commands::NOT_FOUND;
+use crate::output;
 
 pub(super) async fn run(artifacts: &Artifacts, sha256: &str) -> anyhow::Result<ExitCode> {
     let hash = ContentHash::parse(sha256)
         .with_context(|| format!("{sha256} is no sha256: 64 lower-case hexadecimal digits are"))?;
-    let mut out = std::io::stdout().lock();
     let inline = match artifacts.rows.artifact_by_hash(&hash).await? {
         None => {
-            eprintln!("kodo: no artifact has the content {hash}");
+            output::tell(format_args!("kodo: no artifact has the content {hash}"));
             return Ok(ExitCode::from(NOT_FOUND));
         }
         Some(Found::Row(row)) if let Some((size, _)) = row.stored => {
             let mut pieces = read(&artifacts.store, &hash, size, None).await?;
             while let Some(piece) = pieces.try_next().await? {
-                if out.write_all(&piece).is_err() {
-                    // A reader that has seen enough (`| head`) is no error.
-                    return Ok(ExitCode::SUCCESS);
+                if !output::print(&piece)? {
+                    break;
                 }
             }
             return Ok(ExitCode::SUCCESS);
@@ -38,6 +36,6 @@ pub(super) async fn run(artifacts: &Artifacts, sha256: &str) -> anyhow::Result<E
         ContentHash::of(&inline) == hash,
         "a row says that it has {hash}, and has something else (see kodo artifacts verify)"
     );
-    let _ = out.write_all(&inline);
+    output::print(&inline)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,5 @@
 //! `kodo artifacts list`.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use kodo_contract::RunId;
@@ -11,6 +10,7 @@ use serde::Serialize;
 use super::{Artifacts, json};
 use crate::cli::Format;
 use crate::commands::NOT_FOUND;
+use crate::output;
 use crate::table;
 
 #[derive(Serialize)]
@@ -63,7 +63,7 @@ pub(super) async fn run(
         None => None,
     };
     let Some(rows) = rows else {
-        eprintln!("kodo: there is no run {run}");
+        output::tell(format_args!("kodo: there is no run {run}"));
         return Ok(ExitCode::from(NOT_FOUND));
     };
     let entries: Vec<Entry> = rows.into_iter().map(Entry::of).collect();
@@ -74,8 +74,7 @@ pub(super) async fn run(
             table::render(&["STEP", "KIND", "NAME", "SIZE", "WHERE", "SHA256"], &rows)
         }
     };
-    // A reader that has seen enough (`| head`) is no error.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    output::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 

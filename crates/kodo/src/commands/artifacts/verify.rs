@@ -1,7 +1,6 @@
 //! `kodo artifacts verify`.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::process::ExitCode;
 
 use kodo_contract::{ContentHash, StoredContent, decode};
@@ -11,6 +10,7 @@ use serde::Serialize;
 
 use super::{Artifacts, json};
 use crate::cli::Format;
+use crate::output;
 
 /// Rows that are read at once.
 const PAGE: i64 = 200;
@@ -48,7 +48,9 @@ pub(super) async fn run(artifacts: &Artifacts, format: Format) -> ExitCode {
         Format::Json => json(&report),
         Format::Table => told(&report, &artifacts.store.place()),
     };
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    if let Err(error) = output::print(&text) {
+        return unproven(&error);
+    }
     if report.findings.is_empty() {
         ExitCode::SUCCESS
     } else {
@@ -58,7 +60,7 @@ pub(super) async fn run(artifacts: &Artifacts, format: Format) -> ExitCode {
 
 /// Says why nothing is proven.
 pub(super) fn unproven(error: &anyhow::Error) -> ExitCode {
-    eprintln!("kodo: nothing is proven: {error:#}");
+    output::tell(format_args!("kodo: nothing is proven: {error:#}"));
     ExitCode::from(UNPROVEN)
 }
 

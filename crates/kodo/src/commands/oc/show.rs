@@ -9,6 +9,7 @@ use super::question::Question;
 use super::{Printed, outline, recorder};
 use crate::cli::Format;
 use crate::commands::NOT_FOUND;
+use crate::output;
 use crate::settings::Settings;
 
 /// The fixture that replay would answer with, and which one that is.
@@ -26,10 +27,10 @@ pub(crate) async fn run(
         found = folder.load(DEFAULT_KEY).await?;
     }
     let Some(fixture) = found else {
-        eprintln!(
+        output::tell(format_args!(
             "kodo: no fixture {}; `kodo oc verify` shows those there are, `kodo oc record` makes one",
             folder.path_of(&key).display()
-        );
+        ));
         return Ok(Printed::new(String::new(), ExitCode::from(NOT_FOUND)));
     };
     let is_default = fixture.key != key;
