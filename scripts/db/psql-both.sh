@@ -18,6 +18,7 @@ trap 'rm -f "$rows"' EXIT
 engine() {
 	local name
 	{
+		echo 'SET DateStyle = ISO; SET TimeZone = UTC; SET bytea_output = hex;'
 		echo 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;'
 		for name in workflows checkpoints workers relations; do
 			printf '\\echo \x27COPY pg_temp.engine_%s FROM STDIN;\x27\nCOPY (\n' "$name"

@@ -31,7 +31,7 @@ mod wording;
 pub use artifact::{ArtifactEntry, ArtifactList, StoredContent};
 pub use boundary::{Boundary, decode, encode};
 pub use canonical::{canonical_json, sha256_hex};
-pub use clock::now;
+pub use clock::{Stopwatch, now};
 pub use code::{ErrorCode, RetryClass};
 pub use ids::{
     ContentHash, IntentId, MAX_ID_BYTES, RunId, StepId, WorkflowId, execution_id, request_id,

@@ -6,8 +6,8 @@ use std::time::Duration;
 use kodo_contract::{RunId, WorkflowId};
 use kodo_planner::Planner;
 use kodo_sandbox::Sandbox;
-use kodo_store::Store;
 use kodo_store::content::ArtifactStore;
+use kodo_store::{Store, StoreError};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,7 @@ use crate::run::context::RunContext;
 use crate::settle::settler::{self, Settler};
 use crate::sysdb::system_db::SystemDb;
 use crate::workers::shared::Shared;
+use crate::workers::standstill::Standstill;
 use crate::workers::supervisor::supervise;
 
 /// Bound on stopping the engine after the last step: its own shutdown and releasing the slot.
@@ -76,6 +77,7 @@ impl EngineHandle {
             system_db: Arc::clone(&system_db),
             dispatcher: Arc::new(Dispatcher::new(config.max_concurrent_runs)),
             settler: settler.clone(),
+            standstill: Standstill::default(),
         });
         if self.0.started.set(Arc::clone(&shared)).is_err() {
             return;
@@ -116,12 +118,30 @@ impl EngineHandle {
         }
     }
 
-    /// Whether the system database answers. Returns false before the engine is started. The caller bounds the wait.
-    pub async fn system_database_answers(&self) -> bool {
+    /// Why workflows do not run in this process, in words, if that is known.
+    pub fn standstill(&self) -> Option<String> {
+        let shared = self.0.started.get()?;
+        shared
+            .standstill
+            .reason()
+            .filter(|_| !self.is_launched() && !self.is_draining())
+    }
+
+    /// Whether the system database answers, and if it does, why nothing can be written there, if so. Before the engine
+    /// is started it does not. The caller bounds the wait.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], also before the engine is started.
+    pub async fn system_database(&self) -> Result<Option<&'static str>, StoreError> {
         match self.0.started.get() {
-            Some(shared) => shared.system_db.ping().await.is_ok(),
-            None => false,
+            Some(shared) => shared.system_db.read_only().await,
+            None => Err(StoreError::Unavailable(sqlx::Error::PoolClosed)),
         }
+    }
+
+    /// Why the system database is of no use, in words, if it answers and says so.
+    pub async fn why_system_database_is_unavailable(&self) -> Option<String> {
+        self.0.started.get()?.system_db.why_unavailable().await
     }
 
     /// Says that a run's row is committed and can start. Never blocks. It is a hint: if it is lost, the sweep finds
@@ -178,7 +198,7 @@ impl EngineHandle {
             tracing::warn!("the workflow engine did not stop in time");
         }
         // Runs that ended meanwhile need only one statement, and the next sweep may be a long time away.
-        let _ = tokio::time::timeout(FLUSH_TIMEOUT, shared.settler.flush()).await;
+        let _ = tokio::time::timeout(FLUSH_TIMEOUT, shared.settler.finish()).await;
         shared.system_db.close().await;
         finished
     }

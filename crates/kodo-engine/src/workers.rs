@@ -6,6 +6,7 @@ pub(crate) mod launch;
 pub(crate) mod lease;
 pub(crate) mod rebind;
 pub(crate) mod shared;
+pub(crate) mod standstill;
 pub(crate) mod stranded;
 pub(crate) mod supervisor;
 pub(crate) mod sweep;

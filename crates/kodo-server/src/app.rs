@@ -83,9 +83,19 @@ impl App {
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, ApiError> {
         let limit = self.inner.config.request_timeout;
-        match tokio::time::timeout(limit, work).await {
+        let done = match tokio::time::timeout(limit, work).await {
             Ok(done) => done.map_err(Into::into),
             Err(_) => Err(ApiError::Unavailable(format!("not done within {limit:?}"))),
+        };
+        match done {
+            // For the log line, where the pool only knows that it got no connection in time.
+            Err(ApiError::Unavailable(cause)) => Err(ApiError::Unavailable(
+                match self.inner.store.why_unavailable().await {
+                    Some(why) if why != cause => format!("{cause}: {why}"),
+                    _ => cause,
+                },
+            )),
+            done => done,
         }
     }
 }

@@ -64,6 +64,8 @@ pub(crate) enum ApiError {
     IdempotencyKeyReused,
     #[error("workflow id belongs to another workflow")]
     WorkflowIdTaken,
+    #[error("Host must be one header with a host, and a port if it is not the usual one")]
+    BadHost,
     #[error("unauthorized")]
     Unauthorized,
     #[error("forbidden origin")]
@@ -92,6 +94,7 @@ impl ApiError {
             | Self::EncodedBody(_)
             | Self::Invalid(_)
             | Self::BrokenBody
+            | Self::BadHost
             | Self::BadIdempotencyKey => StatusCode::BAD_REQUEST,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,

@@ -118,7 +118,11 @@ impl Operation {
             inputs: Vec::new(),
             answers: Vec::new(),
         };
-        route.refuses([ApiError::ForbiddenOrigin, ApiError::Internal(String::new())]);
+        route.refuses([
+            ApiError::BadHost,
+            ApiError::ForbiddenOrigin,
+            ApiError::Internal(String::new()),
+        ]);
         if access == Access::Token {
             route.refuses([ApiError::Unauthorized]);
         }

@@ -57,7 +57,7 @@ fn build(operations: Vec<Operation>, app: &App) -> Router {
         })
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
-        // 3. Foreign origins and missing tokens, before the answer shows which routes there are.
+        // 3. Malformed hosts, foreign origins and missing tokens, before the answer shows which routes there are.
         .layer(from_fn_with_state(policy, enforce))
         // 2. A panic becomes a 500, which has an id and a log line like every answer.
         .layer(CatchPanicLayer::custom(panicked))

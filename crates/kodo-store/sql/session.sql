@@ -1,5 +1,7 @@
 -- What the queries of db/invariants read, made anew in the session for every look: temporary tables for the engine's rows,
 -- which may be in another database, and for the migrations that this version has; temporary views of the product's rows.
+-- What a role or a database may have set otherwise, and what a query's text depends on.
+SET quote_all_identifiers = off; SET IntervalStyle = postgres; SET DateStyle = ISO; SET standard_conforming_strings = on;
 DROP VIEW IF EXISTS pg_temp.idle_workers, pg_temp.runs, pg_temp.run_steps, pg_temp.run_claims,
                     pg_temp.artifacts;
 DROP TABLE IF EXISTS pg_temp.engine_workflows, pg_temp.engine_checkpoints, pg_temp.engine_workers,

@@ -7,7 +7,7 @@
 
 use sqlx::PgConnection;
 
-use crate::{DatabaseConfig, Store, StoreError, connect};
+use crate::{DatabaseConfig, Store, StoreError};
 
 /// What a product database is bound to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,12 +128,6 @@ impl Store {
             .execute(&mut connection)
             .await?;
         Ok(TurnToBind(connection))
-    }
-
-    /// A connection outside the pool: after an outage each connection of the pool may be dead, and a worker that comes
-    /// back must not try them one by one.
-    async fn alone(&self) -> Result<PgConnection, StoreError> {
-        connect((*self.pool.connect_options()).clone()).await
     }
 }
 

@@ -12,8 +12,11 @@ pub struct ServerFacts {
     pub major: i32,
     /// Its clock, in microseconds since the epoch.
     pub clock_micros: i64,
-    /// Connections that clients have, and how many it allows.
-    pub connections: (i64, i64),
+    /// Connections that clients have, and how many are allowed: of the server, and of the role and the database where
+    /// they have a limit of their own.
+    pub connections: Vec<(&'static str, i64, i64)>,
+    /// The encoding of the database.
+    pub encoding: String,
 }
 
 /// A migration that the database says was applied.
@@ -33,20 +36,32 @@ impl Store {
     /// # Errors
     /// As any statement.
     pub async fn server_facts(&self) -> Result<ServerFacts, StoreError> {
-        let (version, number, clock_micros, used, most): (String, i32, i64, i64, i64) =
+        let (version, number, clock_micros, encoding, counts): (String, i32, i64, String, Vec<i64>) =
             sqlx::query_as(
                 "SELECT current_setting('server_version'), current_setting('server_version_num')::int,
-                        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
-                        (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
-                        current_setting('max_connections')::bigint",
+                        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, current_setting('server_encoding'),
+                        ARRAY[
+                            (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
+                            current_setting('max_connections')::bigint,
+                            (SELECT count(*) FROM pg_stat_activity WHERE usename = current_user),
+                            (SELECT CASE WHEN rolsuper THEN -1 ELSE rolconnlimit END::bigint
+                             FROM pg_roles WHERE rolname = current_user),
+                            (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()),
+                            (SELECT datconnlimit::bigint FROM pg_database WHERE datname = current_database())]",
             )
             .fetch_one(&self.pool)
             .await?;
+        let pairs = ["the server", "the role", "the database"].into_iter();
+        let pairs = pairs.zip(counts.chunks(2).map(|pair| (pair[0], pair[1])));
         Ok(ServerFacts {
             version,
             major: number / 10_000,
             clock_micros,
-            connections: (used, most),
+            connections: pairs
+                .filter(|(_, (_, most))| *most >= 0)
+                .map(|(whose, (used, most))| (whose, used, most))
+                .collect(),
+            encoding,
         })
     }
 

@@ -36,6 +36,35 @@ pub enum StoreError {
         /// The system database that was asked for.
         system: String,
     },
+    /// The server answers, and nothing can be written there now. Somebody may change that while the service waits.
+    #[error("database {database:?} cannot be written to: {reason}")]
+    ReadOnly {
+        /// The database.
+        database: String,
+        /// Why, and what to do.
+        reason: &'static str,
+    },
+    /// The database's encoding cannot hold every text.
+    #[error(
+        "database {database:?} has the encoding {encoding}, which cannot hold every text: use one that was created with \
+         ENCODING 'UTF8' TEMPLATE template0 (a name that does not exist yet is created so)"
+    )]
+    Encoding {
+        /// The database.
+        database: String,
+        /// Its encoding.
+        encoding: String,
+    },
+    /// What answers is no server but a pooler that does not keep what a service relies on.
+    #[error("{pooler} answers at {address}, and {broken}")]
+    Pooled {
+        /// Where it answers.
+        address: String,
+        /// Its name, if it says so.
+        pooler: String,
+        /// What it does, and the cure.
+        broken: &'static str,
+    },
     /// The run's state machine has no such transition. Nothing was written.
     #[error("run {run} cannot become {to} in this way")]
     IllegalTransition {
@@ -58,11 +87,13 @@ impl StoreError {
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Unavailable(_) => ErrorCode::StoreUnavailable,
+            Self::Unavailable(_) | Self::ReadOnly { .. } => ErrorCode::StoreUnavailable,
             Self::Migration(sqlx::migrate::MigrateError::Execute(error)) => code_of(error),
             Self::Refused(_)
             | Self::OtherSystem { .. }
             | Self::CopysSystem { .. }
+            | Self::Encoding { .. }
+            | Self::Pooled { .. }
             | Self::IllegalTransition { .. }
             | Self::Corrupt(_)
             | Self::Migration(_) => ErrorCode::StoreRefused,
@@ -73,6 +104,33 @@ impl StoreError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         self.code().is_transient()
+    }
+
+    /// The SQLSTATE of the server's answer, if it answered.
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<String> {
+        match self {
+            Self::Unavailable(sqlx::Error::Database(error))
+            | Self::Refused(sqlx::Error::Database(error)) => {
+                error.code().map(|code| code.into_owned())
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether there is no database of this name. PgBouncer has words of its own for that.
+    #[must_use]
+    pub fn is_no_database(&self) -> bool {
+        let Self::Unavailable(sqlx::Error::Database(error)) = self else {
+            return false;
+        };
+        match error.code().as_deref() {
+            Some("3D000") => true,
+            Some("08P01") => ["does not exist", "no such database"]
+                .iter()
+                .any(|words| error.message().contains(words)),
+            _ => false,
+        }
     }
 
     /// Whether the server answered and refuses this role, this statement's privilege or the connection without TLS.

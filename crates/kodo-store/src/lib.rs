@@ -9,22 +9,28 @@
 pub mod content;
 
 mod binding;
+mod blockers;
 mod diagnosis;
 mod error;
 mod invariants;
 mod migrations;
 mod pool;
+mod requirements;
 mod rows;
+mod session;
 mod ssl;
 
 pub use binding::{Binding, TurnToBind};
+pub use blockers::{Blocker, waits_for};
 pub use diagnosis::{AppliedMigration, ServerFacts};
 pub use error::StoreError;
 pub use invariants::{Evidence, INVARIANTS, Invariant, Load, Offender};
 pub use migrations::{MigrationState, known_migrations};
-pub use pool::{BY_INDEX, DatabaseConfig, Store, close, connect};
+pub use pool::{DatabaseConfig, Store, address, close, socket, why_unavailable};
+pub use requirements::read_only;
 pub use rows::{
     ArtifactRow, Claim, ClaimedRun, Found, Idempotency, Mark, Marks, NewArtifact, NewStep,
     OpenClaim, Recorded, RunToPlan, Settlement, UnfinishedRun, Write,
 };
+pub use session::{connect, pool};
 pub use ssl::{SslMode, UnknownSslMode};

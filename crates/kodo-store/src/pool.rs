@@ -1,29 +1,24 @@
 //! The connection pool and how to reach the server.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 
+use crate::requirements::read_only;
+use crate::session::{self, connect};
 use crate::{SslMode, StoreError};
 
 /// How long a request waits for a connection before it is told that the database is unavailable. Under the
 /// five seconds that the contract allows for the answer, with room for the statement itself.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A connection that was used this recently is trusted to be alive.
-const PING_AFTER_IDLE: Duration = Duration::from_millis(250);
-
-/// Settings of sessions that run the same few statements over and over, each of them by an index.
-///
-/// A prepared statement keeps its plan, and a plan made while a table was young is a sequential scan, until the
-/// first ANALYZE: 14 ms instead of 0.1 ms on 50,000 rows. Compiling such statements never pays.
-pub const BY_INDEX: [(&str, &str); 2] = [("enable_seqscan", "off"), ("jit", "off")];
-
-/// Timeout of connecting: a server may accept the connection and then not answer.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long [`why_unavailable`] asks, and for how long its answer is good.
+const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Timeout of closing a pool: it waits for connections in use, which may wait for the server.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -31,7 +26,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Where Postgres is and which database to use on it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DatabaseConfig {
-    /// Host name or address (`DB_HOST`).
+    /// Host name, address, or the folder of the server's socket (`DB_HOST`).
     pub host: String,
     /// TCP port (`DB_PORT`).
     pub port: u16,
@@ -57,6 +52,13 @@ impl std::fmt::Debug for DatabaseConfig {
 }
 
 impl DatabaseConfig {
+    /// Where the server is, as people write it: `host:port`, with brackets around an IPv6 address, or the path of its
+    /// socket.
+    #[must_use]
+    pub fn address(&self) -> String {
+        address(&self.host, self.port)
+    }
+
     /// The options of a connection to this database, named so that `pg_stat_activity` tells who it is.
     pub fn connect_options(&self, application_name: &str) -> PgConnectOptions {
         PgConnectOptions::new_without_pgpass()
@@ -67,6 +69,8 @@ impl DatabaseConfig {
             .database(&self.database)
             .ssl_mode(self.ssl_mode.driver())
             .application_name(application_name)
+            // A pooler refuses what it does not know in the first message of a session; see `session.rs`.
+            .extra_float_digits(None)
             // Statements are logged once, at the boundary that issued them, with ids; not here.
             .disable_statement_logging()
     }
@@ -111,8 +115,7 @@ impl DatabaseConfig {
     pub async fn ensure_exists(&self) -> Result<(), StoreError> {
         match self.connect("kodo-boot").await {
             Ok(connection) => return Ok(connection.close().await?),
-            Err(StoreError::Unavailable(sqlx::Error::Database(error)))
-                if error.code().as_deref() == Some("3D000") => {}
+            Err(error) if error.is_no_database() => {}
             Err(error) => return Err(error),
         }
         let mut admin = self.with_database("postgres").connect("kodo-boot").await?;
@@ -147,31 +150,28 @@ pub struct Store {
     /// Permits to hold content, for half of the connections: each holder keeps one while it asks an artifact store that
     /// may be slow, and the other half stays free for all other statements.
     pub(crate) holders: Arc<Semaphore>,
+    /// What [`why_unavailable`] answered last.
+    ailing: Arc<Mutex<Option<Ailment>>>,
+}
+
+/// Why the server was of no use, if it was of none, and when it was asked.
+#[derive(Debug)]
+struct Ailment {
+    asked: Instant,
+    why: Option<String>,
 }
 
 impl Store {
     /// A store on a pool of at most `max_connections`. Connects lazily: the first call that needs the server
     /// finds out whether it is there.
     pub fn new(config: &DatabaseConfig, max_connections: u32) -> Self {
-        let pool = PgPoolOptions::new()
-            .max_connections(max_connections)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            // A ping before each use would add a round trip to every statement. One that has been idle for a
-            // while may have lost its server meanwhile, and the caller should not be the one to find out.
-            .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for > PING_AFTER_IDLE {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
-            .connect_lazy_with(config.connect_options("kodo-app").options(BY_INDEX));
+        let options = config.connect_options("kodo-app");
+        let pool = session::pool(options, max_connections, ACQUIRE_TIMEOUT);
         let holders = usize::try_from(max_connections / 2).unwrap_or(usize::MAX);
         Self {
             pool,
             holders: Arc::new(Semaphore::new(holders.max(1))),
+            ailing: Arc::default(),
         }
     }
 
@@ -182,6 +182,37 @@ impl Store {
     pub async fn ping(&self) -> Result<(), StoreError> {
         sqlx::query("SELECT 1").execute(&self.pool).await?;
         Ok(())
+    }
+
+    /// Why nothing can be written, in words; `None` if something can.
+    ///
+    /// # Errors
+    /// As any statement.
+    pub async fn read_only(&self) -> Result<Option<&'static str>, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        read_only(&mut connection).await
+    }
+
+    /// As [`why_unavailable`], asked again after a second at the earliest.
+    pub async fn why_unavailable(&self) -> Option<String> {
+        let mut ailing = self.ailing.lock().await;
+        if let Some(last) = &*ailing
+            && last.asked.elapsed() < ASK_AGAIN
+        {
+            return last.why.clone();
+        }
+        let why = why_unavailable(&self.pool).await;
+        *ailing = Some(Ailment {
+            asked: Instant::now(),
+            why: why.clone(),
+        });
+        why
+    }
+
+    /// A connection outside the pool: after an outage each connection of the pool may be dead, and a worker that comes
+    /// back must not try them one by one.
+    pub(crate) async fn alone(&self) -> Result<PgConnection, StoreError> {
+        connect((*self.pool.connect_options()).clone()).await
     }
 
     /// The server's major version, such as 18.
@@ -214,18 +245,39 @@ impl Store {
     }
 }
 
-/// One connection, in bounded time.
-///
-/// # Errors
-/// [`StoreError::Unavailable`] if the server does not answer in time.
-pub async fn connect(options: PgConnectOptions) -> Result<PgConnection, StoreError> {
-    tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&options))
-        .await
-        .map_err(|_| {
-            let silent = format!("no answer within {CONNECT_TIMEOUT:?}");
-            sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, silent))
-        })?
-        .map_err(StoreError::from)
+/// Why a server that answers is of no use right now, in words, by a connection of its own: the pool only knows that it
+/// got none in time. `None` if it is of use, or if it does not answer within a second.
+pub async fn why_unavailable(pool: &PgPool) -> Option<String> {
+    let asking = async {
+        let mut connection = connect((*pool.connect_options()).clone()).await?;
+        read_only(&mut connection).await
+    };
+    match tokio::time::timeout(ASK_TIMEOUT, asking).await.ok()? {
+        Ok(read_only) => read_only.map(str::to_owned),
+        Err(error) => {
+            let code = error.sqlstate()?;
+            Some(format!("{error} (SQLSTATE {code})"))
+        }
+    }
+}
+
+/// An address as [`DatabaseConfig::address`] writes it.
+#[must_use]
+pub fn address(host: &str, port: u16) -> String {
+    match socket(host, port) {
+        Some(socket) => socket.display().to_string(),
+        None if host.contains(':') => format!("[{host}]:{port}"),
+        None => format!("{host}:{port}"),
+    }
+}
+
+/// The socket of a server whose host is a folder; `None` if it is a name or an address.
+#[must_use]
+pub fn socket(host: &str, port: u16) -> Option<PathBuf> {
+    let folder = Path::new(host);
+    folder
+        .is_absolute()
+        .then(|| folder.join(format!(".s.PGSQL.{port}")))
 }
 
 /// Closes a pool, giving up on connections whose server is silent: the process is about to end.

@@ -1,5 +1,6 @@
 //! From bound ports to a launched engine, in the order that design.md argues for.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use kodo_engine::{EngineConfig, EngineHandle};
 use kodo_sandbox::SecretFolder;
 use kodo_server::Readiness;
 use kodo_store::content::{ArtifactStore, ArtifactStoreCell};
-use kodo_store::{DatabaseConfig, MigrationState, Store, StoreError};
+use kodo_store::{DatabaseConfig, MigrationState, Store, StoreError, waits_for};
 use tokio::time::{Instant, timeout_at};
 
 use crate::settings::Settings;
@@ -17,6 +18,9 @@ use crate::{planner, sandbox};
 
 /// The oldest server that is supported, because it is the oldest that is tested.
 pub(crate) const OLDEST_POSTGRES: i32 = 15;
+
+/// The check of `/readyz` that fails while the schema is prepared.
+const MIGRATIONS: &str = "migrations";
 
 /// Pause between two tries to reach Postgres.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
@@ -37,7 +41,11 @@ pub(crate) async fn boot(
     let sandbox = sandbox::of(settings).await?;
     let artifacts = settings.artifacts.open().await?;
     let planner = planner::of(settings).await?;
-    prepare_for(settings, store, Some(&settings.system)).await?;
+    tokio::select! {
+        prepared = prepare_for(settings, store, Some(&settings.system)) => prepared?,
+        never = watch(settings, readiness) => match never {},
+    }
+    readiness.set_reason(MIGRATIONS, None);
     let deadline = Instant::now() + settings.database.db_connect_timeout;
     let instance = patiently(settings, deadline, || store.instance()).await?;
     let artifacts = Arc::new(artifacts.of_instance(&instance));
@@ -84,6 +92,11 @@ async fn prepare_for(
 ) -> anyhow::Result<()> {
     let deadline = Instant::now() + settings.database.db_connect_timeout;
     patiently(settings, deadline, || settings.app.ensure_exists()).await?;
+    // Before anything is written to it.
+    patiently(settings, deadline, || settings.app.check_requirements()).await?;
+    if let Some(system) = system {
+        patiently(settings, deadline, || system.check_requirements_of_engine()).await?;
+    }
     let major = patiently(settings, deadline, || store.server_major()).await?;
     ensure!(
         major >= OLDEST_POSTGRES,
@@ -108,6 +121,25 @@ async fn prepare_for(
     Ok(())
 }
 
+/// Looks who keeps sessions of ours in the product database waiting, and says so, for as long as it is polled.
+async fn watch(settings: &Settings, readiness: &Readiness) -> Infallible {
+    let mut told: Vec<i32> = Vec::new();
+    loop {
+        tokio::time::sleep(TRY_AGAIN).await;
+        // That the server does not answer is for whoever waits for it to say.
+        let blockers = settings.app.blockers().await.unwrap_or_default();
+        let reason = waits_for(&blockers);
+        let pids = blockers.iter().map(|blocker| blocker.pid).collect();
+        if let Some(reason) = &reason
+            && told != pids
+        {
+            tracing::warn!(reason, "the start waits");
+        }
+        told = pids;
+        readiness.set_reason(MIGRATIONS, reason);
+    }
+}
+
 /// Calls until Postgres answers, with one line an attempt, until the deadline.
 async fn patiently<T, F, Fut>(
     settings: &Settings,
@@ -118,7 +150,7 @@ where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T, StoreError>>,
 {
-    let place = format!("Postgres at {}:{}", settings.app.host, settings.app.port);
+    let place = format!("Postgres at {}", settings.app.address());
     for attempt in 1.. {
         let error = match timeout_at(deadline, call()).await {
             Ok(Ok(value)) => return Ok(value),

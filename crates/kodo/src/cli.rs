@@ -320,6 +320,12 @@ pub(crate) struct DoctorArgs {
     /// Seconds after which a check that has not ended is given up
     #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) patience: u64,
+    /// Mend what can be mended, after asking: end the session that keeps a launch lock which no live service holds
+    #[arg(long, conflicts_with = "format")]
+    pub(crate) fix: bool,
+    /// With --fix: do not ask
+    #[arg(long, requires = "fix")]
+    pub(crate) yes: bool,
     #[command(flatten)]
     pub(crate) output: Output,
 }

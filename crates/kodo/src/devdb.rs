@@ -39,7 +39,7 @@ pub(crate) use up::up;
 /// Where the database should be, and what may be done to bring it there.
 #[derive(Clone)]
 pub(crate) struct DevDbConfig {
-    /// Host name or address. A server is only ever started on a loopback address.
+    /// Host name, address, or the folder of a socket. A server is only ever started on a loopback address.
     pub(crate) host: String,
     /// TCP port.
     pub(crate) port: u16,
@@ -56,12 +56,9 @@ pub(crate) struct DevDbConfig {
 }
 
 impl DevDbConfig {
-    /// `host:port` as people write it, with brackets around an IPv6 address.
+    /// The address as people write it.
     fn address(&self) -> String {
-        match self.host.contains(':') {
-            true => format!("[{}]:{}", self.host, self.port),
-            false => format!("{}:{}", self.host, self.port),
-        }
+        kodo_store::address(&self.host, self.port)
     }
 
     /// The loopback address that a server for this configuration listens on; `None` if the host is not this machine by its

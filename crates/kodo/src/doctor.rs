@@ -3,6 +3,7 @@
 //! Works when nothing else does: no check needs another one's success unless it says so, none waits for ever, and
 //! nothing is written or started.
 
+mod blocked;
 mod clock;
 mod configuration;
 mod database;
@@ -21,6 +22,8 @@ mod tools;
 
 use std::time::Duration;
 
+use kodo_engine::{Inspector, LaunchLock};
+use kodo_store::Store;
 use tokio::time::Instant;
 
 use crate::commands::db::devdb_config;
@@ -71,6 +74,29 @@ pub(crate) async fn examine(given: &Given, patience: Duration) -> Report {
     Report::new(findings)
 }
 
+/// Ends the session that has a launch lock although no service lives, if there is one and `agreed` says so of it. Returns
+/// what was done; `None` if there is none.
+///
+/// # Errors
+/// If the server does not answer, or does not let us.
+pub(crate) async fn break_launch_lock(
+    settings: Settings,
+    agreed: impl FnOnce(&LaunchLock) -> bool,
+) -> anyhow::Result<Option<String>> {
+    let store = Store::new(&settings.app, 1);
+    let Some(lock) = blocked::left_behind(&settings.system, &store).await else {
+        return Ok(None);
+    };
+    if !agreed(&lock) {
+        return Ok(Some(
+            "nothing was changed: answer yes, or call it with --yes".to_owned(),
+        ));
+    }
+    let mut inspector = Inspector::connect(&settings.system).await?;
+    inspector.end_session(lock.pid).await?;
+    Ok(Some(format!("ended {lock}: the launch lock is free")))
+}
+
 /// The checks that need the database, once it is known whether it answers.
 async fn with_database(exam: &Examination) -> Vec<Finding> {
     let limit = exam.patience.mul_f64(REACH);
@@ -89,11 +115,13 @@ async fn with_database(exam: &Examination) -> Vec<Finding> {
                 "the product database is not reachable",
             );
         };
-        let (mut schema, engine) = tokio::join!(
+        let (mut schema, engine, blocked) = tokio::join!(
             exam.within("schema", schema::check(exam, store)),
             exam.within("engine", engine::check(exam, store)),
+            exam.within("blocked", blocked::check(exam, store)),
         );
         schema.extend(engine);
+        schema.extend(blocked);
         schema
     };
     let of_server = async {

@@ -1,6 +1,6 @@
 //! The planning step: loads the intent, asks the planner, validates the plan and records it.
 
-use kodo_contract::{Boundary, ErrorCode, Intent, Phase, Plan, StepId, decode, encode};
+use kodo_contract::{Boundary, ErrorCode, Intent, Phase, Plan, StepId, Stopwatch, decode, encode};
 use kodo_planner::{PlanRequest, PlanSource};
 use kodo_store::{ClaimedRun, NewStep, Recorded, RunToPlan};
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,7 @@ pub(crate) async fn plan(
     to_plan: Option<RunToPlan>,
     may_be_recorded: bool,
 ) -> Result<Planned, RunFailure> {
-    let started_at = kodo_contract::now();
+    let watch = Stopwatch::start();
     let run_id = &claimed.id;
     let run = match to_plan {
         Some(run) => run,
@@ -75,8 +75,8 @@ pub(crate) async fn plan(
         phase: Phase::Planning,
         output: &recording.output,
         trace_id: trace_id.as_deref(),
-        started_at,
-        finished_at: kodo_contract::now(),
+        started_at: watch.started_at(),
+        finished_at: watch.now(),
         artifacts: recording.artifacts(),
     };
     let recorded = recording.record(ctx, &step).await?;

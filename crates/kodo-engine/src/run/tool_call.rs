@@ -1,6 +1,8 @@
 //! A tool step: executes one call of the plan in the sandbox and records its result.
 
-use kodo_contract::{Boundary, ErrorCode, Phase, RunId, StepId, ToolCall, ToolResult, decode};
+use kodo_contract::{
+    Boundary, ErrorCode, Phase, RunId, StepId, Stopwatch, ToolCall, ToolResult, decode,
+};
 use kodo_sandbox::{Grant, Job};
 use kodo_store::{NewStep, Recorded};
 use serde::{Deserialize, Serialize};
@@ -49,7 +51,7 @@ impl ToolStep<'_> {
         if may_be_recorded && let Some(output) = ctx.find_output(run_id, step_id).await? {
             return recorded_exit(&output);
         }
-        let started_at = kodo_contract::now();
+        let watch = Stopwatch::start();
         let result = self.call_sandbox().await?;
         let executed = Executed {
             exit_code: result.exit_code,
@@ -63,8 +65,8 @@ impl ToolStep<'_> {
             phase: Phase::Executing,
             output: &recording.output,
             trace_id: self.trace_id,
-            started_at,
-            finished_at: kodo_contract::now(),
+            started_at: watch.started_at(),
+            finished_at: watch.now(),
             artifacts: recording.artifacts(),
         };
         match recording.record(ctx, &step).await? {

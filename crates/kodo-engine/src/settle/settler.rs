@@ -38,8 +38,8 @@ pub(crate) enum Report {
     StillLeft { run_id: RunId, epoch: i32 },
     /// A run whose workflow ended or is about to, and how often its row was read.
     Ended { run_id: RunId, checks: u8 },
-    /// Asks for a reply once everything reported before has been processed.
-    Flush(oneshot::Sender<()>),
+    /// Asks for a reply once everything reported before has been processed. Nothing is processed after it.
+    Finish(oneshot::Sender<()>),
 }
 
 /// Takes reports of ended runs. Never blocks; a run whose report is lost is settled by the sweep.
@@ -65,11 +65,12 @@ impl Settler {
         let _ = self.0.send(Report::Ended { run_id, checks: 0 });
     }
 
-    /// Waits until what was reported so far has been processed.
-    pub(crate) async fn flush(&self) {
-        let (done, flushed) = oneshot::channel();
-        let _ = self.0.send(Report::Flush(done));
-        let _ = flushed.await;
+    /// Waits until what was reported so far has been processed. What is reported later is left to the sweep: the
+    /// engine is shut down by then, and the databases are about to be closed.
+    pub(crate) async fn finish(&self) {
+        let (done, finished) = oneshot::channel();
+        let _ = self.0.send(Report::Finish(done));
+        let _ = finished.await;
     }
 
     fn after(&self, pause: Duration, report: Report) {
@@ -93,7 +94,7 @@ pub(crate) async fn work(
     let mut left: HashMap<RunId, i32> = HashMap::new();
     while reports.recv_many(&mut round, BATCH).await > 0 {
         let mut ended = Vec::with_capacity(round.len());
-        let mut flushes = Vec::new();
+        let mut finished = None;
         for report in round.drain(..) {
             match report {
                 Report::Left { run_id, epoch } => {
@@ -106,7 +107,7 @@ pub(crate) async fn work(
                     }
                 }
                 Report::Ended { run_id, checks } => ended.push((run_id, checks)),
-                Report::Flush(done) => flushes.push(done),
+                Report::Finish(done) => finished = Some(done),
             }
         }
         let settling = tokio::time::timeout(
@@ -116,7 +117,7 @@ pub(crate) async fn work(
         match settling.await {
             Ok(Ok(over)) => {
                 for (run_id, checks) in ended {
-                    if !over.contains(&run_id) && checks < CHECKS {
+                    if !over.contains(&run_id) && checks < CHECKS && finished.is_none() {
                         let checks = checks + 1;
                         settler.after(CHECK_AGAIN, Report::Ended { run_id, checks });
                     }
@@ -133,9 +134,10 @@ pub(crate) async fn work(
                 );
             }
         }
-        for done in flushes {
+        if let Some(done) = finished {
             // The requester may have stopped waiting.
             let _ = done.send(());
+            return;
         }
     }
 }

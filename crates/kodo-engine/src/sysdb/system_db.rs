@@ -6,13 +6,17 @@ use dbos::sysdb::postgres::{PostgresSystemDatabase, Settings};
 use dbos::sysdb::retry::RetryPolicy;
 use dbos::sysdb::types::Outcome;
 use dbos::sysdb::{INTERNAL_QUEUE, SystemDatabase};
-use kodo_store::{BY_INDEX, DatabaseConfig, StoreError};
+use kodo_store::{DatabaseConfig, StoreError};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
 use crate::failure::RunFailure;
 use crate::sysdb::locks::{live_workers, try_lock_sweep};
 use crate::sysdb::names::{app_name, app_version, lock_class};
+
+/// Connections of [`SystemDb`], and how long a call waits for one.
+const CONNECTIONS: u32 = 4;
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Status and recorded error of one workflow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,19 +58,11 @@ impl SystemDb {
     pub(crate) fn new(config: &DatabaseConfig, instance: &str) -> Self {
         let app_name = app_name(instance);
         let app_version = app_version(instance);
-        let pool = PgPoolOptions::new()
-            .max_connections(4)
-            .acquire_timeout(Duration::from_secs(3))
-            .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for > Duration::from_millis(250) {
-                        sqlx::Connection::ping(connection).await?;
-                    }
-                    Ok(true)
-                })
-            })
-            .connect_lazy_with(config.connect_options("kodo-system").options(BY_INDEX));
+        let pool = kodo_store::pool(
+            config.connect_options("kodo-system"),
+            CONNECTIONS,
+            ACQUIRE_TIMEOUT,
+        );
         let engine = PostgresSystemDatabase::from_pool(
             pool.clone(),
             &Settings {
@@ -89,10 +85,14 @@ impl SystemDb {
         }
     }
 
-    /// Whether the server answers.
-    pub(crate) async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("SELECT 1").execute(&self.pool).await?;
-        Ok(())
+    /// Why nothing can be written, in words; `None` if something can.
+    pub(crate) async fn read_only(&self) -> Result<Option<&'static str>, StoreError> {
+        kodo_store::read_only(&mut *self.pool.acquire().await?).await
+    }
+
+    /// Why the server is of no use, if it answers and says so.
+    pub(crate) async fn why_unavailable(&self) -> Option<String> {
+        kodo_store::why_unavailable(&self.pool).await
     }
 
     /// The rows of the given workflows; those without a row are left out.

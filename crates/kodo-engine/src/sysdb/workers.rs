@@ -4,8 +4,8 @@ use kodo_store::Store;
 
 use crate::holder;
 use crate::sysdb::inspect::{InspectError, Inspector};
-use crate::sysdb::locks::live_workers;
-use crate::sysdb::names::{app_name, executor_id, slot_of};
+use crate::sysdb::locks::{LaunchLock, launch_holder, live_workers};
+use crate::sysdb::names::{app_name, executor_id, lock_class, slot_of};
 
 /// A worker slot that is held, or was not released.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +77,29 @@ impl Inspector {
                 },
             )
             .collect())
+    }
+
+    /// The session that has the launch lock of a product database, if one has it.
+    ///
+    /// # Errors
+    /// As [`InspectError`] says.
+    pub async fn launch_lock(
+        &mut self,
+        instance: &str,
+    ) -> Result<Option<LaunchLock>, InspectError> {
+        Ok(launch_holder(&mut self.0, lock_class(instance)).await?)
+    }
+
+    /// Ends a session of the server. Its locks are released, and its transaction is rolled back.
+    ///
+    /// # Errors
+    /// As [`InspectError`] says; also if the role may not.
+    pub async fn end_session(&mut self, pid: i32) -> Result<(), InspectError> {
+        sqlx::query("SELECT pg_terminate_backend($1)")
+            .bind(pid)
+            .execute(&mut self.0)
+            .await?;
+        Ok(())
     }
 
     /// The slots of a product database that are held or were not released.

@@ -95,10 +95,13 @@ pub(crate) async fn launch_patiently(
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("not done within {LAUNCH_TIMEOUT:?}"),
         };
-        tracing::warn!(
-            error = failed,
-            "could not launch the workflow engine; trying again"
-        );
+        // The same reason is told once.
+        if shared.standstill.set(Some(failed.clone())) {
+            tracing::warn!(
+                error = failed,
+                "could not launch the workflow engine; trying again"
+            );
+        }
         tokio::time::sleep(TRY_AGAIN).await;
     }
 }
@@ -132,6 +135,7 @@ async fn launch(
     // drop each other's unfinished indexes. The lock is released with its connection.
     let mut alone = config.system.connect("kodo-launch").await?;
     lock_launch(&mut alone, shared.system_db.lock_class).await?;
+    let _launching = shared.standstill.launching();
     // This worker holds the slot, so whoever had these claims has ended, or records nothing any more.
     shared.ctx.store.end_claims_of(&executor_id).await?;
     failpoint("launch:before");

@@ -36,12 +36,8 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Settings of the session that holds the lock. Without them a server keeps the session of a host that is gone, and
 /// with it the lock, for the two hours that TCP keepalive takes by default.
-const SESSION: [(&str, &str); 4] = [
-    ("tcp_keepalives_idle", "2"),
-    ("tcp_keepalives_interval", "1"),
-    ("tcp_keepalives_count", "3"),
-    ("tcp_user_timeout", "5000"),
-];
+const SESSION: &str = "SET tcp_keepalives_idle = 2; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 3; \
+     SET tcp_user_timeout = 5000";
 
 /// Why a lease ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,7 +191,9 @@ impl Lease {
 }
 
 async fn connect(system: &DatabaseConfig) -> Result<PgConnection, StoreError> {
-    kodo_store::connect(system.connect_options("kodo-slot").options(SESSION)).await
+    let mut connection = system.connect("kodo-slot").await?;
+    sqlx::raw_sql(SESSION).execute(&mut connection).await?;
+    Ok(connection)
 }
 
 #[cfg(test)]

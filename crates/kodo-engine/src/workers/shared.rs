@@ -6,6 +6,7 @@ use crate::dispatch::dispatcher::Dispatcher;
 use crate::run::context::RunContext;
 use crate::settle::settler::Settler;
 use crate::sysdb::system_db::SystemDb;
+use crate::workers::standstill::Standstill;
 
 /// Shared by everything that works in this process. It never holds the engine, because the engine holds it.
 pub(crate) struct Shared {
@@ -13,4 +14,6 @@ pub(crate) struct Shared {
     pub(crate) system_db: Arc<SystemDb>,
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) settler: Settler,
+    /// Why the engine does not run, if it does not.
+    pub(crate) standstill: Standstill,
 }

@@ -1,5 +1,6 @@
 //! The life of this process's engine: take a slot, launch, work, and stop before another worker may take the slot.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +32,13 @@ pub(crate) async fn supervise(
     launched: watch::Sender<Option<Launched>>,
     stop: CancellationToken,
 ) {
-    while let Some(mut lease) = stop.run_until_cancelled(take_slot(&shared, &config)).await {
+    let taking = || async {
+        tokio::select! {
+            lease = take_slot(&shared, &config) => lease,
+            never = watch(&shared, &config) => match never {},
+        }
+    };
+    while let Some(mut lease) = stop.run_until_cancelled(taking()).await {
         let slot = lease.slot();
         // The lease is kept during the launch, too: a launch returns the slot's unfinished work to the queue, and
         // the slot must not belong to another worker by then.
@@ -42,9 +49,11 @@ pub(crate) async fn supervise(
                 tracing::error!(reason = ?lost, slot, "lost the worker slot while launching");
                 continue;
             }
+            never = watch(&shared, &config) => match never {},
             engine = launch_patiently(&shared, &config, slot) => Some(Arc::new(engine)),
         };
         if let Some(engine) = &engine {
+            shared.standstill.set(None);
             launched.send_replace(Some(engine.for_requests(&config)));
             tracing::info!(executor = engine.executor_id, "the workflow engine runs");
             tokio::select! {
@@ -74,12 +83,22 @@ pub(crate) async fn supervise(
     }
 }
 
+async fn watch(shared: &Shared, config: &EngineConfig) -> Infallible {
+    let class = shared.system_db.lock_class;
+    let standstill = &shared.standstill;
+    standstill
+        .watch(&shared.ctx.store, &config.system, class)
+        .await
+}
+
 async fn take_slot(shared: &Shared, config: &EngineConfig) -> Lease {
     loop {
         let taken = async {
             // The lock is in the system database, so that has to exist before the engine is launched. And a run that
             // was begun from another system database must not be begun again from this one.
             shared.ctx.store.bind(&config.system).await?;
+            // The connections are new: a pooler may have come in between.
+            config.system.check_requirements().await?;
             let lease = Lease::take(
                 &config.system,
                 &shared.ctx.store,
@@ -97,7 +116,12 @@ async fn take_slot(shared: &Shared, config: &EngineConfig) -> Lease {
         let taken: Result<Lease, WorkerError> = taken.await;
         match taken {
             Ok(lease) => return lease,
-            Err(error) => tracing::warn!(%error, "could not take a worker slot; trying again"),
+            Err(error) => {
+                // The same reason is told once.
+                if shared.standstill.set(Some(error.to_string())) {
+                    tracing::warn!(%error, "could not take a worker slot; trying again");
+                }
+            }
         }
         tokio::time::sleep(TRY_AGAIN).await;
     }

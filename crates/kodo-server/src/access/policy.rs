@@ -1,4 +1,5 @@
-//! The access policy: refuses the pages of other sites, and requests without the token if one is set.
+//! The access policy: refuses the pages of other sites, and requests without the token if one is set; before that, a
+//! request whose `Host` is not one valid header.
 //!
 //! Both checks come before a 404 or 405 is answered, so that only those who pass learn which routes exist.
 
@@ -12,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use crate::access::token::ApiToken;
 use crate::config::ServerConfig;
 use crate::error::ApiError;
+use crate::http::host;
 use crate::route::{Access, Route};
 
 /// What the checks compare with.
@@ -122,7 +124,10 @@ pub(crate) async fn enforce(
 ) -> Response {
     let route = request.extensions().get::<MatchedPath>();
     let path = route.map(MatchedPath::as_str);
-    match policy.check(request.method(), path, request.headers()) {
+    let headers = request.headers();
+    let checked = host::check(request.version(), headers)
+        .and_then(|()| policy.check(request.method(), path, headers));
+    match checked {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     }

@@ -19,6 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use super::refused_head::{Exchange, instead_of};
+
 /// How long to go on discarding. A client that reads its answer does so in much less.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
@@ -33,6 +35,10 @@ pub(crate) struct Unread(Arc<AtomicBool>);
 impl Unread {
     pub(crate) fn get(&self) -> bool {
         self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -78,15 +84,19 @@ impl HttpBody for Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         if !self.ended && !self.body.is_end_stream() {
-            self.unread.0.store(true, Ordering::Relaxed);
+            self.unread.set();
         }
     }
 }
 
-/// A client's socket that closes in the two parts that the module describes.
+/// A client's socket that closes in the two parts that the module describes, and that carries our answer where the
+/// parser writes its own.
 pub(crate) struct LingeringStream {
     socket: TcpStream,
     unread: Unread,
+    exchange: Exchange,
+    /// Our answer in the place of the parser's, and how much of it is written.
+    instead: Option<(Vec<u8>, usize)>,
     closing: Option<Closing>,
 }
 
@@ -96,12 +106,36 @@ struct Closing {
 }
 
 impl LingeringStream {
-    pub(crate) fn new(socket: TcpStream, unread: Unread) -> Self {
+    pub(crate) fn new(socket: TcpStream, unread: Unread, exchange: Exchange) -> Self {
         Self {
             socket,
             unread,
+            exchange,
+            instead: None,
             closing: None,
         }
+    }
+
+    /// Writes our answer if these bytes are the parser's; `None` if they are not. All of them count as written once ours
+    /// is.
+    fn poll_instead(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Option<Poll<io::Result<usize>>> {
+        if self.instead.is_none() && self.exchange.is_quiet() {
+            self.instead = instead_of(bytes).map(|answer| (answer, 0));
+            // What follows the malformed head is not read.
+            self.unread.set();
+        }
+        let (answer, written) = self.instead.as_mut()?;
+        while *written < answer.len() {
+            match Pin::new(&mut self.socket).poll_write(cx, &answer[*written..]) {
+                Poll::Ready(Ok(some)) => *written += some,
+                other => return Some(other),
+            }
+        }
+        Some(Poll::Ready(Ok(bytes.len())))
     }
 }
 
@@ -121,7 +155,10 @@ impl AsyncWrite for LingeringStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, bytes)
+        match self.poll_instead(cx, bytes) {
+            Some(written) => written,
+            None => Pin::new(&mut self.socket).poll_write(cx, bytes),
+        }
     }
 
     fn poll_write_vectored(
@@ -129,14 +166,21 @@ impl AsyncWrite for LingeringStream {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, slices)
+        // A head is one slice.
+        let first = slices.iter().find(|slice| !slice.is_empty());
+        match first.and_then(|head| self.poll_instead(cx, head)) {
+            Some(written) => written,
+            None => Pin::new(&mut self.socket).poll_write_vectored(cx, slices),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
         self.socket.is_write_vectored()
     }
 
+    /// hyper calls this when its buffer is empty.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.exchange.flushed();
         Pin::new(&mut self.socket).poll_flush(cx)
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderValue, Request, header};
+use axum::http::{HeaderValue, Request, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use super::linger::{LingeringStream, Unread, Watched};
+use super::refused_head::{Answered, Exchange};
 
 /// How long a client may take to send the head of a request; also how long a kept-alive connection may be idle.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -180,20 +181,31 @@ async fn connection(
     abort: CancellationToken,
 ) {
     let unread = Unread::default();
-    let io = TokioIo::new(LingeringStream::new(socket, unread.clone()));
+    let exchange = Exchange::default();
+    let io = TokioIo::new(LingeringStream::new(
+        socket,
+        unread.clone(),
+        exchange.clone(),
+    ));
     let service = service_fn(move |request: Request<Incoming>| {
         let unread = unread.clone();
+        let exchange = exchange.clone();
+        exchange.begin();
         let request = request.map(|body| Body::new(Watched::new(body, unread.clone())));
         let answer = router.clone().call(request);
         async move {
             let Ok(mut response) = answer.await;
+            if response.status() != StatusCode::METHOD_NOT_ALLOWED {
+                // axum adds it to whatever answers a wrong method, a 401 included.
+                response.headers_mut().remove(header::ALLOW);
+            }
             if unread.get() {
                 // What is left of the body will not be read, so nothing can follow it here: say so.
                 response
                     .headers_mut()
                     .insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok::<_, Infallible>(response)
+            Ok::<_, Infallible>(response.map(|body| Answered::new(body, exchange)))
         }
     });
     let mut connection = pin!(http.serve_connection(io, service));
@@ -209,8 +221,7 @@ async fn connection(
             }
         }
     };
-    // Other errors of a connection are the client's; those of the service were logged with the request. A malformed
-    // request was answered 400, 414 or 431 by the parser, and has no log line yet.
+    // Other errors of a connection are the client's; those of the service were logged with the request.
     if let Err(error) = ended
         && error.is_parse()
     {

@@ -45,6 +45,11 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     {
         return id.clone();
     }
+    new_request_id()
+}
+
+/// An id for a request whose caller sent none.
+pub(crate) fn new_request_id() -> HeaderValue {
     let id = kodo_contract::request_id();
     #[expect(
         clippy::expect_used,

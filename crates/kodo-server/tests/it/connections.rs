@@ -211,15 +211,98 @@ async fn an_idle_client_that_closes_its_side_is_let_go_at_once() {
     assert!(started.elapsed() < Duration::from_secs(5));
 }
 
+/// What the parser refuses is answered as everything else is: with an id, and in the shape of the contract's errors.
 #[tokio::test]
-async fn a_head_that_is_too_large_is_refused() {
+async fn what_the_parser_refuses_has_an_id_and_an_error_and_is_heard() {
     let server = Server::product().await;
-    let request = format!(
-        "GET /healthz HTTP/1.1\r\nhost: x\r\nx-large: {}\r\n\r\n",
-        "x".repeat(70_000)
-    );
-    let mut socket = server.connect().await;
-    let _ = socket.write_all(request.as_bytes()).await;
-    let answer = read_one(&mut socket).await;
-    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    let large = "x".repeat(70_000);
+    let wide = format!("GET /healthz HTTP/1.1\r\nhost: x\r\nx-large: {large}\r\n\r\n");
+    let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(200));
+    let fine = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    for (request, status, error) in [
+        (
+            "GET / HTTP/9.9\r\n\r\n",
+            "400 Bad Request",
+            "malformed request",
+        ),
+        ("no request\r\n\r\n", "400 Bad Request", "malformed request"),
+        (
+            "GET / HTTP/1.1\r\na b: c\r\n\r\n",
+            "400 Bad Request",
+            "malformed request",
+        ),
+        (
+            "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
+            "400 Bad Request",
+            "malformed request",
+        ),
+        (
+            &wide,
+            "431 Request Header Fields Too Large",
+            "request header fields too large",
+        ),
+        (
+            &many,
+            "431 Request Header Fields Too Large",
+            "request header fields too large",
+        ),
+    ] {
+        // Also behind an answer on the same connection.
+        for before in [0, 1] {
+            let mut socket = server.connect().await;
+            for _ in 0..before {
+                socket.write_all(fine.as_bytes()).await.unwrap();
+                read_one(&mut socket).await;
+            }
+            let answer = exchange(&mut socket, request.as_bytes()).await;
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(
+                head.starts_with(&format!("HTTP/1.1 {status}\r\n")),
+                "{answer}"
+            );
+            let mut shown: Vec<&str> = head.lines().skip(1).collect();
+            shown.retain(|line| !line.starts_with("date: ") && !line.starts_with("x-request-id: "));
+            let length = format!("content-length: {}", body.len());
+            assert_eq!(
+                shown,
+                [
+                    "content-type: application/json",
+                    "connection: close",
+                    &length
+                ],
+                "{answer}"
+            );
+            assert!(head.contains("\r\nx-request-id: "), "{answer}");
+            assert_eq!(body, format!(r#"{{"error":"{error}"}}"#));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_is_missing_repeated_or_malformed_is_refused_on_every_path() {
+    let server = Server::product().await;
+    for (request, status) in [
+        ("GET /healthz HTTP/1.1\r\n", 400),
+        ("GET /healthz HTTP/1.1\r\nhost: x\r\nHost: x\r\n", 400),
+        ("GET /healthz HTTP/1.1\r\nhost: a/b\r\n", 400),
+        ("GET /none HTTP/1.1\r\n", 400),
+        ("PUT /intents HTTP/1.1\r\n", 400),
+        ("GET /healthz HTTP/1.0\r\nhost: x\r\nhost: y\r\n", 400),
+        ("GET /healthz HTTP/1.1\r\nhost:\r\n", 200),
+        ("GET /healthz HTTP/1.1\r\nhost: [::1]:3001\r\n", 200),
+        ("GET /healthz HTTP/1.0\r\n", 200),
+    ] {
+        let mut socket = server.connect().await;
+        let request = format!("{request}connection: close\r\n\r\n");
+        let answer = exchange(&mut socket, request.as_bytes()).await;
+        let begins = answer.split(' ').nth(1).unwrap();
+        assert_eq!(begins, status.to_string(), "{request}: {answer}");
+        assert!(answer.contains("\r\nx-request-id: "), "{answer}");
+        if status == 400 {
+            assert!(
+                answer.contains(r#"{"error":"Host must be one header"#),
+                "{answer}"
+            );
+        }
+    }
 }

@@ -120,6 +120,9 @@ pub(crate) async fn ask(
 ) -> Answer {
     let (method, target) = request.split_once(' ').unwrap();
     let mut builder = Request::builder().method(method).uri(target);
+    if !headers.iter().any(|(name, _)| *name == "host") {
+        builder = builder.header("host", "127.0.0.1:3001");
+    }
     for (name, value) in headers {
         builder = builder.header(*name, *value);
     }

@@ -26,7 +26,7 @@ impl Artifacts {
         let rows = Store::new(&settings.app, 2);
         let place = || {
             let app = &settings.app;
-            format!("database {:?} at {}:{}", app.database, app.host, app.port)
+            format!("database {:?} at {}", app.database, app.address())
         };
         let state = rows.migration_state().await.with_context(place)?;
         ensure!(

@@ -1,10 +1,11 @@
-//! Finds out who listens on a TCP port: a Postgres, another program, or nobody. It speaks Postgres's protocol itself,
+//! Finds out who listens on a TCP port or a socket: a Postgres, another program, or nobody. It speaks Postgres's protocol itself,
 //! because `psql` and `pg_isready` may not be installed.
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use kodo_store::socket;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, sleep, timeout};
 
 /// Long enough for a machine on another continent, short enough for a person.
@@ -32,9 +33,21 @@ pub(super) async fn probe(host: &str, port: u16) -> Probe {
     ask(host, port, ANSWER).await.0
 }
 
+/// A connection of either kind.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Connects by TCP, or to the socket in the folder that `host` names.
+async fn connect(host: &str, port: u16) -> std::io::Result<Box<dyn Stream>> {
+    Ok(match socket(host, port) {
+        Some(path) => Box::new(UnixStream::connect(path).await?),
+        None => Box::new(TcpStream::connect((host, port)).await?),
+    })
+}
+
 /// The answer, and the connection if Postgres wants to go on without TLS.
-async fn ask(host: &str, port: u16, patience: Duration) -> (Probe, Option<TcpStream>) {
-    let Ok(Ok(mut stream)) = timeout(CONNECT, TcpStream::connect((host, port))).await else {
+async fn ask(host: &str, port: u16, patience: Duration) -> (Probe, Option<Box<dyn Stream>>) {
+    let Ok(Ok(mut stream)) = timeout(CONNECT, connect(host, port)).await else {
         return (Probe::Nothing, None);
     };
     let mut answer = [0; 8];
@@ -153,6 +166,20 @@ mod tests {
             probe("127.0.0.1", server(&[b"S"]).await).await,
             Probe::Postgres
         );
+    }
+
+    #[tokio::test]
+    async fn a_socket_in_a_folder_is_asked_as_a_port_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = folder.path().to_str().unwrap();
+        assert_eq!(probe(host, 5432).await, Probe::Nothing);
+        let listener = tokio::net::UnixListener::bind(folder.path().join(".s.PGSQL.5432")).unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_exact(&mut [0; 8]).await.unwrap();
+            stream.write_all(b"N").await.unwrap();
+        });
+        assert_eq!(probe(host, 5432).await, Probe::Postgres);
     }
 
     #[tokio::test]

@@ -44,7 +44,10 @@ fn judge(host: &str, trip: Duration, skew_micros: i64) -> Finding {
         skew_micros as f64 / 1000.0,
         trip.as_secs_f64() * 500.0
     );
-    let next = format!("timedatectl timesync-status; ssh {host} timedatectl timesync-status");
+    let mut next = "timedatectl timesync-status".to_owned();
+    if !host.starts_with('/') {
+        next += &format!("; ssh {host} timedatectl timesync-status");
+    }
     if sure >= WRONG {
         Finding::problem("clock", what, next)
     } else if sure >= NOTICEABLE {

@@ -1,6 +1,6 @@
 //! Whether the database can be reached, which server it is, and whether its version is supported.
 
-use kodo_store::{Store, StoreError};
+use kodo_store::{DatabaseConfig, Store, StoreError};
 
 use super::examination::Examination;
 use super::finding::Finding;
@@ -61,11 +61,30 @@ pub(crate) async fn reach(exam: &Examination) -> (Vec<Finding>, Reached) {
     } else {
         Finding::ok(CHECK, what)
     }];
-    let (used, most) = facts.connections;
-    if used * 100 >= most * CROWDED_PERCENT {
+    if facts.encoding != "UTF8" {
+        findings.push(Finding::problem(
+            "encoding",
+            format!(
+                "database {} has the encoding {}, which cannot hold every text: a service refuses it",
+                app.database, facts.encoding
+            ),
+            exam.next
+                .task_with(&[("APP_DB_NAME", format!("{}_utf8", app.database))], "db:migrate"),
+        ));
+    }
+    let product = read_only(exam, app).await;
+    let system = read_only(exam, &exam.settings.system).await;
+    // A standby is the whole server, and told once.
+    let both = product.is_some() && app.database == exam.settings.system.database;
+    findings.extend(system.filter(|found| !both && !found.what.contains("standby")));
+    findings.extend(product);
+    for (whose, used, most) in facts.connections {
+        if used * 100 < most * CROWDED_PERCENT {
+            continue;
+        }
         findings.push(Finding::warn(
             "connections",
-            format!("{used} of {most} connections are taken: a start may find none"),
+            format!("{used} of {most} connections of {whose} are taken: a start may find none"),
             Some(exam.next.sql(
                 "postgres",
                 &["SELECT application_name, count(*) FROM pg_stat_activity GROUP BY 1 ORDER BY 2 DESC".to_owned()],
@@ -73,6 +92,24 @@ pub(crate) async fn reach(exam: &Examination) -> (Vec<Finding>, Reached) {
         ));
     }
     (findings, Reached::Product(store))
+}
+
+/// The finding for a database that cannot be written to.
+async fn read_only(exam: &Examination, config: &DatabaseConfig) -> Option<Finding> {
+    let mut connection = config.connect("kodo-doctor").await.ok()?;
+    let why = kodo_store::read_only(&mut connection).await.ok()??;
+    let name = &config.database;
+    Some(Finding::problem(
+        "read-only",
+        format!("database {name} cannot be written to: {why}"),
+        exam.next.sql(
+            name,
+            &[
+                "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')"
+                    .to_owned(),
+            ],
+        ),
+    ))
 }
 
 /// The finding for an address that accepts connections or drops packets, and answers nothing.
@@ -86,7 +123,7 @@ pub(crate) fn silent(exam: &Examination, limit: std::time::Duration) -> Finding 
 }
 
 fn address(exam: &Examination) -> String {
-    format!("{}:{}", exam.settings.app.host, exam.settings.app.port)
+    exam.settings.app.address()
 }
 
 /// A free port for a server of our own, beside the one on the configured port.
@@ -161,6 +198,18 @@ fn refused(exam: &Examination, address: &str, error: StoreError) -> (Vec<Finding
                 settings.app.user
             ),
             "read -rsp 'password: ' DB_PASSWORD && export DB_PASSWORD".to_owned(),
+        ),
+        Some("53300") => (
+            format!(
+                "a Postgres answers at {address}, and gives {} no connection: {error}",
+                settings.app.user
+            ),
+            next.sql(
+                "postgres",
+                &["SELECT rolname, rolconnlimit, count(pid) FROM pg_roles LEFT JOIN pg_stat_activity ON usename = rolname \
+                   GROUP BY 1, 2 HAVING count(pid) > 0"
+                    .to_owned()],
+            ),
         ),
         Some("57P03") => (
             format!("the Postgres at {address} is starting up or shutting down: {error}"),

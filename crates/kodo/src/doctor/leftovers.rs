@@ -50,10 +50,11 @@ pub(crate) fn folders(exam: &Examination) -> impl FnOnce() -> Vec<Finding> + Sen
 /// The server: databases of tests and demonstrations that were killed.
 pub(crate) async fn databases(exam: &Examination, store: &Store) -> Vec<Finding> {
     const CHECK: &str = "left databases";
-    let local = exam.settings.app.host.parse().map_or(
-        exam.settings.app.host == "localhost",
-        crate::settings::is_loopback,
-    );
+    let host = exam.settings.app.host.as_str();
+    let local = host.starts_with('/')
+        || host
+            .parse()
+            .map_or(host == "localhost", crate::settings::is_loopback);
     if !local {
         let why = "the server is on another machine: whose databases belong to dead processes cannot be told";
         return vec![Finding::skipped(CHECK, why)];

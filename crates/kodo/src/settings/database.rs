@@ -6,15 +6,15 @@ use clap::Args;
 use kodo_store::{DatabaseConfig, SslMode};
 
 use super::SecretText;
-use super::parsers::{database, filled, milliseconds, number, parsed};
+use super::parsers::{database, filled, host, milliseconds, number, parsed};
 use crate::devdb::Provider;
 
 /// Where the two databases are, and how they are used.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Postgres")]
 pub(crate) struct DatabaseSettings {
-    /// Postgres host; the server has to be version 15 or newer
-    #[arg(long, env, value_name = "HOST", default_value = "127.0.0.1", value_parser = filled("a host name or address"))]
+    /// Postgres host, or the folder of its socket; the server has to be version 15 or newer
+    #[arg(long, env, value_name = "HOST", default_value = "127.0.0.1", value_parser = host)]
     db_host: String,
     /// Postgres port
     #[arg(long, env, value_name = "PORT", default_value = "54329", value_parser = number::<u16>(1, u16::MAX))]

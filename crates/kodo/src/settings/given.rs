@@ -7,7 +7,9 @@
 
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::builder::{PossibleValue, TypedValueParser};
@@ -180,6 +182,16 @@ impl Given {
 
     /// A setting with its value, as it was given: `--port=3001` or `PORT=3001`.
     pub(super) fn assignment(&self, variable: &str) -> String {
+        // An error is one line, whatever is in the value.
+        let shown = self.shown(variable);
+        let escaped = shown.chars().map(|c| match c.is_control() {
+            true => c.escape_default().to_string(),
+            false => c.to_string(),
+        });
+        escaped.collect()
+    }
+
+    fn shown(&self, variable: &str) -> String {
         let text = self.value(variable).map_or("", |value| &value.text);
         let name = self.name(variable);
         if !text.contains("://") && !variable.ends_with("_URL") {
@@ -257,7 +269,7 @@ impl Given {
             (None, Some(file)) => {
                 // The name of the file is no secret.
                 let place = self.assignment(&of_file);
-                let text = std::fs::read_to_string(file).map_err(|error| {
+                let text = read_secret(file).map_err(|error| {
                     refusal(&of_file, format!("{place} cannot be read: {error}"))
                 })?;
                 (of_file.as_str(), place, text.trim_end().to_owned())
@@ -271,6 +283,18 @@ impl Given {
         }
         Ok(Some(secret))
     }
+}
+
+/// The content of a small file. A secret is short; what is longer is another file, or has no end.
+fn read_secret(file: &Path) -> std::io::Result<String> {
+    const MOST: u64 = 64 << 10;
+    let mut text = String::new();
+    let read = File::open(file)?.take(MOST + 1).read_to_string(&mut text)?;
+    if read as u64 > MOST {
+        let what = format!("it has more than {MOST} bytes, which no secret has");
+        return Err(std::io::Error::other(what));
+    }
+    Ok(text)
 }
 
 /// A refusal in other words than those of [`Given::refuse`].

@@ -68,6 +68,24 @@ pub(super) fn filled(
     }
 }
 
+/// A host name, an address, or the folder of a socket.
+pub(super) fn host(text: &str) -> Result<String, &'static str> {
+    let good = match text.starts_with('/') {
+        true => !text.contains(char::is_control),
+        // Names are not only ASCII, and an address may name its interface (`fe80::1%eth0`).
+        false => {
+            !text.is_empty()
+                && text
+                    .chars()
+                    .all(|c| c.is_alphanumeric() || "-_.:%".contains(c))
+        }
+    };
+    if !good {
+        return Err("one host name, one address, or the absolute path of a socket's folder");
+    }
+    Ok(text.to_owned())
+}
+
 /// The name of a database that needs no quoting in any place where names are written: URLs, SQL, shells.
 pub(super) fn database(text: &str) -> Result<String, &'static str> {
     // 63 bytes is the longest name that Postgres keeps whole.

@@ -64,6 +64,8 @@ mod run_requests;
 mod run_view;
 mod schema_errors;
 mod scratch;
+mod sessions;
+mod starting;
 mod statements;
 mod storable;
 mod support;

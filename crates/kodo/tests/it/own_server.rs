@@ -59,6 +59,11 @@ impl OwnServer {
         new
     }
 
+    /// Its cluster, once it was started.
+    pub fn data(&self) -> &Path {
+        self.data.get().expect("started")
+    }
+
     /// Starts it, as `kodo db up` does.
     pub fn up(&self) {
         let said = self.kodo_db("up");

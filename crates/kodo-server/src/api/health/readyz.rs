@@ -19,7 +19,10 @@ use kodo_engine::EngineHandle;
 
 /// How long a check waits for a database. Those who probe readiness have timeouts of their own, often of one or two
 /// seconds.
-const PROBE_TIMEOUT: Duration = Duration::from_millis(1500);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(1200);
+
+/// How long is asked why one is of no use.
+const WHY_TIMEOUT: Duration = Duration::from_millis(400);
 
 pub(crate) fn operation() -> Operation {
     Operation::get("/readyz", Access::Public, handler)
@@ -46,7 +49,8 @@ fn is_zero(count: &u64) -> bool {
 
 /// Answers 200 if every check passes, otherwise 503.
 async fn handler(State(app): State<App>) -> Result<Response, ApiError> {
-    let checks = Checks::run(app.store(), app.engine(), app.readiness()).await;
+    let mut reasons = app.readiness().reasons();
+    let checks = Checks::run(app.store(), app.engine(), app.readiness(), &mut reasons).await;
     let ready = checks.pass();
     let status = if ready {
         StatusCode::OK
@@ -56,7 +60,7 @@ async fn handler(State(app): State<App>) -> Result<Response, ApiError> {
     let answered = Ready {
         ready,
         checks,
-        reasons: app.readiness().reasons(),
+        reasons,
         log_lines_lost: app.readiness().lost_log_lines(),
     };
     Ok(answer::json(status, serde_json::to_string(&answered)?))
@@ -66,9 +70,9 @@ async fn handler(State(app): State<App>) -> Result<Response, ApiError> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Checks {
-    /// `ok`, `unreachable`.
+    /// `ok`, `unreachable`, `readOnly`.
     app_database: &'static str,
-    /// `ok`, `unreachable`.
+    /// `ok`, `unreachable`, `readOnly`.
     system_database: &'static str,
     /// `ok`, `pending`, `newer` (a later version of this program migrated the database), `unknown` (the
     /// query failed).
@@ -80,20 +84,48 @@ struct Checks {
 }
 
 impl Checks {
-    /// Runs all checks at the same time.
-    async fn run(store: &Store, engine: &EngineHandle, readiness: &Readiness) -> Self {
-        let (migrations, system_database) = tokio::join!(
+    /// Runs all checks at the same time, and adds what is known of why one fails.
+    async fn run(
+        store: &Store,
+        engine: &EngineHandle,
+        readiness: &Readiness,
+        reasons: &mut BTreeMap<&'static str, String>,
+    ) -> Self {
+        let (migrations, read_only, system_database) = tokio::join!(
             timeout(PROBE_TIMEOUT, store.migration_state()),
-            timeout(PROBE_TIMEOUT, engine.system_database_answers()),
+            timeout(PROBE_TIMEOUT, store.read_only()),
+            timeout(PROBE_TIMEOUT, engine.system_database()),
         );
-        let (app_database, migrations) = verdict(migrations.ok(), readiness.is_migrated());
+        let (mut app_database, migrations) = verdict(migrations.ok(), readiness.is_migrated());
+        if app_database == "unreachable" {
+            let why = timeout(WHY_TIMEOUT, store.why_unavailable()).await;
+            if let Ok(Some(why)) = why {
+                reasons.insert("appDatabase", why);
+            }
+        } else if let Ok(Ok(Some(why))) = read_only {
+            app_database = "readOnly";
+            reasons.insert("appDatabase", why.to_owned());
+        }
+        let system_database = match system_database {
+            Ok(Ok(None)) => "ok",
+            Ok(Ok(Some(why))) => {
+                reasons.insert("systemDatabase", why.to_owned());
+                "readOnly"
+            }
+            Ok(Err(_)) | Err(_) => {
+                let why = engine.why_system_database_is_unavailable();
+                if let Ok(Some(why)) = timeout(WHY_TIMEOUT, why).await {
+                    reasons.insert("systemDatabase", why);
+                }
+                "unreachable"
+            }
+        };
+        if let Some(why) = engine.standstill() {
+            reasons.insert("engine", why);
+        }
         Self {
             app_database,
-            system_database: if system_database.unwrap_or(false) {
-                "ok"
-            } else {
-                "unreachable"
-            },
+            system_database,
             migrations,
             engine: if engine.is_launched() {
                 "ok"

@@ -62,7 +62,7 @@ impl<'a> Prover<'a> {
             newest,
             product: self.settings.app.database.clone(),
             system: self.settings.system.database.clone(),
-            place: format!("{}:{}", self.settings.app.host, self.settings.app.port),
+            place: self.settings.app.address(),
             workers,
             runs: runs.into_iter().collect(),
             found,
@@ -129,7 +129,8 @@ fn place(which: &str, settings: &Settings) -> String {
         _ => &settings.app,
     };
     format!(
-        "the {which} database {:?} at {}:{}",
-        database.database, database.host, database.port
+        "the {which} database {:?} at {}",
+        database.database,
+        database.address()
     )
 }

@@ -1,0 +1,83 @@
+//! The settings of our sessions. A role or a database may have others (`ALTER ROLE … SET`), and what a statement returns
+//! as text, or what a name means, must not depend on them.
+//!
+//! They are set by a statement once the connection is there and not in its first message: a pooler refuses settings there
+//! that it does not know.
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgConnection, PgPool};
+
+use crate::StoreError;
+
+/// Every setting that changes the text of a value, the meaning of a name, or what a transaction sees. The driver itself
+/// asks for `DateStyle`, `TimeZone` and `client_encoding`, in its first message.
+macro_rules! settings {
+    () => {
+        "SET search_path = pg_catalog; SET quote_all_identifiers = off; SET IntervalStyle = postgres; \
+         SET DateStyle = ISO; SET TimeZone = UTC; SET standard_conforming_strings = on; SET bytea_output = hex; \
+         SET xmloption = content; SET extra_float_digits = 1; SET array_nulls = on; SET transform_null_equals = off; \
+         SET default_transaction_isolation = 'read committed'; SET default_transaction_deferrable = off"
+    };
+}
+
+/// Settings of every session.
+const SETTINGS: &str = settings!();
+
+/// Settings of sessions that run the same few statements over and over, each of them by an index.
+///
+/// A prepared statement keeps its plan, and a plan made while a table was young is a sequential scan, until the
+/// first ANALYZE: 14 ms instead of 0.1 ms on 50,000 rows. Compiling such statements never pays.
+const BY_INDEX: &str = concat!(settings!(), "; SET enable_seqscan = off; SET jit = off");
+
+/// Timeout of connecting: a server may accept the connection and then not answer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection that was used this recently is trusted to be alive.
+const PING_AFTER_IDLE: Duration = Duration::from_millis(250);
+
+/// One connection, in bounded time, with our settings.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] if the server does not answer in time.
+pub async fn connect(options: PgConnectOptions) -> Result<PgConnection, StoreError> {
+    let connecting = async {
+        let mut connection = PgConnection::connect_with(&options).await?;
+        sqlx::raw_sql(SETTINGS).execute(&mut connection).await?;
+        Ok(connection)
+    };
+    tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+        .await
+        .map_err(|_| {
+            let silent = format!("no answer within {CONNECT_TIMEOUT:?}");
+            sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, silent))
+        })?
+        .map_err(|error: sqlx::Error| error.into())
+}
+
+/// A pool whose sessions run the same few statements over and over, each of them by an index. It connects lazily: the
+/// first statement finds out whether the server is there. `acquire_timeout` bounds the wait for a connection.
+pub fn pool(options: PgConnectOptions, most: u32, acquire_timeout: Duration) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(most)
+        .acquire_timeout(acquire_timeout)
+        // A ping before each use would add a round trip to every statement. One that has been idle for a
+        // while may have lost its server meanwhile, and the caller should not be the one to find out.
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for > PING_AFTER_IDLE {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                sqlx::raw_sql(BY_INDEX).execute(connection).await?;
+                Ok(())
+            })
+        })
+        .connect_lazy_with(options)
+}
