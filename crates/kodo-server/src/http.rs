@@ -1,6 +1,7 @@
 //! HTTP below the routes: connections, limits of bodies, the log line, JSON answers, ranges.
 
 pub(crate) mod answer;
+mod crowd;
 pub(crate) mod host;
 pub(crate) mod limits;
 mod linger;

@@ -6,6 +6,7 @@
 mod boot;
 mod cli;
 mod commands;
+mod descriptors;
 mod devdb;
 mod doctor;
 mod environment;

@@ -21,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
+use super::crowd::{Crowd, Place};
 use super::linger::{LingeringStream, Unread, Watched};
-use super::refused_head::{Answered, Exchange};
+use super::refused_head::Answered;
 
 /// How long a client may take to send the head of a request; also how long a kept-alive connection may be idle.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -77,9 +78,18 @@ impl Shutdown {
 /// at the latest `grace` after the drain began. Requests that are left then are aborted, so a half-sent body or a slow
 /// reader delays the exit no longer than that.
 ///
+/// At most `most` connections are open at a time, see `crowd.rs`.
+///
 /// A failure of one connection does not affect the others: a panic ends its own task, and a failed `accept` (for
 /// example, no file descriptor is free) is retried.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown, grace: Duration) {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    shutdown: Shutdown,
+    grace: Duration,
+    most: usize,
+) {
+    let crowd = Crowd::new(most);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
@@ -90,17 +100,19 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown, gr
         .half_close(true);
     let abort = CancellationToken::new();
     // Child tokens, so that polling one does not contend with every other connection.
-    let connect = |http: &http1::Builder, socket, closing: &CancellationToken| {
+    let connect = |http: &http1::Builder,
+                   (socket, place): (TcpStream, Place),
+                   closing: &CancellationToken| {
         let (closing, abort) = (closing.child_token(), abort.child_token());
-        connection(http.clone(), socket, router.clone(), closing, abort)
+        connection(http.clone(), socket, place, router.clone(), closing, abort)
     };
 
     let before = TaskTracker::new();
     tokio::select! {
         biased;
         () = shutdown.draining.cancelled() => {}
-        never = accept(&listener, |socket| {
-            before.spawn(connect(&http, socket, &shutdown.draining));
+        never = accept(&listener, &crowd, |accepted| {
+            before.spawn(connect(&http, accepted, &shutdown.draining));
         }) => match never {},
     }
 
@@ -118,8 +130,8 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown, gr
         // First, so that no number of new connections can delay it.
         () = sleep_until(deadline) => {}
         // Before the end, so that connections that are established by then are not reset.
-        never = accept(&listener, |socket| {
-            during.spawn(connect(&http, socket, &closed));
+        never = accept(&listener, &crowd, |accepted| {
+            during.spawn(connect(&http, accepted, &closed));
         }) => match never {},
         () = ended => {}
     }
@@ -142,7 +154,11 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown, gr
 }
 
 /// Accepts connections for as long as it is polled.
-async fn accept(listener: &TcpListener, mut take: impl FnMut(TcpStream)) -> Infallible {
+async fn accept(
+    listener: &TcpListener,
+    crowd: &Crowd,
+    mut take: impl FnMut((TcpStream, Place)),
+) -> Infallible {
     let mut pause = Duration::ZERO;
     loop {
         match listener.accept().await {
@@ -150,7 +166,7 @@ async fn accept(listener: &TcpListener, mut take: impl FnMut(TcpStream)) -> Infa
                 pause = Duration::ZERO;
                 // Answers are small and complete: waiting to fill a packet only delays them.
                 let _ = socket.set_nodelay(true);
-                take(socket);
+                take((socket, crowd.place().await));
             }
             // The client disconnected before its connection was accepted.
             Err(error) if is_of_client(&error) => {}
@@ -176,12 +192,13 @@ fn is_of_client(error: &io::Error) -> bool {
 async fn connection(
     http: http1::Builder,
     socket: TcpStream,
+    place: Place,
     router: Router,
     closing: CancellationToken,
     abort: CancellationToken,
 ) {
     let unread = Unread::default();
-    let exchange = Exchange::default();
+    let exchange = place.exchange.clone();
     let io = TokioIo::new(LingeringStream::new(
         socket,
         unread.clone(),
@@ -212,6 +229,8 @@ async fn connection(
     let ended = tokio::select! {
         biased;
         ended = connection.as_mut() => ended,
+        // Somebody else has its place; nothing is being answered.
+        () = place.evicted.cancelled() => return,
         () = closing.cancelled() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {

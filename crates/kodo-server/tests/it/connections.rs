@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use kodo_server::MAX_BODY_BYTES;
-use tokio::io::AsyncWriteExt;
+use kodo_server::{MAX_BODY_BYTES, product_router};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{Server, exchange, read_one, read_to_close};
+use crate::support::{Server, booted, config, exchange, read_one, read_to_close};
 
 const TOO_LARGE: &str = r#"{"error":"payload too large"}"#;
 
@@ -305,4 +305,29 @@ async fn a_host_that_is_missing_repeated_or_malformed_is_refused_on_every_path()
             );
         }
     }
+}
+
+/// Idle sockets cost those who open them their places, and nobody else anything.
+#[tokio::test]
+async fn idle_connections_give_way_to_new_ones_and_a_request_that_is_being_answered_does_not() {
+    let app = booted(config());
+    let server = Server::bounded(product_router(&app.app), Duration::from_secs(5), 8).await;
+    let mut busy = server.connect().await;
+    let request = b"POST /crashdemo?wf=slow HTTP/1.1\r\nhost: x\r\n\r\n";
+    busy.write_all(request).await.unwrap();
+    app.demos.reached.notified().await;
+    let mut idle = Vec::new();
+    for _ in 0..100 {
+        idle.push(server.connect().await);
+    }
+    // Kept alive, and idle since its answer.
+    let mut socket = server.connect().await;
+    socket
+        .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    assert!(read_one(&mut socket).await.starts_with("HTTP/1.1 200 "));
+    assert!(read_one(&mut busy).await.starts_with("HTTP/1.1 202 "));
+    // The first of them are closed, without a byte.
+    assert_eq!(idle[0].read(&mut [0]).await.unwrap_or(0), 0);
 }

@@ -178,6 +178,11 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(router: Router, grace: Duration) -> Self {
+        Self::bounded(router, grace, 1000).await
+    }
+
+    /// One that has at most so many connections.
+    pub(crate) async fn bounded(router: Router, grace: Duration, most: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();
@@ -186,6 +191,7 @@ impl Server {
             router,
             shutdown.clone(),
             grace,
+            most,
         ));
         Self {
             address,

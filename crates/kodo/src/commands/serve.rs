@@ -17,12 +17,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::boot::boot;
+use crate::descriptors::room_for_clients;
 use crate::ports::Ports;
 use crate::settings::Settings;
 use crate::telemetry;
 
 /// Beyond the grace period for steps and requests, how long stopping everything else may take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Most clients of the admin API: probes of this machine.
+const ADMIN_CONNECTIONS: usize = 64;
 
 /// Runs the service until a signal ends it.
 pub(crate) async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
@@ -65,12 +69,14 @@ pub(crate) async fn run_on(
         product_router(&app),
         shutdown.clone(),
         settings.api.drain_grace,
+        room_for_clients(settings.api.max_connections),
     ));
     let admin = tokio::spawn(serve(
         ports.admin,
         admin_router(&app),
         shutdown.clone(),
         settings.api.drain_grace,
+        ADMIN_CONNECTIONS,
     ));
 
     let working = async {

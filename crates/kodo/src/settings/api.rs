@@ -29,6 +29,9 @@ pub(crate) struct ApiSettings {
     /// File that holds the token
     #[arg(long, env, value_name = "FILE")]
     api_token_file: Option<PathBuf>,
+    /// Most clients of the product API that are connected at a time; one more takes the place of an idle one
+    #[arg(long, env, value_name = "COUNT", default_value = "1000", value_parser = number::<usize>(1, 100_000))]
+    pub(crate) max_connections: usize,
     /// How long a shutdown waits for running steps and requests, in milliseconds
     #[arg(long = "drain-grace-ms", env = "DRAIN_GRACE_MS", value_name = "MS", default_value = "10000", value_parser = milliseconds)]
     pub(crate) drain_grace: Duration,
