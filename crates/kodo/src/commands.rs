@@ -14,6 +14,9 @@ mod workflow;
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
+use kodo_engine::InspectError;
+use kodo_store::StoreError;
+
 use crate::cli::Command;
 use crate::output;
 use crate::settings::{Given, Settings};
@@ -47,8 +50,21 @@ pub(crate) async fn run(given: &Given, command: Command) -> anyhow::Result<ExitC
 
 /// Says on one line why the command failed, causes included.
 pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
-    output::tell(format_args!("kodo: {error:#}"));
+    output::tell(format_args!("kodo: {error:#}{}", hint(error)));
     ExitCode::FAILURE
+}
+
+/// What to do about a server that is away, unless the error says so.
+fn hint(error: &anyhow::Error) -> &'static str {
+    let away = |error: &StoreError| matches!(error, StoreError::Unavailable(sqlx::Error::Io(_)));
+    let is_away = error.chain().any(|cause| {
+        cause.downcast_ref().is_some_and(away)
+            || matches!(cause.downcast_ref(), Some(InspectError::Store(error)) if away(error))
+    });
+    match is_away && !format!("{error:#}").contains("db:up") {
+        true => " (`bin/mise run db:up` starts one; DB_HOST and DB_PORT say where it is)",
+        false => "",
+    }
 }
 
 /// Prints the help or the version that was asked for, or what is wrong with the command line.

@@ -7,6 +7,7 @@ use axum::response::Response;
 use kodo_contract::{canonical_json, sha256_hex};
 use kodo_store::{Idempotency, Write};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::app::App;
 use crate::error::ApiError;
@@ -128,10 +129,27 @@ impl Prepared {
     }
 }
 
-/// The hash of a request: two spellings of one request have one fingerprint.
+/// The hash of a request: two spellings of one request have one fingerprint, except of its numbers, which are stored as
+/// they were sent.
 pub(crate) fn fingerprint(request: &impl Serialize) -> Result<String, ApiError> {
-    let value = serde_json::to_value(request)?;
+    let mut value = serde_json::to_value(request)?;
+    keep_numbers(&mut value);
     Ok(sha256_hex(canonical_json(&value).as_bytes()))
+}
+
+/// Puts a text in the place of each number that is not spelled canonically: one with a character that no request can have.
+fn keep_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            let sent = number.to_string();
+            if canonical_json(value) != sent {
+                *value = Value::String(format!("\0{sent}"));
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(keep_numbers),
+        Value::Object(members) => members.values_mut().for_each(keep_numbers),
+        _ => {}
+    }
 }
 
 #[cfg(test)]
@@ -181,6 +199,22 @@ mod tests {
             assert_eq!(key_of(&[wrong]), Err(()), "{wrong:?}");
         }
         assert_eq!(key_of(&[b"a", b"a"]), Err(()));
+    }
+
+    #[test]
+    fn requests_that_differ_in_a_digit_that_is_stored_are_two_and_those_that_differ_in_order_are_one()
+     {
+        let of = |text: &str| {
+            let value: Value = serde_json::from_str(text).unwrap();
+            fingerprint(&value).unwrap()
+        };
+        assert_eq!(of(r#"{"a":1,"b":[2.5]}"#), of(r#"{ "b": [2.5], "a": 1 }"#));
+        let spellings = ["1.1", "1.10", "11e-1", "1.1E0", "\"1.1\"", "\"1.10\""];
+        let hashes: std::collections::BTreeSet<String> = spellings
+            .iter()
+            .map(|number| of(&format!(r#"{{"a":[{number}]}}"#)))
+            .collect();
+        assert_eq!(hashes.len(), spellings.len());
     }
 
     fn prepared() -> Prepared {
