@@ -47,6 +47,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "planner away",
         include_str!("../../../db/migrations/0008_planner_away.sql"),
     ),
+    (
+        9,
+        "artifact store mark",
+        include_str!("../../../db/migrations/0009_artifact_store_mark.sql"),
+    ),
 ];
 
 /// What `db:seed` inserts. Each statement can run again without effect.

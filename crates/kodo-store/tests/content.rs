@@ -45,6 +45,7 @@ async fn bucket(bucket: &Bucket, name: &str) -> ObjectArtifacts {
         access_key_id: "id".into(),
         secret_access_key: "key".into(),
         session_token: None,
+        lent: None,
     };
     let place = Place::parse(&format!("s3://{name}/some/prefix")).unwrap();
     ObjectArtifacts::new(place, Some(&access))
@@ -287,6 +288,7 @@ async fn a_store_that_is_not_there_is_unavailable() {
         access_key_id: "id".into(),
         secret_access_key: "key".into(),
         session_token: None,
+        lent: None,
     };
     let place = Place::parse("s3://bucket").unwrap();
     let store = ObjectArtifacts::new(place, Some(&access))

@@ -9,8 +9,8 @@ use anyhow::{Context, bail, ensure};
 use kodo_engine::{EngineConfig, EngineHandle};
 use kodo_sandbox::SecretFolder;
 use kodo_server::Readiness;
-use kodo_store::content::{ArtifactStore, ArtifactStoreCell};
-use kodo_store::{DatabaseConfig, MigrationState, Store, StoreError, waits_for};
+use kodo_store::content::{ArtifactStore, ArtifactStoreCell, ObjectArtifacts};
+use kodo_store::{DatabaseConfig, MarkError, MigrationState, Store, StoreError, waits_for};
 use tokio::time::{Instant, timeout_at};
 
 use crate::settings::Settings;
@@ -21,6 +21,9 @@ pub(crate) const OLDEST_POSTGRES: i32 = 15;
 
 /// The check of `/readyz` that fails while the schema is prepared.
 const MIGRATIONS: &str = "migrations";
+
+/// The check of `/readyz` that fails while the artifact store is of no use.
+const ARTIFACT_STORE: &str = "artifactStore";
 
 /// Pause between two tries to reach Postgres.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
@@ -49,6 +52,7 @@ pub(crate) async fn boot(
     let deadline = Instant::now() + settings.database.db_connect_timeout;
     let instance = patiently(settings, deadline, || store.instance()).await?;
     let artifacts = Arc::new(artifacts.of_instance(&instance));
+    bind_artifacts(settings, deadline, store, &artifacts, readiness).await?;
     tracing::debug!(place = artifacts.place(), "artifact store");
     // Set before readiness says that the schema is there: a request that finds the schema finds the store.
     artifact_cell.set(artifacts.clone());
@@ -72,6 +76,32 @@ pub(crate) async fn boot(
         planner,
         sandbox,
     );
+    Ok(())
+}
+
+/// Sees that the artifact store works and is the one that the rows name content in. Waits for one that is away.
+async fn bind_artifacts(
+    settings: &Settings,
+    deadline: Instant,
+    store: &Store,
+    artifacts: &ObjectArtifacts,
+    readiness: &Readiness,
+) -> anyhow::Result<()> {
+    loop {
+        match store.bind_artifacts(artifacts).await {
+            Ok(()) => break,
+            Err(error) if error.is_transient() && Instant::now() + TRY_AGAIN < deadline => {
+                tracing::warn!(%error, "the start waits for the artifact store; trying again");
+                readiness.set_reason(ARTIFACT_STORE, Some(error.to_string()));
+                tokio::time::sleep(TRY_AGAIN).await;
+            }
+            Err(error @ MarkError::Content(_)) => {
+                return Err(error).with_context(|| settings.artifacts.does_not_work());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    readiness.set_reason(ARTIFACT_STORE, None);
     Ok(())
 }
 

@@ -148,6 +148,8 @@ pub(crate) enum ArtifactsCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// Make this store the one of the product database, whose own was lost or moved here without its mark
+    Adopt,
     /// Remove from the store what no run names; safe while services run
     Gc {
         /// Print what would be removed, and remove nothing

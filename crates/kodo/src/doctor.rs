@@ -3,6 +3,7 @@
 //! Works when nothing else does: no check needs another one's success unless it says so, none waits for ever, and
 //! nothing is written or started.
 
+mod artifacts;
 mod blocked;
 mod clock;
 mod configuration;
@@ -61,7 +62,15 @@ pub(crate) async fn examine(given: &Given, patience: Duration) -> Report {
     // Beside each other. A new check is a file here and a line in the list.
     let (ports, database, disk, leftovers, modes, sandboxes, tools) = tokio::join!(
         exam.within("ports", ports::check(exam)),
-        with_database(exam),
+        async {
+            match refused.iter().any(configuration::is_of_database) {
+                true => Finding::all_skipped(
+                    &["database"],
+                    "which one it is cannot be read from the settings",
+                ),
+                false => with_database(exam).await,
+            }
+        },
         exam.within("disk", aside("disk", disk::check(exam))),
         exam.within("leftovers", aside("leftovers", leftovers::folders(exam))),
         exam.within("modes", aside("modes", modes::check(exam))),
@@ -115,13 +124,15 @@ async fn with_database(exam: &Examination) -> Vec<Finding> {
                 "the product database is not reachable",
             );
         };
-        let (mut schema, engine, blocked) = tokio::join!(
+        let (mut schema, engine, blocked, artifacts) = tokio::join!(
             exam.within("schema", schema::check(exam, store)),
             exam.within("engine", engine::check(exam, store)),
             exam.within("blocked", blocked::check(exam, store)),
+            exam.within("artifact store", artifacts::check(exam, store)),
         );
         schema.extend(engine);
         schema.extend(blocked);
+        schema.extend(artifacts);
         schema
     };
     let of_server = async {

@@ -1,5 +1,6 @@
 //! Databases of one's own on a server that is there.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use kodo_store::DatabaseConfig;
@@ -17,6 +18,8 @@ pub struct Databases {
     pub app: DatabaseConfig,
     /// The system database.
     pub system: DatabaseConfig,
+    /// Where large artifacts are stored; `None` for the default place.
+    pub artifacts: Option<PathBuf>,
 }
 
 impl Databases {
@@ -27,11 +30,14 @@ impl Databases {
         Self {
             app: server.with_database(format!("{prefix}_{pid}_app")),
             system: server.with_database(format!("{prefix}_{pid}_sys")),
+            artifacts: None,
         }
     }
 
     /// The environment that points a service at them.
     pub fn environment(&self) -> Vec<(String, String)> {
+        let artifacts = self.artifacts.as_ref();
+        let artifacts = artifacts.map(|it| ("ARTIFACT_STORE", it.display().to_string()));
         [
             ("DB_HOST", self.app.host.clone()),
             ("DB_PORT", self.app.port.to_string()),
@@ -40,8 +46,10 @@ impl Databases {
             ("APP_DB_NAME", self.app.database.clone()),
             ("SYS_DB_NAME", self.system.database.clone()),
         ]
+        .into_iter()
+        .chain(artifacts)
         .map(|(name, value)| (name.to_owned(), value))
-        .to_vec()
+        .collect()
     }
 
     /// A small pool on the product database, for reading rows.

@@ -1,6 +1,6 @@
 //! Databases for tests: cloned from a template, so that each test has its own and none waits for migrations.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -59,7 +59,7 @@ impl TestDatabases {
     /// As [`TestDatabases::one`].
     pub async fn two(program: &Path, server: &DatabaseConfig, test: &str) -> anyhow::Result<Self> {
         let new = Self::none(server, test);
-        let Databases { app, system } = new.databases.clone();
+        let Databases { app, system, .. } = new.databases.clone();
         clone(program, server, vec![(app, APP), (system, SYSTEM)]).await?;
         Ok(new)
     }
@@ -74,7 +74,11 @@ impl TestDatabases {
 
     fn counted(app: DatabaseConfig, system: DatabaseConfig) -> Self {
         MINE.fetch_add(1, Ordering::SeqCst);
-        let databases = Databases { app, system };
+        let databases = Databases {
+            app,
+            system,
+            artifacts: Some(artifacts()),
+        };
         Self { databases }
     }
 }
@@ -91,6 +95,12 @@ impl Drop for TestDatabases {
             eprintln!("test databases stay behind: {error:#}");
         }
     }
+}
+
+/// The artifact store of every test that has none of its own. Databases that are cloned from one template have one id, so
+/// they share their part of it.
+fn artifacts() -> PathBuf {
+    std::env::temp_dir().join("kodo-it-artifacts")
 }
 
 /// Runs something in a runtime of its own.
@@ -196,6 +206,7 @@ async fn ensure_template(
     let databases = Databases {
         app: server.with_database(&draft),
         system: server.with_database(&draft),
+        artifacts: None,
     };
     for verb in verbs {
         kodo(program, &databases, verb).await?;

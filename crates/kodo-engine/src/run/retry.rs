@@ -29,8 +29,9 @@ where
     }
 }
 
-/// Calls the artifact store until it answers, at most for `patience`. Every failure that is not transient ends the
-/// run.
+/// Calls the artifact store until it answers, at most for `patience`. A refusal is waited out as well: the start has seen
+/// the store work, so credentials were rotated or have expired, or somebody is at work on it. Every other failure that is
+/// not transient ends the run.
 pub(crate) async fn retry_artifacts<T, F, Fut>(
     patience: Duration,
     mut call: F,
@@ -44,7 +45,10 @@ where
     loop {
         match call().await {
             Ok(value) => return Ok(value),
-            Err(error) if error.is_transient() && Instant::now() + pause.next <= deadline => {
+            Err(error)
+                if (error.is_transient() || matches!(error, ArtifactError::Denied(_)))
+                    && Instant::now() + pause.next <= deadline =>
+            {
                 pause.wait("the artifact store", &error).await;
             }
             Err(error) => return Err(artifact_failure(&error)),

@@ -10,7 +10,9 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
 use kodo_contract::ContentHash;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{
+    GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
+};
 use time::{OffsetDateTime, UtcDateTime};
 
 use super::folder::Folder;
@@ -84,6 +86,55 @@ impl ObjectArtifacts {
         }
     }
 
+    /// The mark of the part that belongs to the product database; `None` if it has none yet.
+    ///
+    /// # Errors
+    /// [`ArtifactError`].
+    pub async fn mark(&self) -> Result<Option<String>, ArtifactError> {
+        let read = async {
+            let store = self.open()?;
+            let found = in_time(store.get(&self.mark_key())).await?;
+            in_time(found.bytes()).await
+        };
+        match read.await {
+            Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).trim().to_owned())),
+            Err(ArtifactError::Missing) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes the mark, unless there is one: then that one stays.
+    ///
+    /// # Errors
+    /// [`ArtifactError`].
+    pub async fn set_mark(&self, mark: &str) -> Result<(), ArtifactError> {
+        self.prepare().await?;
+        let store = self.open()?;
+        let bytes = PutPayload::from(format!("{mark}\n"));
+        let key = self.mark_key();
+        let created = store.put_opts(&key, bytes.clone(), PutMode::Create.into());
+        match tokio::time::timeout(ANSWER_TIMEOUT, created).await {
+            Ok(Ok(_) | Err(object_store::Error::AlreadyExists { .. })) => return Ok(()),
+            // Not every compatible store has conditional writes.
+            Ok(Err(_)) => {}
+            Err(_) => return Err(silent()),
+        }
+        in_time(store.put(&key, bytes))
+            .await
+            .map(drop)
+            .map_err(ArtifactError::of_write)
+    }
+
+    fn mark_key(&self) -> Path {
+        Path::from(format!("{}/{}/mark", self.prefix(), self.instance))
+    }
+
+    /// Whether the folder is missing, if the store is one.
+    #[must_use]
+    pub fn is_missing_folder(&self) -> bool {
+        matches!(&self.place, Place::Folder(folder) if !folder.is_dir())
+    }
+
     fn open(&self) -> Result<Arc<dyn ObjectStore>, ArtifactError> {
         match &self.backend {
             Backend::Folder(folder) => folder.open(),
@@ -93,11 +144,14 @@ impl ObjectArtifacts {
 
     /// What every key of this product database begins with.
     fn root(&self) -> Path {
-        let prefix = match &self.place {
+        Path::from(format!("{}/{}/sha256", self.prefix(), self.instance))
+    }
+
+    fn prefix(&self) -> &str {
+        match &self.place {
             Place::Folder(_) => "",
             Place::S3(bucket) => &bucket.prefix,
-        };
-        Path::from(format!("{prefix}/{}/sha256", self.instance))
+        }
     }
 
     /// By the first two digits, since a folder of very many files is slow in most file systems.
@@ -111,6 +165,16 @@ impl ObjectArtifacts {
 impl ArtifactStore for ObjectArtifacts {
     fn place(&self) -> String {
         format!("{} ({})", self.place, self.root())
+    }
+
+    async fn probe(&self) -> Result<(), ArtifactError> {
+        match self.mark().await? {
+            Some(_) => Ok(()),
+            None => Err(ArtifactError::Unavailable(format!(
+                "{} has no mark any more: it was emptied, or something else is in its place",
+                self.place()
+            ))),
+        }
     }
 
     async fn put(&self, bytes: Bytes) -> Result<ContentHash, ArtifactError> {

@@ -36,6 +36,23 @@ pub struct S3Access {
     pub secret_access_key: String,
     /// The session token of temporary credentials. Never shown.
     pub session_token: Option<String>,
+    /// Where credentials that change are read anew; if it is set, the fields above are not used.
+    pub lent: Option<Lent>,
+}
+
+/// Credentials that somebody else renews.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Lent {
+    /// A file as AWS's own tools have it, read for every request: whoever rotates the key writes the file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The section in it, usually `default`.
+        profile: String,
+    },
+    /// What `object_store` renews itself, by the names of its settings (`aws_web_identity_token_file`,
+    /// `aws_container_credentials_full_uri`, …).
+    Offered(Vec<(&'static str, String)>),
 }
 
 impl fmt::Debug for S3Access {
@@ -238,6 +255,7 @@ mod tests {
             access_key_id: "canary-id".into(),
             secret_access_key: "canary-key".into(),
             session_token: Some("canary-token".into()),
+            lent: Some(Lent::Offered(vec![("x", "canary-uri".into())])),
         };
         assert!(!format!("{access:?}").contains("canary"));
     }

@@ -20,6 +20,12 @@ pub(crate) struct Refused {
     request: String,
 }
 
+impl Refused {
+    pub(crate) fn new(said: String, request: String) -> Self {
+        Self { said, request }
+    }
+}
+
 /// Returns the answer, or an error if it refuses the request.
 pub(crate) async fn unless_refused(
     method: &Method,

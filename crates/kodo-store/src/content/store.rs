@@ -19,6 +19,9 @@ pub trait ArtifactStore: Send + Sync {
     /// The location, for people; without secrets.
     fn place(&self) -> String;
 
+    /// Reads something small that is there, to see that the store works.
+    async fn probe(&self) -> Result<(), ArtifactError>;
+
     /// Stores content, unless it was stored not long ago, and returns its hash.
     async fn put(&self, bytes: Bytes) -> Result<ContentHash, ArtifactError>;
 

@@ -8,11 +8,12 @@ mod verify;
 use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
-use kodo_store::content::ObjectArtifacts;
+use kodo_store::content::{ArtifactStore, ObjectArtifacts};
 use kodo_store::{MigrationState, Store};
 use serde::Serialize;
 
 use crate::cli::ArtifactsCommand;
+use crate::output;
 use crate::settings::Settings;
 
 /// The rows and the store of one product database.
@@ -35,8 +36,21 @@ impl Artifacts {
             place()
         );
         let instance = rows.instance().await.with_context(place)?;
-        let store = settings.artifacts.open().await?.of_instance(&instance);
+        let store = settings.artifacts.look()?.of_instance(&instance);
         Ok(Self { rows, store })
+    }
+
+    /// The same, for what proves or removes something: refuses a folder that does not exist, and a store that is not the
+    /// one of the product database. A mistyped name must not look like a store in which all is well, or all is lost.
+    async fn open_its_own(settings: &Settings) -> anyhow::Result<Self> {
+        let opened = Self::open(settings).await?;
+        ensure!(
+            !opened.store.is_missing_folder(),
+            "there is no folder {}: ARTIFACT_STORE (or KODO_DATA_DIR) says where it is",
+            opened.store.place()
+        );
+        opened.rows.check_artifacts(&opened.store).await?;
+        Ok(opened)
     }
 }
 
@@ -52,7 +66,15 @@ pub(crate) async fn run(
         ArtifactsCommand::Get { sha256 } => {
             get::run(&Artifacts::open(settings).await?, &sha256).await
         }
-        ArtifactsCommand::Verify { output } => Ok(match Artifacts::open(settings).await {
+        ArtifactsCommand::Adopt => {
+            let artifacts = Artifacts::open(settings).await?;
+            artifacts.rows.adopt_artifacts(&artifacts.store).await?;
+            let place = artifacts.store.place();
+            let database = &settings.app.database;
+            output::print(format!("artifacts: {place} is the store of {database}\n"))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        ArtifactsCommand::Verify { output } => Ok(match Artifacts::open_its_own(settings).await {
             Ok(artifacts) => verify::run(&artifacts, output.format).await,
             Err(error) => verify::unproven(&error),
         }),
@@ -62,7 +84,7 @@ pub(crate) async fn run(
             output,
         } => {
             gc::run(
-                &Artifacts::open(settings).await?,
+                &Artifacts::open_its_own(settings).await?,
                 dry_run,
                 grace,
                 output.format,

@@ -1,10 +1,11 @@
 //! The settings of the artifact store.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::{ArgAction, Args};
-use kodo_store::content::{ObjectArtifacts, Place, S3Access};
+use kodo_store::content::{Lent, ObjectArtifacts, Place, S3Access};
 
 use super::given::{Given, Refusal, refusal};
 use super::parsers::{boolean, milliseconds};
@@ -21,8 +22,8 @@ pub(super) struct ArtifactFlags {
     /// artifacts in KODO_DATA_DIR
     #[arg(long, env, value_name = "PLACE", value_parser = Place::parse)]
     artifact_store: Option<Place>,
-    /// How long a step waits for a store that is unavailable or full before its run fails, in milliseconds
-    #[arg(long = "artifact-store-patience-ms", env = "ARTIFACT_STORE_PATIENCE_MS", value_name = "MS", default_value = "60000", value_parser = milliseconds)]
+    /// How long a step waits for a store that is unavailable, full or refuses before its run fails, in milliseconds
+    #[arg(long = "artifact-store-patience-ms", env = "ARTIFACT_STORE_PATIENCE_MS", value_name = "MS", default_value = "900000", value_parser = milliseconds)]
     artifact_store_patience: Duration,
     /// Whether a store on another machine may be used by http, in the clear
     #[arg(long, env, value_name = "BOOL", action = ArgAction::Set, default_value = "false", value_parser = boolean)]
@@ -42,6 +43,27 @@ pub(super) struct ArtifactFlags {
     /// Session token, if the credentials are temporary
     #[arg(long, env, value_name = "TOKEN")]
     aws_session_token: Option<SecretText>,
+    /// File with the credentials, if no key is set, as AWS's own tools have it; read for every request
+    #[arg(long, env, value_name = "FILE")]
+    aws_shared_credentials_file: Option<PathBuf>,
+    /// The section of that file
+    #[arg(long, env, value_name = "NAME", default_value = "default")]
+    aws_profile: String,
+    /// File with a web identity, for which AWS_ROLE_ARN is lent
+    #[arg(long, env, value_name = "FILE")]
+    aws_web_identity_token_file: Option<String>,
+    /// The role that is lent for it
+    #[arg(long, env, value_name = "ARN")]
+    aws_role_arn: Option<String>,
+    /// Where a container asks for credentials, as a whole address
+    #[arg(long, env, value_name = "URL")]
+    aws_container_credentials_full_uri: Option<String>,
+    /// File with what it has to show there
+    #[arg(long, env, value_name = "FILE")]
+    aws_container_authorization_token_file: Option<String>,
+    /// Where a container asks for credentials, as a path
+    #[arg(long, env, value_name = "PATH")]
+    aws_container_credentials_relative_uri: Option<String>,
 }
 
 /// Where large artifacts are stored, and how long a step waits for the store.
@@ -95,14 +117,27 @@ impl ArtifactSettings {
         )
     }
 
+    /// What an error about the store begins with.
+    pub(crate) fn does_not_work(&self) -> String {
+        format!("ARTIFACT_STORE={} does not work", self.place)
+    }
+
+    /// The store, which is not created.
+    ///
+    /// # Errors
+    /// If it cannot be used.
+    pub(crate) fn look(&self) -> anyhow::Result<ObjectArtifacts> {
+        ObjectArtifacts::new(self.place.clone(), self.access.as_ref())
+            .with_context(|| self.does_not_work())
+    }
+
     /// The store. A folder that `ARTIFACT_STORE` names is created now; the default one when it is needed.
     ///
     /// # Errors
     /// If it cannot be used.
     pub(crate) async fn open(&self) -> anyhow::Result<ObjectArtifacts> {
-        let place = || format!("ARTIFACT_STORE={} does not work", self.place);
-        let store =
-            ObjectArtifacts::new(self.place.clone(), self.access.as_ref()).with_context(place)?;
+        let place = || self.does_not_work();
+        let store = self.look()?;
         if self.given {
             store.prepare().await.with_context(place)?;
         }
@@ -112,14 +147,18 @@ impl ArtifactSettings {
 
 /// How to reach a bucket.
 fn access(flags: ArtifactFlags, given: &Given) -> Result<S3Access, Refusal> {
-    let id = flags.aws_access_key_id.filter(|id| !id.is_empty());
-    let (Some(id), Some(key)) = (id, flags.aws_secret_access_key) else {
-        let reason = format!(
-            "{} needs credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_ENDPOINT_URL where the \
-             store is not Amazon's",
-            given.assignment("ARTIFACT_STORE")
-        );
-        return Err(refusal("ARTIFACT_STORE", reason));
+    let id = flags.aws_access_key_id.clone().filter(|id| !id.is_empty());
+    let (id, key, lent) = match (id, flags.aws_secret_access_key.clone(), lent(&flags)) {
+        (Some(id), Some(key), _) => (id, key, None),
+        (None, None, Some(lent)) => (String::new(), SecretText::from(String::new()), Some(lent)),
+        _ => {
+            let reason = format!(
+                "{} needs credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or \
+                 AWS_SHARED_CREDENTIALS_FILE, and AWS_ENDPOINT_URL where the store is not Amazon's",
+                given.assignment("ARTIFACT_STORE")
+            );
+            return Err(refusal("ARTIFACT_STORE", reason));
+        }
     };
     if flags.aws_region.is_empty() {
         return Err(given.refuse("AWS_REGION", "the name of a region"));
@@ -132,7 +171,50 @@ fn access(flags: ArtifactFlags, given: &Given) -> Result<S3Access, Refusal> {
         access_key_id: id,
         secret_access_key: key.expose().to_owned(),
         session_token: flags.aws_session_token.map(|it| it.expose().to_owned()),
+        lent,
     })
+}
+
+/// Credentials that somebody else renews, if the settings name any.
+fn lent(flags: &ArtifactFlags) -> Option<Lent> {
+    if let Some(path) = &flags.aws_shared_credentials_file {
+        return Some(Lent::File {
+            path: path.clone(),
+            profile: flags.aws_profile.clone(),
+        });
+    }
+    let identity = flags.aws_web_identity_token_file.is_some() && flags.aws_role_arn.is_some();
+    let container = flags.aws_container_credentials_relative_uri.is_some()
+        || flags.aws_container_credentials_full_uri.is_some()
+            && flags.aws_container_authorization_token_file.is_some();
+    if !identity && !container {
+        return None;
+    }
+    let offered = [
+        (
+            "aws_web_identity_token_file",
+            &flags.aws_web_identity_token_file,
+        ),
+        ("aws_role_arn", &flags.aws_role_arn),
+        (
+            "aws_container_credentials_full_uri",
+            &flags.aws_container_credentials_full_uri,
+        ),
+        (
+            "aws_container_authorization_token_file",
+            &flags.aws_container_authorization_token_file,
+        ),
+        (
+            "aws_container_credentials_relative_uri",
+            &flags.aws_container_credentials_relative_uri,
+        ),
+    ];
+    let offered = offered.into_iter();
+    Some(Lent::Offered(
+        offered
+            .filter_map(|(name, value)| Some((name, value.clone()?)))
+            .collect(),
+    ))
 }
 
 #[cfg(test)]

@@ -233,7 +233,8 @@ async fn a_bucket_does_what_a_folder_does_and_a_run_waits_for_one_that_fails() {
     bucket.fail(None);
     assert_eq!(world.ended(&waiting).await["status"], "succeeded");
 
-    assert_eq!(bucket.keys().len(), 4, "{:?}", bucket.keys());
+    // And the mark.
+    assert_eq!(bucket.keys().len(), 5, "{:?}", bucket.keys());
     let path = format!("/artifacts/{}", hash(&left()));
     assert_eq!(get(&world, &path, &[]).await.text(), left());
     assert_eq!(

@@ -29,6 +29,8 @@ struct Inner {
     requests: Vec<String>,
     /// What is answered instead, while it is set.
     status: Option<u16>,
+    /// The only key that is let in, if it is set.
+    key_id: Option<String>,
 }
 
 impl Bucket {
@@ -61,6 +63,11 @@ impl Bucket {
         self.0.lock().unwrap().status = status;
     }
 
+    /// Lets in only who has this key, from now on.
+    pub fn only(&self, key_id: &str) {
+        self.0.lock().unwrap().key_id = Some(key_id.to_owned());
+    }
+
     /// The keys, in order.
     pub fn keys(&self) -> Vec<String> {
         self.0.lock().unwrap().objects.keys().cloned().collect()
@@ -79,10 +86,17 @@ impl Bucket {
         if let Some(status) = inner.status {
             return answer(status, "<Error><Code>Scripted</Code></Error>");
         }
-        assert!(
-            head.headers.contains_key("authorization"),
-            "a request without a signature"
-        );
+        let Some(signed) = head.headers.get("authorization") else {
+            panic!("a request without a signature");
+        };
+        if let Some(key_id) = &inner.key_id
+            && !signed
+                .to_str()
+                .unwrap()
+                .contains(&format!("Credential={key_id}/"))
+        {
+            return answer(403, "<Error><Code>InvalidAccessKeyId</Code></Error>");
+        }
         let path = head.uri.path().trim_start_matches('/');
         let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
         if bucket != BUCKET {

@@ -121,7 +121,9 @@ async fn a_service_whose_log_nobody_reads_works_on_and_ends_when_it_is_told_to()
 /// What every command answers where its standard output is full, and where it is closed.
 #[tokio::test]
 async fn every_command_says_that_its_output_could_not_be_written_and_a_closed_pipe_is_no_error() {
-    let world = World::new("lost_output").await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().to_str().expect("UTF-8");
+    let world = World::with("lost_output", |options| options.env("KODO_DATA_DIR", data)).await;
     let intent = world.intent(DEMO_INTENT).await;
     let run = world.run(&intent).await;
     world.ended(&run).await;
@@ -132,7 +134,7 @@ async fn every_command_says_that_its_output_could_not_be_written_and_a_closed_pi
         .chain([
             ("PORT", "0"),
             ("ADMIN_PORT", "0"),
-            ("KODO_DATA_DIR", "/tmp"),
+            ("KODO_DATA_DIR", data),
             (
                 "OC_FIXTURES_DIR",
                 concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/oc"),

@@ -50,6 +50,7 @@ mod origin;
 mod outage;
 mod own_server;
 mod planner_away;
+mod pooler;
 mod program;
 mod proof;
 mod prove;

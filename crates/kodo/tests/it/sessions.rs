@@ -76,7 +76,12 @@ async fn the_folder_of_a_socket_is_a_host_for_the_service_and_for_every_command(
     let folder = tempfile::tempdir().expect("a folder");
     let host = folder.path().to_str().expect("UTF-8").to_owned();
     socket_in(folder.path());
-    let world = World::with("sessions_socket", |options| options.env("DB_HOST", &host)).await;
+    let data = folder.path().join("data");
+    let data = data.to_str().expect("UTF-8").to_owned();
+    let world = World::with("sessions_socket", |options| {
+        options.env("DB_HOST", &host).env("KODO_DATA_DIR", &data)
+    })
+    .await;
     let intent = world.intent(DEMO_INTENT).await;
     let run = world.run(&intent).await;
     assert_eq!(world.ended(&run).await["status"], "succeeded");
@@ -90,7 +95,7 @@ async fn the_folder_of_a_socket_is_a_host_for_the_service_and_for_every_command(
             ("DB_HOST", host.as_str()),
             ("PORT", "0"),
             ("ADMIN_PORT", "0"),
-            ("KODO_DATA_DIR", "/tmp"),
+            ("KODO_DATA_DIR", data.as_str()),
         ])
         .collect();
     let address = format!("{host}/.s.PGSQL.{}", server().port);

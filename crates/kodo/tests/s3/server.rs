@@ -94,6 +94,7 @@ impl Server {
             access_key_id: key_id,
             secret_access_key: secret_key,
             session_token: None,
+            lent: None,
         };
         ObjectArtifacts::new(Place::parse(place).unwrap(), Some(&access))
             .unwrap()

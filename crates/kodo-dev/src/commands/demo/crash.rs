@@ -13,6 +13,7 @@ pub(super) async fn show(args: &Args) -> anyhow::Result<()> {
     let databases = Databases {
         app: args.server.database(&args.app_db_name),
         system: args.server.database(&args.sys_db_name),
+        artifacts: None,
     };
     let mut options = args
         .service(&databases)?

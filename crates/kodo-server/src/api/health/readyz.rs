@@ -6,16 +6,14 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use kodo_store::{MigrationState, Store, StoreError};
+use kodo_store::{MigrationState, StoreError};
 use serde::Serialize;
 use tokio::time::timeout;
 
 use crate::app::App;
 use crate::error::ApiError;
 use crate::http::answer;
-use crate::readiness::Readiness;
 use crate::route::{Access, Operation};
-use kodo_engine::EngineHandle;
 
 /// How long a check waits for a database. Those who probe readiness have timeouts of their own, often of one or two
 /// seconds.
@@ -50,7 +48,7 @@ fn is_zero(count: &u64) -> bool {
 /// Answers 200 if every check passes, otherwise 503.
 async fn handler(State(app): State<App>) -> Result<Response, ApiError> {
     let mut reasons = app.readiness().reasons();
-    let checks = Checks::run(app.store(), app.engine(), app.readiness(), &mut reasons).await;
+    let checks = Checks::run(&app, &mut reasons).await;
     let ready = checks.pass();
     let status = if ready {
         StatusCode::OK
@@ -81,17 +79,28 @@ struct Checks {
     engine: &'static str,
     /// `no`, `yes`.
     draining: &'static str,
+    /// Told only if it fails: `unavailable`.
+    #[serde(skip_serializing_if = "is_ok")]
+    artifact_store: &'static str,
+}
+
+fn is_ok(word: &&'static str) -> bool {
+    *word == "ok"
 }
 
 impl Checks {
     /// Runs all checks at the same time, and adds what is known of why one fails.
-    async fn run(
-        store: &Store,
-        engine: &EngineHandle,
-        readiness: &Readiness,
-        reasons: &mut BTreeMap<&'static str, String>,
-    ) -> Self {
-        let (migrations, read_only, system_database) = tokio::join!(
+    async fn run(app: &App, reasons: &mut BTreeMap<&'static str, String>) -> Self {
+        let (store, engine, readiness) = (app.store(), app.engine(), app.readiness());
+        // Before boot has opened it, the checks of the databases say what it waits for.
+        let artifacts = async {
+            match app.artifacts() {
+                Ok(artifacts) => artifacts.probe().await.map_err(|error| error.to_string()),
+                Err(_) => Ok(()),
+            }
+        };
+        let (artifacts, migrations, read_only, system_database) = tokio::join!(
+            timeout(PROBE_TIMEOUT, artifacts),
             timeout(PROBE_TIMEOUT, store.migration_state()),
             timeout(PROBE_TIMEOUT, store.read_only()),
             timeout(PROBE_TIMEOUT, engine.system_database()),
@@ -120,6 +129,15 @@ impl Checks {
                 "unreachable"
             }
         };
+        let artifacts =
+            artifacts.unwrap_or_else(|_| Err(format!("no answer within {PROBE_TIMEOUT:?}")));
+        let artifact_store = match artifacts {
+            Ok(()) => "ok",
+            Err(why) => {
+                reasons.insert("artifactStore", why);
+                "unavailable"
+            }
+        };
         if let Some(why) = engine.standstill() {
             reasons.insert("engine", why);
         }
@@ -133,6 +151,7 @@ impl Checks {
                 "starting"
             },
             draining: if engine.is_draining() { "yes" } else { "no" },
+            artifact_store,
         }
     }
 
@@ -142,7 +161,8 @@ impl Checks {
             self.system_database,
             self.migrations,
             self.engine,
-        ] == ["ok"; 4]
+            self.artifact_store,
+        ] == ["ok"; 5]
             && self.draining == "no"
     }
 }
@@ -172,6 +192,7 @@ mod tests {
         migrations: "ok",
         engine: "ok",
         draining: "no",
+        artifact_store: "ok",
     };
 
     #[test]
@@ -196,6 +217,10 @@ mod tests {
             },
             Checks {
                 draining: "yes",
+                ..FINE
+            },
+            Checks {
+                artifact_store: "unavailable",
                 ..FINE
             },
         ] {
