@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use kodo_contract::{RunId, WorkflowId};
+use kodo_contract::RunId;
 use kodo_planner::Planner;
 use kodo_sandbox::Sandbox;
 use kodo_store::content::ArtifactStore;
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::EngineConfig;
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::drain::Drain;
-use crate::launched::{EngineError, Launched};
+use crate::launched::Launched;
 use crate::run::context::RunContext;
 use crate::settle::settler::{self, Settler};
 use crate::sysdb::system_db::SystemDb;
@@ -112,7 +112,7 @@ impl EngineHandle {
     pub async fn launched(&self) -> String {
         let mut launched = self.0.launched.subscribe();
         match launched.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(launched)) => launched.executor_id.clone(),
+            Ok(Some(launched)) => launched.executor_id().to_owned(),
             // This handle holds the sender, so waiting does not fail.
             _ => std::future::pending().await,
         }
@@ -155,21 +155,10 @@ impl EngineHandle {
         }
     }
 
-    /// Starts a crash demo and returns once the engine has committed it. Again with the same id it changes
-    /// nothing.
-    ///
-    /// # Errors
-    /// [`EngineError`], each variant of which says what to do.
-    pub async fn start_crash_demo(&self, id: &WorkflowId) -> Result<(), EngineError> {
-        if RunId::parse(id.as_str()).is_some() {
-            // The workflow of a run has the run's id: a demo under it would keep the run from ever starting.
-            return Err(EngineError::TakenByAnotherWorkflow);
-        }
+    /// The launched engine, unless the process is shutting down.
+    pub(crate) fn for_requests(&self) -> Option<Launched> {
         let launched = self.0.launched.borrow().clone();
-        match launched.filter(|_| !self.is_draining()) {
-            Some(launched) => (launched.start_crash_demo)(id.clone()).await,
-            None => Err(EngineError::Unavailable),
-        }
+        launched.filter(|_| !self.is_draining())
     }
 
     /// Waits for the engine's supervisor to end, which happens only after a drain or by a bug.

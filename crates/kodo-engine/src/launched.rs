@@ -1,9 +1,10 @@
-//! What requests may ask of a launched engine, and why it can refuse.
+//! What requests reach of a launched engine, and why it can refuse.
 
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use kodo_contract::WorkflowId;
+
+use crate::workers::launch::Launch;
 
 /// Why the engine did not do what a request asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,15 +20,35 @@ pub enum EngineError {
     Refused(String),
 }
 
-/// Starts a crash demo under a workflow id and returns once the engine has committed it.
-pub type StartCrashDemo =
-    Arc<dyn Fn(WorkflowId) -> BoxFuture<'static, Result<(), EngineError>> + Send + Sync>;
+/// Answers whatever is asked about the workflow of this id.
+type Answer = Arc<dyn Fn(String) -> BoxFuture<'static, Result<(), EngineError>> + Send + Sync>;
 
 /// One launch of the engine, as far as requests use it.
 #[derive(Clone)]
-pub struct Launched {
+pub struct Launched(pub(crate) Reach);
+
+/// What is behind it.
+#[derive(Clone)]
+pub(crate) enum Reach {
+    Engine(Arc<Launch>),
+    Fake(Answer),
+}
+
+impl Launched {
+    /// A launch without an engine, for tests of what uses an engine's handle: `answer` answers whatever is asked about a
+    /// workflow, whichever verb it is.
+    pub fn fake<F>(answer: impl Fn(String) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<(), EngineError>> + Send + 'static,
+    {
+        Self(Reach::Fake(Arc::new(move |id| Box::pin(answer(id)))))
+    }
+
     /// The executor id that this process works under.
-    pub executor_id: String,
-    /// Starts crash demos.
-    pub start_crash_demo: StartCrashDemo,
+    pub(crate) fn executor_id(&self) -> &str {
+        match &self.0 {
+            Reach::Engine(launch) => &launch.executor_id,
+            Reach::Fake(_) => "fake",
+        }
+    }
 }

@@ -6,6 +6,7 @@
 //! follow their workflow's.
 
 mod config;
+mod control;
 mod dispatch;
 mod drain;
 mod failpoint;
@@ -22,7 +23,7 @@ pub use config::EngineConfig;
 pub use failpoint::failpoint;
 pub use failure::RunFailure;
 pub use handle::EngineHandle;
-pub use launched::{EngineError, Launched, StartCrashDemo};
+pub use launched::{EngineError, Launched};
 pub use sysdb::evidence::{EngineCopy, EngineRows, EngineTable};
 pub use sysdb::inspect::{InspectError, Inspector, StepSummary, WorkflowSummary};
 pub use sysdb::locks::LaunchLock;

@@ -2,12 +2,12 @@
 
 pub(crate) mod error;
 pub(crate) mod execute;
+pub(crate) mod idle;
 pub(crate) mod launch;
 pub(crate) mod lease;
 pub(crate) mod rebind;
 pub(crate) mod shared;
 pub(crate) mod standstill;
-pub(crate) mod stranded;
 pub(crate) mod supervisor;
 pub(crate) mod sweep;
 pub(crate) mod takeover;

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dbos::{Config, DBOS, StartOptions, WorkflowRef};
-use kodo_contract::WorkflowId;
+use dbos::{Config, DBOS, WorkflowRef};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
@@ -12,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 use crate::config::EngineConfig;
 use crate::failpoint;
 use crate::failure::RunFailure;
-use crate::launched::{EngineError, Launched};
 use crate::run::crash_demo::{self, DemoInput};
 use crate::run::guard::guard;
 use crate::run::workflow::{self as intent_run, RunInput, RunOutput};
@@ -28,58 +26,16 @@ const TRY_AGAIN: Duration = Duration::from_millis(500);
 /// Bound on one attempt to launch.
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a request waits until the engine has committed a crash demo, below the contract's five seconds.
-const START_TIMEOUT: Duration = Duration::from_millis(3500);
-
 /// One launch of the engine under one slot.
 pub(crate) struct Launch {
     pub(crate) dbos: DBOS,
     pub(crate) executor_id: String,
-    crash_demo: WorkflowRef<DemoInput, (), RunFailure>,
+    pub(crate) crash_demo: WorkflowRef<DemoInput, (), RunFailure>,
+    /// The crash demo's durable sleep.
+    pub(crate) crash_demo_sleep_ms: u64,
     pub(crate) intent_run: WorkflowRef<RunInput, RunOutput, RunFailure>,
     /// Cancelled when this launch ends.
     pub(crate) over: CancellationToken,
-}
-
-impl Launch {
-    /// What requests reach of this launch.
-    pub(crate) fn for_requests(&self, config: &EngineConfig) -> Launched {
-        let crash_demo = self.crash_demo.clone();
-        let sleep_ms = u64::try_from(config.crash_demo_sleep.as_millis()).unwrap_or(u64::MAX);
-        Launched {
-            executor_id: self.executor_id.clone(),
-            start_crash_demo: Arc::new(move |id| {
-                let crash_demo = crash_demo.clone();
-                Box::pin(async move { start_crash_demo(&crash_demo, &id, sleep_ms).await })
-            }),
-        }
-    }
-}
-
-async fn start_crash_demo(
-    crash_demo: &WorkflowRef<DemoInput, (), RunFailure>,
-    id: &WorkflowId,
-    sleep_ms: u64,
-) -> Result<(), EngineError> {
-    let options = StartOptions {
-        workflow_id: Some(id.as_str()),
-        ..StartOptions::default()
-    };
-    let starting = crash_demo.start_with(DemoInput { sleep_ms }, options);
-    match tokio::time::timeout(START_TIMEOUT, starting).await {
-        Ok(Ok(_detached)) => Ok(()),
-        // The engine goes on trying; if it succeeds, the client's next try finds the workflow started.
-        Err(_) => Err(EngineError::Unavailable),
-        Ok(Err(dbos::Error::SystemDatabase(dbos::sysdb::Error::ConflictingWorkflow {
-            ..
-        }))) => Err(EngineError::TakenByAnotherWorkflow),
-        Ok(Err(
-            dbos::Error::Interrupted { .. }
-            | dbos::Error::NotLaunched { .. }
-            | dbos::Error::SystemDatabase(dbos::sysdb::Error::Backend(_)),
-        )) => Err(EngineError::Unavailable),
-        Ok(Err(other)) => Err(EngineError::Refused(other.to_string())),
-    }
 }
 
 /// Tries to launch until it succeeds.
@@ -146,6 +102,7 @@ async fn launch(
         dbos,
         executor_id,
         crash_demo,
+        crash_demo_sleep_ms: u64::try_from(config.crash_demo_sleep.as_millis()).unwrap_or(u64::MAX),
         intent_run,
         over: CancellationToken::new(),
     })

@@ -9,12 +9,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::EngineConfig;
 use crate::dispatch::claim::Claims;
-use crate::launched::Launched;
+use crate::launched::{Launched, Reach};
 use crate::workers::error::WorkerError;
+use crate::workers::idle::Idle;
 use crate::workers::launch::{Launch, launch_patiently};
 use crate::workers::lease::Lease;
 use crate::workers::shared::Shared;
-use crate::workers::stranded::Stranded;
 use crate::workers::sweep::{SWEEP_EVERY, end_forgotten_claims, sweep};
 use crate::workers::takeover::Takeover;
 
@@ -54,7 +54,7 @@ pub(crate) async fn supervise(
         };
         if let Some(engine) = &engine {
             shared.standstill.set(None);
-            launched.send_replace(Some(engine.for_requests(&config)));
+            launched.send_replace(Some(Launched(Reach::Engine(Arc::clone(engine)))));
             tracing::info!(executor = engine.executor_id, "the workflow engine runs");
             tokio::select! {
                 lost = lease.keep() => {
@@ -139,14 +139,14 @@ async fn work(shared: &Arc<Shared>, engine: &Launch, slot: i32) {
     };
     let sweeping = async {
         let mut takeover = Takeover::default();
-        let mut stranded = Stranded::default();
+        let mut idle = Idle::default();
         loop {
             // Independent of each other: a failure of one must not keep the others from working.
             let checked = [
                 ("takeover", takeover.check(shared, slot).await),
                 (
-                    "stranded",
-                    stranded.check(shared, &engine.executor_id).await,
+                    "check of idle workflows",
+                    idle.check(shared, &engine.executor_id).await,
                 ),
                 (
                     "look at claims",

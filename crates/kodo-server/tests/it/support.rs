@@ -7,7 +7,6 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request};
 use http_body_util::BodyExt;
-use kodo_contract::WorkflowId;
 use kodo_engine::{EngineError, EngineHandle, Launched};
 use kodo_server::{
     App, Readiness, Route, ServerConfig, Shutdown, admin_routes, origins_of, product_router,
@@ -31,9 +30,9 @@ pub(crate) struct Demos {
 
 impl Demos {
     /// Starts a demo. Ids that name a failure fail so.
-    async fn start(&self, id: &WorkflowId) -> Result<(), EngineError> {
+    async fn start(&self, id: &str) -> Result<(), EngineError> {
         self.reached.notify_one();
-        match id.as_str() {
+        match id {
             "unavailable" => return Err(EngineError::Unavailable),
             "taken" => return Err(EngineError::TakenByAnotherWorkflow),
             "refused" => return Err(EngineError::Refused("secret".into())),
@@ -42,7 +41,7 @@ impl Demos {
             "panic" => panic!("secret"),
             _ => {}
         }
-        self.started.lock().unwrap().push(id.as_str().to_owned());
+        self.started.lock().unwrap().push(id.to_owned());
         Ok(())
     }
 }
@@ -91,13 +90,10 @@ fn fixture_on(config: ServerConfig, readiness: Readiness, database_port: u16) ->
     let engine = EngineHandle::default();
     let demos = Arc::new(Demos::default());
     let starting = Arc::clone(&demos);
-    engine.set_launched(Some(Launched {
-        executor_id: "kodo-0".into(),
-        start_crash_demo: Arc::new(move |id| {
-            let demos = Arc::clone(&starting);
-            Box::pin(async move { demos.start(&id).await })
-        }),
-    }));
+    engine.set_launched(Some(Launched::fake(move |id| {
+        let demos = Arc::clone(&starting);
+        async move { demos.start(&id).await }
+    })));
     let store = Store::new(&database, 2);
     let artifacts = ArtifactStoreCell::default();
     let app = App::new(config, store, artifacts, engine.clone(), readiness);

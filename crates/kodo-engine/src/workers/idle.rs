@@ -1,4 +1,4 @@
-//! Workflows that the engine records as running here although nothing runs them.
+//! Idle workflows: the engine records them as running here although nothing runs them.
 //!
 //! The engine ends an execution without recording it if the recorded input does not decode, or if one of its own
 //! statements is refused. Such a workflow would stay `PENDING` until the next launch. An undecodable one is failed; a
@@ -25,11 +25,11 @@ const BATCH: i64 = 200;
 
 /// Since when each workflow has been seen pending without running.
 #[derive(Debug, Default)]
-pub(crate) struct Stranded {
+pub(crate) struct Idle {
     since: HashMap<String, Instant>,
 }
 
-impl Stranded {
+impl Idle {
     /// Fails undecodable workflows and resumes stranded ones.
     pub(crate) async fn check(
         &mut self,
