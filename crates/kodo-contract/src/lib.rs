@@ -16,6 +16,7 @@ mod ids;
 mod intent;
 mod invalid;
 mod json;
+mod loopback;
 mod plan;
 mod schema;
 mod shorten;
@@ -39,6 +40,7 @@ pub use ids::{
 pub use intent::{Intent, RunRequest};
 pub use invalid::{Invalid, MAX_VIOLATIONS, Violation};
 pub use json::{JsonError, MAX_DEPTH, MAX_STORED_DEPTH, parse_json, parse_stored_json, read_json};
+pub use loopback::is_loopback;
 pub use plan::{Plan, PlanOrderError, ToolCall};
 pub use schema::Schema;
 pub use snapshot::{At, Branch, Conflict, Kept, Object, Snapshot, SnapshotRef, Writer, merge};

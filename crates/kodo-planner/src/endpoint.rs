@@ -1,8 +1,8 @@
 //! The URL at which a provider is asked, from what the operator gave.
 
 use std::fmt;
-use std::net::IpAddr;
 
+use kodo_contract::is_loopback;
 use reqwest::Url;
 use thiserror::Error;
 
@@ -76,15 +76,6 @@ pub(crate) fn base_of(base: &str, allow_http: bool) -> Result<Url, EndpointError
         "http" => Err(EndpointError::InTheClear),
         _ => Err(EndpointError::NotAUrl),
     }
-}
-
-/// Whether a URL's host is this machine: `localhost`, or a loopback address.
-pub(crate) fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost")
-        || address
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 #[cfg(test)]

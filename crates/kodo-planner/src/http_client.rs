@@ -7,12 +7,12 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
+use kodo_contract::is_loopback;
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Url};
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::endpoint::is_loopback;
 use crate::sanitize::sanitized;
 
 /// How long connecting may take, TLS included. The deadline may well be minutes; a host that does not answer is known

@@ -24,7 +24,6 @@ use kodo_sandbox::Limits;
 use kodo_store::DatabaseConfig;
 
 use api::ApiSettings;
-pub(crate) use api::is_loopback;
 pub(crate) use artifacts::ArtifactSettings;
 pub(crate) use data_dir::{DataFolder, nearest, unwritable};
 use database::DatabaseSettings;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use hyper::Uri;
+use kodo_contract::is_loopback;
 
 /// Where artifacts are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,14 +160,6 @@ impl S3Access {
 pub(super) fn is_on_loopback(endpoint: &str) -> bool {
     let uri = endpoint.parse::<Uri>().ok();
     uri.is_some_and(|uri| uri.host().is_some_and(is_loopback))
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost")
-        || address
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|it| it.to_canonical().is_loopback())
 }
 
 impl fmt::Display for Place {

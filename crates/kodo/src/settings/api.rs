@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use kodo_contract::is_loopback;
 
 use super::SecretText;
 use super::given::{Given, Refusal, refusal};
@@ -49,7 +50,7 @@ impl ApiSettings {
             self.api_token_file.as_ref(),
             "a token",
         )?;
-        if token.is_none() && !is_loopback(self.host) {
+        if token.is_none() && !is_loopback(&self.host.to_string()) {
             let reason = format!(
                 "HOST={} would serve everybody who can reach this machine: set API_TOKEN or API_TOKEN_FILE, or keep \
                  to a loopback address",
@@ -67,9 +68,4 @@ impl ApiSettings {
         let meet = host.is_unspecified() || host == IpAddr::V4(Ipv4Addr::LOCALHOST);
         (meet && self.port != 0 && self.port == self.admin_port).then_some(self.port)
     }
-}
-
-/// Whether only this machine can reach an address.
-pub(crate) fn is_loopback(address: IpAddr) -> bool {
-    address.to_canonical().is_loopback()
 }
