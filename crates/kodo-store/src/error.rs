@@ -157,7 +157,7 @@ impl std::fmt::Display for Plain<'_> {
             sqlx::Error::Database(error) => f.write_str(error.message()),
             sqlx::Error::Io(error) => error.fmt(f),
             sqlx::Error::Tls(error) => write!(f, "TLS is wanted (DB_SSLMODE), and {error}"),
-            sqlx::Error::PoolTimedOut => f.write_str("no connection was to be had in time"),
+            sqlx::Error::PoolTimedOut => f.write_str("no connection became available in time"),
             other => other.fmt(f),
         }
     }

@@ -50,7 +50,7 @@ pub struct JailedService {
 }
 
 /// The program's file name in the jail.
-const NAME: &str = "resident";
+const NAME: &str = "service";
 
 impl Jail {
     /// Starts a service in the jail.
@@ -65,7 +65,7 @@ impl Jail {
         spec.job.check()?;
         if self.shared.enclosure.is_some() {
             return Err(SandboxError::Refused {
-                mechanism: "resident".to_owned(),
+                mechanism: "service".to_owned(),
                 reason: format!("the provider {} runs no services", self.shared.provider()),
             });
         }
@@ -80,7 +80,7 @@ impl Jail {
         let shared = Arc::clone(&self.shared);
         // A thread of its own and not one of the runtime's: the helper dies with the thread that started it.
         thread::Builder::new()
-            .name("kodo-resident".to_owned())
+            .name("kodo-service".to_owned())
             .spawn(move || {
                 let mut supervisor = Supervisor {
                     spec: &spec,

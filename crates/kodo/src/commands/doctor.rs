@@ -51,11 +51,13 @@ fn ask(question: &str) -> bool {
 /// A line a finding, its next command below it, and a line that sums up.
 fn table(report: &Report) -> String {
     let mut text = String::new();
+    let checks = report.findings.iter().map(|finding| finding.check.len());
+    let width = checks.max().unwrap_or_default();
     for finding in &report.findings {
         let level = finding.level.name();
-        text += &format!("{level:<8} {:<14} {}\n", finding.check, finding.what);
+        text += &format!("{level:<8} {:<width$} {}\n", finding.check, finding.what);
         if let Some(next) = &finding.next {
-            text += &format!("{:24}next: {next}\n", "");
+            text += &format!("{:1$}next: {next}\n", "", width + 10);
         }
     }
     text + &report.summary() + "\n"

@@ -29,7 +29,7 @@ pub(crate) fn check(exam: &Examination) -> impl FnOnce() -> Vec<Finding> + Send 
         vec![
             tool(
                 "mise",
-                on_path("mise"),
+                on_path("mise").or_else(fetched_mise),
                 "bin/mise fetches one",
                 "bin/mise --version",
             ),
@@ -62,6 +62,19 @@ fn on_path(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path)
         .map(|folder| folder.join(program))
         .find(|file| file.is_file())
+}
+
+/// The one that `bin/mise` has fetched: it is on the path of tasks alone.
+fn fetched_mise() -> Option<PathBuf> {
+    let home = || Some(PathBuf::from(environment::variable("HOME")?).join(".cache"));
+    let cache = environment::variable("XDG_CACHE_HOME").map(PathBuf::from);
+    let versions = cache
+        .or_else(home)?
+        .join("sisu-kodo/mise")
+        .read_dir()
+        .ok()?;
+    let mut files = versions.filter_map(|entry| Some(entry.ok()?.path().join("mise")));
+    files.find(|file| file.is_file())
 }
 
 fn packaged_psql() -> Option<PathBuf> {

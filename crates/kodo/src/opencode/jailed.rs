@@ -60,14 +60,14 @@ impl OpenCodeLauncher for JailedOpenCode {
             program: self.program.clone(),
             port: MODEL_PROXY_PORT,
         };
-        let resident = self.jail.start_service(spec).await.map_err(|error| {
+        let service = self.jail.start_service(spec).await.map_err(|error| {
             let hint = hint_for(&error).map_or_else(String::new, |hint| format!("; {hint}"));
             format!(
                 "it cannot be jailed: {error}{hint}; OC_OPENCODE_JAIL=false runs it with this machine's network and \
                  files in reach"
             )
         })?;
-        Ok(Box::new(Jailed(resident)))
+        Ok(Box::new(Jailed(service)))
     }
 }
 

@@ -312,6 +312,6 @@ fn accepted(error: &clap::Error) -> String {
     }
     match error.get(ContextKind::ValidValue) {
         Some(ContextValue::Strings(words)) => words.join(", "),
-        _ => "another value".to_owned(),
+        _ => "only what `kodo serve --help` says about it".to_owned(),
     }
 }

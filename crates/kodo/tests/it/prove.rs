@@ -135,14 +135,14 @@ async fn a_deployment_that_never_ran_anything_holds_and_says_that_it_looked_at_n
     assert!(told.stdout.contains("No worker lives; no runs yet."));
     // The tables of the product are there, and nothing in them.
     assert!(
-        told.stdout.contains("of nothing: 0 runs\n"),
+        told.stdout.contains("no rows to check: 0 runs\n"),
         "{}",
         told.stdout
     );
-    let of_nothing = told.stdout.matches(" of nothing: 0 ").count();
+    let unchecked = told.stdout.matches(" no rows to check: 0 ").count();
     assert!(
         told.stdout.ends_with(&format!(
-            "\nAll 16 invariants hold, {of_nothing} of them of nothing.\n"
+            "\nAll 16 invariants hold; {unchecked} of them had no rows to check.\n"
         )),
         "{}",
         told.stdout

@@ -61,7 +61,7 @@ fn it_is_not_user_0_in_a_network_of_its_own_and_does_not_have_the_key() {
     let mine = below(std::process::id());
     let held: Vec<u32> = mine
         .into_iter()
-        .filter(|pid| called(*pid, "resident"))
+        .filter(|pid| called(*pid, "service"))
         .collect();
     assert!(!held.is_empty());
     for pid in held {

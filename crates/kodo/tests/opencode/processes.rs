@@ -28,7 +28,7 @@ fn signal(others: &[u32], signal: Signal) {
     let mine = below(std::process::id());
     let it = mine
         .iter()
-        .find(|pid| called(**pid, "resident") && !others.contains(pid));
+        .find(|pid| called(**pid, "service") && !others.contains(pid));
     let pid = Pid::from_raw(*it.unwrap() as i32).unwrap();
     kill_process(pid, signal).unwrap();
 }

@@ -59,8 +59,8 @@ async fn a_run_planned_by_opencode_survives_a_kill_in_the_middle_of_the_plan() {
         model.seen().len() == 1
     })
     .await;
-    let resident = below(world.service.pid().unwrap());
-    let lives = || resident.iter().any(|pid| called(*pid, "resident"));
+    let jailed = below(world.service.pid().unwrap());
+    let lives = || jailed.iter().any(|pid| called(*pid, "service"));
     assert!(lives(), "OpenCode is a process below the service");
     world.restart(&options).await;
     until("the end of the killed service's OpenCode", || async {
@@ -91,8 +91,8 @@ async fn a_run_planned_by_opencode_survives_a_kill_in_the_middle_of_the_plan() {
     assert_eq!(rows, 1);
     assert!(!view.to_string().contains(KEY));
     assert!(!world.service.log().contains(KEY));
-    let resident = below(world.service.pid().unwrap());
-    let lives = || resident.iter().any(|pid| called(*pid, "resident"));
+    let jailed = below(world.service.pid().unwrap());
+    let lives = || jailed.iter().any(|pid| called(*pid, "service"));
     assert!(lives(), "it stays for the next plan");
     world.service.stop().await.unwrap();
     until("the end of OpenCode with the service", || async {

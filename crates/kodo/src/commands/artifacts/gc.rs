@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{Artifacts, json};
 use crate::cli::Format;
 use crate::output;
+use crate::say::counted;
 
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -69,13 +70,12 @@ pub(super) async fn run(
 fn told(report: &Report, place: &str) -> String {
     let would = if report.dry_run { "would be " } else { "" };
     format!(
-        "artifacts: {} objects in {place}: {} named by runs, {} written lately, {} ({} bytes) {would}removed; \
-         {} half-written files {would}removed\n",
-        report.objects,
+        "artifacts: {} in {place}: {} named by runs, {} written lately, {} ({} bytes) {would}removed; {} {would}removed\n",
+        counted(report.objects.cast_signed(), "objects"),
         report.named,
         report.young,
         report.removed,
         report.removed_bytes,
-        report.half_written
+        counted(report.half_written.cast_signed(), "half-written files")
     )
 }

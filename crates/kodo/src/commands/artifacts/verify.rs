@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::{Artifacts, json};
 use crate::cli::Format;
 use crate::output;
+use crate::say::counted;
 
 /// Rows that are read at once.
 const PAGE: i64 = 200;
@@ -159,7 +160,10 @@ fn told(report: &Report, place: &str) -> String {
         some => format!("{some} not whole"),
     };
     text + &format!(
-        "artifacts: {} looked at, {} of them in {} objects ({} bytes) of {place}: {verdict}\n",
-        report.artifacts, report.stored, report.objects, report.object_bytes
+        "artifacts: {} looked at, {} of them in {} ({} bytes) of {place}: {verdict}\n",
+        report.artifacts,
+        report.stored,
+        counted(report.objects.cast_signed(), "objects"),
+        report.object_bytes
     )
 }

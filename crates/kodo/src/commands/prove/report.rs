@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Proof;
 use super::suspects::{Suspects, Verdict};
-use crate::say::Say;
+use crate::say::{Say, counted};
 
 /// Most rows that a person is shown of each invariant.
 const SHOWN: usize = 10;
@@ -94,19 +94,6 @@ pub(super) fn json(proof: &Proof) -> String {
     serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"
 }
 
-/// So many of what a query counts, which names them in the plural.
-fn counted(number: i64, units: &str) -> String {
-    if number != 1 {
-        return format!("{number} {units}");
-    }
-    if units.contains(" and ") {
-        return format!("1 of {units}");
-    }
-    // `workflows of runs`, `unfinished runs`.
-    let (counted, rest) = units.split_at(units.find(" of ").unwrap_or(units.len()));
-    format!("1 {}{rest}", counted.strip_suffix('s').unwrap_or(counted))
-}
-
 /// For people.
 pub(super) fn text(proof: &Proof) -> String {
     let say = Say::new();
@@ -125,7 +112,7 @@ pub(super) fn text(proof: &Proof) -> String {
         // Writing to a String never fails, here and below.
         let _ = writeln!(text, "\n{mark}{sentence}");
         let _ = match invariant.looked_at {
-            0 if rows.holds() => writeln!(text, "{INDENT}of nothing: {looked_at}"),
+            0 if rows.holds() => writeln!(text, "{INDENT}no rows to check: {looked_at}"),
             _ => writeln!(text, "{INDENT}{} in {looked_at}", found(rows)),
         };
         list(&mut text, rows, Verdict::Violation);
@@ -141,11 +128,11 @@ pub(super) fn text(proof: &Proof) -> String {
     let _ = match proof.violated() {
         0 if seen == 0 => writeln!(
             text,
-            "\nAll {all} invariants hold, of nothing: there are no rows to look at."
+            "\nAll {all} invariants hold, but there are no rows to check."
         ),
         0 if seen < all => writeln!(
             text,
-            "\nAll {all} invariants hold, {} of them of nothing.",
+            "\nAll {all} invariants hold; {} of them had no rows to check.",
             all - seen
         ),
         0 => writeln!(text, "\nAll {all} invariants hold."),
@@ -235,23 +222,4 @@ fn wrapped(sentence: &str) -> Vec<String> {
         }
     }
     lines
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_of_a_kind_is_not_said_in_the_plural() {
-        for (number, units, said) in [
-            (0, "runs", "0 runs"),
-            (1, "runs", "1 run"),
-            (2, "runs", "2 runs"),
-            (1, "unfinished runs", "1 unfinished run"),
-            (1, "workflows of runs", "1 workflow of runs"),
-            (1, "steps and checkpoints", "1 of steps and checkpoints"),
-        ] {
-            assert_eq!(counted(number, units), said);
-        }
-    }
 }
