@@ -6,13 +6,15 @@
 //! marked.
 
 mod compare;
+mod marks;
 mod page;
 mod process;
 mod report;
 mod run;
 mod stage;
 
-pub use page::{Block, Course, DEFAULT_TIMEOUT, Kind, Marks, Section, duration};
+pub use marks::{DEFAULT_TIMEOUT, Kind, Marks, duration};
+pub use page::{Block, Course, Section};
 pub use report::{BlockReport, Failure, Outcome, Report, Skip, brief};
-pub use run::{Event, Options, run};
+pub use run::{Event, run};
 pub use stage::{COURSE, Stage, find_checkout};

@@ -1,11 +1,10 @@
 //! `kodo-dev course`: runs the operator's course and tells how each of its blocks went.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use kodo_dev::course::{
-    BlockReport, COURSE, Course, Event, Kind, Options, Outcome, Report, Section, Skip, Stage,
-    find_checkout,
+    BlockReport, COURSE, Course, Event, Kind, Outcome, Report, Section, Skip, Stage, find_checkout,
 };
 
 use crate::interrupt::unless_interrupted;
@@ -24,15 +23,9 @@ pub(crate) struct Args {
     /// Leave out the blocks that take minutes
     #[arg(long)]
     fast: bool,
-    /// After a failure go on with the next section
-    #[arg(long)]
-    keep_going: bool,
     /// Show what the blocks print
     #[arg(long, short)]
     verbose: bool,
-    /// Another page than docs/course.md
-    #[arg(long, value_name = "FILE")]
-    file: Option<PathBuf>,
     #[command(flatten)]
     server: Server,
 }
@@ -40,28 +33,19 @@ pub(crate) struct Args {
 /// Runs it. Exit code 0 means that every block that was run holds.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let checkout = find_checkout(&std::env::current_dir()?)?;
-    let file = args.file.clone();
-    let file = file.unwrap_or_else(|| checkout.join(COURSE));
-    let course = Course::read(&file)?;
+    let course = Course::read(&checkout.join(COURSE))?;
     let sections = course.select(&args.section)?;
     if args.list {
         list(&sections);
         return Ok(ExitCode::SUCCESS);
     }
-    // Lines are told as `docs/course.md:57`, which editors and terminals can open.
-    let name = file.strip_prefix(&checkout).unwrap_or(&file);
-    let name = name.display().to_string();
-    let options = Options {
-        fast: args.fast,
-        keep_going: args.keep_going,
-    };
     let played = on_stage(&checkout, &args.server, async |stage| {
-        say::line(&format!("course: {name} with {}", stage.describe()));
-        let mut tell = |event: Event<'_>| tell(&name, args.verbose, &event);
-        kodo_dev::course::run(&sections, stage, options, &mut tell).await
+        say::line(&format!("course: {COURSE} with {}", stage.describe()));
+        let mut tell = |event: Event<'_>| tell(args.verbose, &event);
+        kodo_dev::course::run(&sections, stage, args.fast, &mut tell).await
     });
     let report = tokio::runtime::Runtime::new()?.block_on(played)?;
-    summary(&name, &report);
+    summary(&report);
     Ok(match report.holds() {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
@@ -97,7 +81,8 @@ fn list(sections: &[&Section]) {
     }
 }
 
-fn tell(name: &str, verbose: bool, event: &Event<'_>) {
+// Lines are told as `docs/course.md:57`, which editors and terminals can open.
+fn tell(verbose: bool, event: &Event<'_>) {
     match event {
         Event::Section(section) if section.blocks.is_empty() => {}
         Event::Section(section) => say::line(&format!("\n{}", section.title)),
@@ -106,11 +91,11 @@ fn tell(name: &str, verbose: bool, event: &Event<'_>) {
             indented("$ ", &block.code);
         }
         Event::Begins(_) => {}
-        Event::Over(report) => over(name, verbose, report),
+        Event::Over(report) => over(verbose, report),
     }
 }
 
-fn over(name: &str, verbose: bool, report: &BlockReport) {
+fn over(verbose: bool, report: &BlockReport) {
     if verbose {
         indented("  ", &report.output);
     }
@@ -123,7 +108,7 @@ fn over(name: &str, verbose: bool, report: &BlockReport) {
         }
         Outcome::Failed(failure) => {
             say::line(&format!("  FAILED  {line:>6}  {seconds:>6.1} s  {title}"));
-            say::line(&format!("\n{name}:{}: {}", failure.line, failure.reason));
+            say::line(&format!("\n{COURSE}:{}: {}", failure.line, failure.reason));
             indented("", &failure.detail);
             say::line("");
         }
@@ -137,7 +122,7 @@ fn indented(mark: &str, text: &str) {
 }
 
 /// What was run and what was not, and why.
-fn summary(name: &str, report: &Report) {
+fn summary(report: &Report) {
     say::line(&format!(
         "\ncourse: {} blocks hold, {} failed, {} not run, in {:.0} s",
         report.held(),
@@ -147,12 +132,12 @@ fn summary(name: &str, report: &Report) {
     ));
     for (block, skip) in report.skipped() {
         if !matches!(skip, Skip::After(_)) {
-            say::line(&format!("course: not run: {name}:{}: {skip}", block.line));
+            say::line(&format!("course: not run: {COURSE}:{}: {skip}", block.line));
         }
     }
     for failure in report.failures() {
         say::line(&format!(
-            "course: FAILED: {name}:{}: {}",
+            "course: FAILED: {COURSE}:{}: {}",
             failure.line, failure.reason
         ));
     }

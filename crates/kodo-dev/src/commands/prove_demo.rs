@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::ensure;
-use kodo_dev::course::{COURSE, Course, Options, Report, Section, Stage, find_checkout};
+use kodo_dev::course::{COURSE, Course, Report, Section, Stage, find_checkout};
 
 use super::course::on_stage;
 use crate::say;
@@ -74,8 +74,7 @@ async fn tell(claims: &[&Section], stage: &Stage, checkout: &Path) -> anyhow::Re
     let (mut broken, mut took) = (Vec::new(), Duration::ZERO);
     for (index, claim) in claims.iter().enumerate() {
         say::step(index + 1, &claim.title);
-        let report =
-            kodo_dev::course::run(&[claim], stage, Options::default(), &mut |_| {}).await?;
+        let report = kodo_dev::course::run(&[claim], stage, false, &mut |_| {}).await?;
         took += report.took;
         result(claim, &report);
         if !report.holds() {

@@ -15,38 +15,31 @@ const MODEL: &str = "scripted";
 const OF_ANOTHER_MODEL: &str =
     "OC_API_KEY OC_API_KEY_FILE OC_ALLOWED_CONNECTORS OC_MAX_STEPS OC_MAX_PLAN_BYTES OC_MAX_TOKENS";
 
-/// Serve a scripted, OpenAI-compatible model on loopback, for as long as a command runs, or for good.
+/// Serve a scripted, OpenAI-compatible model on loopback for as long as a command runs.
 #[derive(Debug, Args)]
 pub(crate) struct ScriptedModelArgs {
     /// Which plan answers which goal: {"plans": {"GOAL": PLAN}, "otherwise": PLAN}
     #[arg(long, value_name = "FILE")]
     script: PathBuf,
-    /// Port; 0 lets the system choose
-    #[arg(long, default_value_t = 0)]
-    port: u16,
     /// Runs with OC_BASE_URL and OC_MODEL set to the model; its exit code is this one's
-    #[arg(last = true, value_name = "COMMAND")]
+    #[arg(last = true, value_name = "COMMAND", required = true)]
     command: Vec<String>,
 }
 
-/// Serves until the command ends, or until a signal ends this.
+/// Serves until the command ends.
 pub(crate) fn run(args: ScriptedModelArgs) -> anyhow::Result<ExitCode> {
     tokio::runtime::Runtime::new()?.block_on(serve(args))
 }
 
 async fn serve(args: ScriptedModelArgs) -> anyhow::Result<ExitCode> {
-    let model = ScriptedModel::start(args.port, Script::read(&args.script)?).await?;
-    let Some((program, arguments)) = args.command.split_first() else {
-        println!("OC_BASE_URL={} OC_MODEL={MODEL}", model.url());
-        tokio::signal::ctrl_c().await?;
-        return Ok(ExitCode::SUCCESS);
-    };
+    let model = ScriptedModel::start(0, Script::read(&args.script)?).await?;
+    let program = &args.command[0];
     let mut command = Command::new(program);
     for variable in OF_ANOTHER_MODEL.split_whitespace() {
         command.env_remove(variable);
     }
     let status = command
-        .args(arguments)
+        .args(&args.command[1..])
         .env("OC_BASE_URL", model.url())
         .env("OC_MODEL", MODEL)
         // Its plans are committed, and name tools that only the mock sandbox has.

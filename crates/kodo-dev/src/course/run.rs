@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -22,15 +22,6 @@ const DRIVER: &str = include_str!("driver.bash");
 /// Pause between two looks whether a terminal's command has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// How to run.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Options {
-    /// Leave out what is marked `slow`.
-    pub fast: bool,
-    /// After a failure go on with the next section, instead of leaving everything else out.
-    pub keep_going: bool,
-}
-
 /// What happens, as it happens.
 #[derive(Debug)]
 pub enum Event<'a> {
@@ -42,24 +33,25 @@ pub enum Event<'a> {
     Over(&'a BlockReport),
 }
 
-/// Runs these sections, in this order, in one shell.
+/// Runs these sections, in this order, in one shell; if `fast`, without the blocks that are marked `slow`. After a block that
+/// does not hold, none is run.
 ///
 /// # Errors
 /// If the run itself cannot go on: no bash, no temporary folder. A block that does not hold is part of the report.
 pub async fn run(
     sections: &[&Section],
     stage: &Stage,
-    options: Options,
+    fast: bool,
     observe: &mut dyn FnMut(Event<'_>),
 ) -> anyhow::Result<Report> {
     let began = Instant::now();
     let folder = tempfile::Builder::new().prefix("kodo-course-").tempdir()?;
-    std::fs::write(folder.path().join("driver.bash"), DRIVER)?;
+    let shell = Shell::start(stage, folder.path())?;
     let mut runner = Runner {
         stage,
-        options,
+        fast,
         observe,
-        shell: None,
+        shell,
         terminals: Vec::new(),
         held: HashMap::new(),
         report: Report::default(),
@@ -72,20 +64,17 @@ pub async fn run(
             let failed = runner.block(block, broken).await?;
             broken = broken.or(failed);
         }
-        if options.keep_going {
-            broken = None;
-        }
     }
-    runner.end().await?;
-    runner.report.took = began.elapsed();
-    Ok(runner.report)
+    let mut report = runner.end().await?;
+    report.took = began.elapsed();
+    Ok(report)
 }
 
 struct Runner<'a> {
     stage: &'a Stage,
-    options: Options,
+    fast: bool,
     observe: &'a mut dyn FnMut(Event<'_>),
-    shell: Option<Shell>,
+    shell: Shell,
     terminals: Vec<Terminal<'a>>,
     /// Commands that have held, and where.
     held: HashMap<&'a str, usize>,
@@ -173,7 +162,7 @@ impl<'a> Runner<'a> {
         match (broken, held) {
             (Some(line), _) => Some(Skip::After(line)),
             (None, Some(line)) if marks.once => Some(Skip::Held(*line)),
-            _ => (marks.slow && self.options.fast).then_some(Skip::Slow),
+            _ => (marks.slow && self.fast).then_some(Skip::Slow),
         }
     }
 
@@ -213,12 +202,8 @@ impl<'a> Runner<'a> {
         marks: &Marks,
         script: &Script,
     ) -> io::Result<Option<Failure>> {
-        let mut shell = match self.shell.take() {
-            Some(shell) => shell,
-            None => self.start_shell()?,
-        };
         let ran = tokio::select! {
-            ran = shell.run(script, marks.timeout) => ran?,
+            ran = self.shell.run(script, marks.timeout) => ran?,
             died = first_to_end(&mut self.terminals) => Ran::WithoutTerminal(died?),
         };
         let printed = script.printed()?;
@@ -229,7 +214,6 @@ impl<'a> Runner<'a> {
         };
         let failure = match ran {
             Ran::Through(code, line) => {
-                self.shell = Some(shell);
                 if code == marks.exit {
                     return Ok(differs(block, &printed));
                 }
@@ -250,33 +234,12 @@ impl<'a> Runner<'a> {
             }
             Ran::WithoutTerminal(failure) => failure,
         };
-        shell.end().await?;
         Ok(Some(failure))
     }
 
-    fn start_shell(&self) -> io::Result<Shell> {
-        let mut bash = self.stage.bash();
-        bash.arg(self.folder.path().join("driver.bash"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        let mut leader = Leader::spawn(&mut bash)?;
-        let child = leader.child();
-        let (Some(commands), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(io::Error::other("the shell has no pipes"));
-        };
-        Ok(Shell {
-            leader,
-            commands,
-            answers: BufReader::new(answers).lines(),
-        })
-    }
-
     /// Ends the shell, then the terminals, the last one first; then it shows whether those printed what they should.
-    async fn end(&mut self) -> io::Result<()> {
-        if let Some(shell) = self.shell.take() {
-            shell.end().await?;
-        }
+    async fn end(mut self) -> io::Result<Report> {
+        self.shell.end().await?;
         while let Some(mut terminal) = self.terminals.pop() {
             let early = terminal.ended()?;
             terminal.leader.end().await?;
@@ -289,11 +252,31 @@ impl<'a> Runner<'a> {
             }
             report.output = printed;
         }
-        Ok(())
+        Ok(self.report)
     }
 }
 
 impl Shell {
+    fn start(stage: &Stage, folder: &Path) -> io::Result<Self> {
+        let driver = folder.join("driver.bash");
+        std::fs::write(&driver, DRIVER)?;
+        let mut bash = stage.bash();
+        bash.arg(driver)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let mut leader = Leader::spawn(&mut bash)?;
+        let child = leader.child();
+        let (Some(commands), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(io::Error::other("the shell has no pipes"));
+        };
+        Ok(Self {
+            leader,
+            commands,
+            answers: BufReader::new(answers).lines(),
+        })
+    }
+
     async fn run(&mut self, script: &Script, limit: Duration) -> io::Result<Ran> {
         let told = format!("{}\n", script.commands.display());
         // A shell that a block has ended cannot be told anything; reading its answer shows it.

@@ -12,9 +12,8 @@ use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -113,6 +112,25 @@ fn text(log: &Mutex<Log>) -> String {
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
+fn follow(log: &Mutex<Log>) -> UnboundedReceiver<String> {
+    let (sender, receiver) = unbounded_channel();
+    lock(log).followers.push(sender);
+    receiver
+}
+
+/// Reads what a service logs, to its end.
+async fn read(stderr: ChildStderr, log: Arc<Mutex<Log>>, mut file: Option<File>) {
+    let mut lines = BufReader::new(stderr).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        if let Some(file) = &mut file {
+            // A log that cannot be written is no reason to stop what is tested.
+            let _ = writeln!(file, "{line}");
+        }
+        lock(&log).push(line);
+    }
+    lock(&log).followers.clear();
+}
+
 impl Service {
     /// Starts a service and waits until its ports are bound. It need not be ready then.
     ///
@@ -137,37 +155,21 @@ impl Service {
             .spawn()
             .with_context(|| format!("cannot run {}", options.program.display()))?;
         let log = Arc::new(Mutex::<Log>::default());
-        let (ports, mut bound) = watch::channel(None);
-        let mut reader = None;
-        if let Some(stderr) = child.stderr.take() {
-            let log = Arc::clone(&log);
-            let file = options.log_file.as_ref();
-            let open = |file| File::options().create(true).append(true).open(file);
-            let mut file = file.map(open).transpose()?;
-            reader = Some(tokio::spawn(async move {
-                let mut lines = BufReader::new(stderr).lines();
-                while let Ok(Some(line)) = lines.next_line().await {
-                    if ports.borrow().is_none()
-                        && let Some(found) = listening(&line)
-                    {
-                        ports.send_replace(Some(found));
-                    }
-                    if let Some(file) = &mut file {
-                        // A log that cannot be written is no reason to stop what is tested.
-                        let _ = writeln!(file, "{line}");
-                    }
-                    lock(&log).push(line);
+        let mut lines = follow(&log);
+        let file = options.log_file.as_ref();
+        let file = file.map(|file| File::options().create(true).append(true).open(file));
+        let (file, stderr) = (file.transpose()?, child.stderr.take());
+        let reader = stderr.map(|stderr| tokio::spawn(read(stderr, Arc::clone(&log), file)));
+        let bound = async {
+            while let Some(line) = lines.recv().await {
+                if let Some(ports) = listening(&line) {
+                    return Some(ports);
                 }
-                lock(&log).followers.clear();
-            }));
-        }
-        // What is waited for is copied out of the channel's lock, which must not be held across a wait.
-        let found = tokio::time::timeout(READY_TIMEOUT, async {
-            let found = bound.wait_for(Option::is_some).await;
-            found.map(|ports| ports.unwrap_or_default())
-        });
-        match found.await {
-            Ok(Ok((port, admin_port))) => Ok(Self {
+            }
+            None
+        };
+        match tokio::time::timeout(READY_TIMEOUT, bound).await {
+            Ok(Some((port, admin_port))) => Ok(Self {
                 child,
                 log,
                 reader,
@@ -175,7 +177,7 @@ impl Service {
                 admin_port,
             }),
             // The log ended without the line: so did the process.
-            Ok(Err(_)) => bail!(ended(child.wait().await?, &text(&log))),
+            Ok(None) => bail!(ended(child.wait().await?, &text(&log))),
             Err(_) => bail!(not_ready(&text(&log))),
         }
     }
@@ -233,9 +235,7 @@ impl Service {
 
     /// Every line that it logs from here on, as it comes; ends with the process.
     pub fn follow_log(&self) -> UnboundedReceiver<String> {
-        let (sender, receiver) = unbounded_channel();
-        lock(&self.log).followers.push(sender);
-        receiver
+        follow(&self.log)
     }
 
     /// Sends a signal.

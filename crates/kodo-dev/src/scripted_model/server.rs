@@ -5,7 +5,6 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anyhow::Context;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::HeaderMap;
@@ -55,9 +54,8 @@ impl ScriptedModel {
     ///
     /// # Errors
     /// If the port cannot be listened on.
-    pub async fn start(port: u16, script: Script) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
-        let listener = listener.with_context(|| format!("cannot listen on 127.0.0.1:{port}"))?;
+    pub async fn start(port: u16, script: Script) -> std::io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let port = listener.local_addr()?.port();
         let stage = Arc::new(Stage {
             script,

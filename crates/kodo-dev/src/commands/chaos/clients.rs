@@ -27,6 +27,24 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// Pause between two looks at a run.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
+/// What a client asks, and the status that the contract has for the answer.
+#[derive(Clone, Copy)]
+struct Question<'a> {
+    method: &'a Method,
+    path: &'a str,
+    key: Option<&'a str>,
+    body: &'a str,
+    status: u16,
+}
+
+impl Question<'_> {
+    async fn ask(&self, client: &Client) -> anyhow::Result<Answer> {
+        let key = self.key.map(|key| ("idempotency-key", key));
+        let (method, body) = (self.method.clone(), self.body.to_owned());
+        client.send(method, self.path, key.as_slice(), body).await
+    }
+}
+
 /// One client. Its numbered requests carry keys that nobody else uses.
 pub(super) struct Customer {
     board: Arc<Board>,
@@ -85,7 +103,7 @@ impl Customer {
     async fn store_intent(&mut self, kind: usize) -> Option<String> {
         let key = self.key("intent");
         let id = self
-            .keyed("/intents", &key, INTENTS[kind].to_owned(), 201, "intentId")
+            .keyed("/intents", &key, INTENTS[kind], (201, "intentId"))
             .await?;
         self.board.told().intents.insert(key, id.clone());
         Some(id)
@@ -96,7 +114,7 @@ impl Customer {
         // The key again as trace id: the rows can then be told apart without the service's help.
         let body = format!(r#"{{"traceId":"{key}"}}"#);
         let path = format!("/intents/{intent}/run");
-        let id = self.keyed(&path, &key, body, 202, "runId").await?;
+        let id = self.keyed(&path, &key, &body, (202, "runId")).await?;
         let run = AcceptedRun {
             run: id,
             intent: intent.to_owned(),
@@ -113,68 +131,62 @@ impl Customer {
         &mut self,
         path: &str,
         key: &str,
-        body: String,
-        status: u16,
-        field: &str,
+        body: &str,
+        (status, field): (u16, &str),
     ) -> Option<String> {
-        let mut ids: Vec<String> = Vec::new();
+        let question = Question {
+            method: &Method::POST,
+            path,
+            key: Some(key),
+            body,
+            status,
+        };
+        let mut answers = Vec::new();
         if self.rng.u32(..8) == 0 {
-            ids.extend(self.at_two_services(path, key, &body, status, field).await);
+            answers.extend(self.at_two_services(question).await);
         }
         let again = if self.rng.u32(..4) == 0 { 2 } else { 1 };
         for _ in 0..again {
-            let answer = self
-                .ask(Method::POST, path, Some(key), &body, status)
-                .await?;
+            let answer = self.ask(question).await?;
             if answer.header("idempotency-replayed") == Some("true") {
                 self.board.told().replayed += 1;
             }
-            ids.push(id_of(&answer, field));
+            answers.push(answer);
         }
+        let ids = answers.iter().map(Answer::json);
+        let ids = ids.map(|answer| answer[field].as_str().unwrap_or_default().to_owned());
+        let mut ids: Vec<String> = ids.collect();
         ids.dedup();
         if ids.len() > 1 {
-            self.board.wrong(format!(
-                "key {key} was answered with different ids: {ids:?}"
-            ));
+            let wrong = format!("key {key} was answered with different ids: {ids:?}");
+            self.board.wrong(wrong);
         }
         ids.pop()
     }
 
     /// The same request at two services at the same time, once each; who has no answer is not asked again here.
-    async fn at_two_services(
-        &mut self,
-        path: &str,
-        key: &str,
-        body: &str,
-        status: u16,
-        field: &str,
-    ) -> Vec<String> {
+    async fn at_two_services(&mut self, question: Question<'_>) -> Vec<Answer> {
         let (Some(one), Some(other)) = (self.board.service(0), self.board.service(1)) else {
             return Vec::new();
         };
-        let send = async |port| {
-            let headers = [("idempotency-key", key)];
-            let client = Client::new(port);
-            client
-                .send(Method::POST, path, &headers, body.to_owned())
-                .await
-        };
-        let (one, other) = tokio::join!(send(one.port), send(other.port));
+        let (one, other) = (Client::new(one.port), Client::new(other.port));
+        let (one, other) = tokio::join!(question.ask(&one), question.ask(&other));
         let answers = [one, other].into_iter().flatten();
-        let answered = answers.filter_map(|answer| self.judge(path, answer, status));
-        answered.map(|answer| id_of(&answer, field)).collect()
+        answers
+            .filter_map(|answer| self.judge(question, answer))
+            .collect()
     }
 
     async fn crash_demo(&mut self) -> Option<()> {
         let id = self.key("demo");
         let path = format!("/crashdemo?wf={id}");
         for _ in 0..self.rng.u32(1..=2) {
-            self.ask(Method::POST, &path, None, "", 202).await?;
+            self.ask(unkeyed(&Method::POST, &path, 202)).await?;
         }
         self.board.told().demos.push(id.clone());
         let path = format!("/marks?wf={id}");
         while !self.stop.load(Ordering::Relaxed) {
-            let marks = self.ask(Method::GET, &path, None, "", 200).await?.json();
+            let marks = self.ask(unkeyed(&Method::GET, &path, 200)).await?.json();
             match (marks["s1"].as_i64(), marks["s2"].as_i64()) {
                 (Some(1), Some(1)) => break,
                 (Some(0 | 1), Some(0)) => tokio::time::sleep(LOOK_AGAIN).await,
@@ -192,7 +204,7 @@ impl Customer {
     async fn follow(&mut self, run: &str, to_the_end: bool) {
         let path = format!("/runs/{run}");
         while to_the_end || !self.stop.load(Ordering::Relaxed) {
-            let Some(answer) = self.ask(Method::GET, &path, None, "", 200).await else {
+            let Some(answer) = self.ask(unkeyed(&Method::GET, &path, 200)).await else {
                 return;
             };
             match answer.json()["status"].as_str() {
@@ -211,28 +223,14 @@ impl Customer {
     }
 
     /// Sends a request until it is answered with anything but "come again".
-    async fn ask(
-        &mut self,
-        method: Method,
-        path: &str,
-        key: Option<&str>,
-        body: &str,
-        status: u16,
-    ) -> Option<Answer> {
-        let headers: Vec<(&str, &str)> = key
-            .map(|key| ("idempotency-key", key))
-            .into_iter()
-            .collect();
+    async fn ask(&mut self, question: Question<'_>) -> Option<Answer> {
         let give_up = Instant::now() + PATIENCE;
         let mut pause = FIRST_PAUSE;
         loop {
             if let Some(client) = self.client() {
-                let sent = client
-                    .send(method.clone(), path, &headers, body.to_owned())
-                    .await;
-                match sent {
-                    Ok(answer) if answer.status == 503 => drop(self.judge(path, answer, status)),
-                    Ok(answer) => return self.judge(path, answer, status),
+                match question.ask(&client).await {
+                    Ok(answer) if answer.status == 503 => drop(self.judge(question, answer)),
+                    Ok(answer) => return self.judge(question, answer),
                     Err(_) => {
                         let mut told = self.board.told();
                         told.requests += 1;
@@ -243,6 +241,9 @@ impl Customer {
                 self.connection = None;
             }
             if Instant::now() >= give_up {
+                let Question {
+                    method, path, key, ..
+                } = question;
                 self.board.wrong(format!(
                     "{method} {path} (key {key:?}) had no answer within {PATIENCE:?}"
                 ));
@@ -254,7 +255,8 @@ impl Customer {
     }
 
     /// Counts an answer; one that no fault excuses is a violation and is not passed on.
-    fn judge(&self, path: &str, answer: Answer, status: u16) -> Option<Answer> {
+    fn judge(&self, question: Question<'_>, answer: Answer) -> Option<Answer> {
+        let Question { path, status, .. } = question;
         self.board.told().requests += 1;
         if answer.status == status {
             return Some(answer);
@@ -288,6 +290,13 @@ impl Customer {
     }
 }
 
-fn id_of(answer: &Answer, field: &str) -> String {
-    answer.json()[field].as_str().unwrap_or_default().to_owned()
+/// A request without a key and without a body.
+fn unkeyed<'a>(method: &'a Method, path: &'a str, status: u16) -> Question<'a> {
+    Question {
+        method,
+        path,
+        key: None,
+        body: "",
+        status,
+    }
 }

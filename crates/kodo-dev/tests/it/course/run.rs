@@ -3,22 +3,22 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use kodo_dev::course::{BlockReport, Course, Event, Options, Outcome, Report, Skip, Stage, run};
+use kodo_dev::course::{BlockReport, Course, Event, Outcome, Report, Skip, Stage, run};
 
 /// Runs a page in a folder of its own.
-async fn run_page_in(folder: &Path, page: &str, options: Options) -> Report {
+async fn run_page_in(folder: &Path, page: &str, fast: bool) -> Report {
     let course = Course::parse(page).unwrap();
     let sections = course.select(&[]).unwrap();
     let environment = vec![("COURSE_FOLDER".to_owned(), folder.display().to_string())];
     let stage = Stage::bare(folder.to_path_buf(), environment);
-    run(&sections, &stage, options, &mut |_: Event<'_>| {})
+    run(&sections, &stage, fast, &mut |_: Event<'_>| {})
         .await
         .unwrap()
 }
 
 async fn run_page(page: &str) -> Report {
     let folder = tempfile::tempdir().unwrap();
-    run_page_in(folder.path(), page, Options::default()).await
+    run_page_in(folder.path(), page, false).await
 }
 
 /// The one failure of a page: its line, its reason, its detail.
@@ -95,15 +95,10 @@ async fn a_failure_that_the_page_announces_holds_and_its_absence_does_not() {
 
 #[tokio::test]
 async fn a_syntax_error_is_a_failure_and_not_the_end_of_the_shell() {
-    let page = "# C\n```bash run\nif then\n```\n## D\n```bash run\ntrue\n```\n";
-    let folder = tempfile::tempdir().unwrap();
-    let options = Options {
-        keep_going: true,
-        ..Options::default()
-    };
-    let report = run_page_in(folder.path(), page, options).await;
+    let report = run_page("# C\n```bash run\nif then\n```\n").await;
     assert!(failure(&report).2.contains("syntax error"), "{report:#?}");
-    assert_eq!(report.held(), 1);
+    let page = "# C\n```bash run exit=2\nif then\n```\n## D\n```bash run\ntrue\n```\n";
+    assert_eq!(run_page(page).await.held(), 2);
 }
 
 #[tokio::test]
@@ -112,7 +107,7 @@ async fn a_block_that_hangs_is_ended_with_its_children() {
     let page =
         "# C\n\n```bash run timeout=1s\necho begun\nsleep 600 & echo $! > child\nsleep 600\n```\n";
     let began = Instant::now();
-    let report = run_page_in(folder.path(), page, Options::default()).await;
+    let report = run_page_in(folder.path(), page, false).await;
     assert!(began.elapsed() < Duration::from_secs(15));
     let (line, reason, detail) = failure(&report);
     assert_eq!(line, 4);
@@ -123,28 +118,21 @@ async fn a_block_that_hangs_is_ended_with_its_children() {
 }
 
 #[tokio::test]
-async fn a_block_that_exits_is_named_and_the_next_section_gets_a_new_shell() {
-    let folder = tempfile::tempdir().unwrap();
-    let page = "# C\n\n```bash run\necho bye\nexit 0\n```\n```bash run\necho unreached\n```\n\
-                # D\n```bash run\necho again\n```\n```text output\nagain\n```\n";
-    let options = Options {
-        keep_going: true,
-        ..Options::default()
-    };
-    let report = run_page_in(folder.path(), page, options).await;
+async fn a_block_that_exits_is_named() {
+    let page = "# C\n\n```bash run\necho bye\nexit 0\n```\n```bash run\necho unreached\n```\n";
+    let report = run_page(page).await;
     let (line, reason, detail) = failure(&report);
     assert_eq!(line, 4);
     assert!(reason.contains("ended the shell"), "{reason}");
     assert_eq!(detail, "bye");
     assert_eq!(skips(&report), [(8, Skip::After(4))]);
-    assert_eq!(report.held(), 1);
 }
 
 #[tokio::test]
-async fn after_a_failure_nothing_else_is_run_unless_asked_for() {
+async fn after_a_failure_nothing_else_is_run() {
     let folder = tempfile::tempdir().unwrap();
     let page = "# C\n```bash run\nfalse\n```\n# D\n```bash run\ntouch ran\n```\n";
-    let report = run_page_in(folder.path(), page, Options::default()).await;
+    let report = run_page_in(folder.path(), page, false).await;
     assert_eq!(skips(&report), [(7, Skip::After(3))]);
     assert!(!folder.path().join("ran").exists());
 }
@@ -164,7 +152,7 @@ async fn a_terminal_runs_beside_the_blocks_and_ends_with_the_course() {
     let page = "# C\n```bash run terminal=A\ntrap 'echo told; exit 0' TERM\necho $$ > pid\necho up\nwhile :; do sleep 0.05; done\n```\n\
                 ```text output\nup\n...\ntold\n```\n\
                 ```bash run timeout=20s\nuntil [ -s pid ]; do sleep 0.05; done\nkill -0 $(cat pid)\n```\n";
-    let report = run_page_in(folder.path(), page, Options::default()).await;
+    let report = run_page_in(folder.path(), page, false).await;
     assert!(report.holds(), "{report:#?}");
     assert_eq!(report.held(), 2);
     assert!(!lives(
@@ -196,11 +184,7 @@ async fn slow_blocks_and_those_that_have_held_are_left_out_and_said_so() {
     let page = "# C\n```bash run slow\necho x >> slow\n```\n```bash run\necho x >> once\n```\n```bash run once\necho x >> once\n```\n\
                 ```bash no-run reason=\"no Docker\"\nexit 1\n```\n";
     let folder = tempfile::tempdir().unwrap();
-    let options = Options {
-        fast: true,
-        ..Options::default()
-    };
-    let report = run_page_in(folder.path(), page, options).await;
+    let report = run_page_in(folder.path(), page, true).await;
     assert!(report.holds());
     let no_docker = Skip::Illustration("no Docker".to_owned());
     assert_eq!(
@@ -212,7 +196,7 @@ async fn slow_blocks_and_those_that_have_held_are_left_out_and_said_so() {
         std::fs::read_to_string(folder.path().join("once")).unwrap(),
         "x\n"
     );
-    let report = run_page_in(folder.path(), page, Options::default()).await;
+    let report = run_page_in(folder.path(), page, false).await;
     assert_eq!(report.held(), 2);
 }
 
@@ -241,7 +225,7 @@ async fn an_interrupted_course_leaves_nothing_running_also_not_in_another_proces
                 ```bash run\nsetsid --wait bash -c 'echo $$ > deep; exec sleep 600'\n```\n";
     let mut pids = Vec::new();
     {
-        let course = run_page_in(folder.path(), page, Options::default());
+        let course = run_page_in(folder.path(), page, false);
         tokio::pin!(course);
         for name in ["service", "deep"] {
             loop {
