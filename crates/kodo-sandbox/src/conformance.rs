@@ -6,15 +6,21 @@
 // A test says that something cannot fail by failing.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod bounds;
+mod files;
+
 use std::time::{Duration, Instant};
 
-use kodo_contract::{ToolCall, encode, sha256_hex};
+use kodo_contract::{ToolCall, encode};
 use serde_json::json;
 
 use crate::{
-    Ended, Grant, InputFile, Job, JobResult, JobSpec, Limits, Reason, Sandbox, SandboxError,
-    SecretFolder, result_of,
+    Ended, Grant, Job, JobResult, JobSpec, Limits, Reason, Sandbox, SandboxError, SecretFolder,
+    result_of,
 };
+
+pub use bounds::*;
+pub use files::*;
 
 /// Long enough for any job here on a machine that is busy, short enough to tell it from a job that hangs.
 const PROMPTLY: Duration = Duration::from_secs(20);
@@ -249,96 +255,6 @@ pub async fn streams_and_descriptors_have_names(sandbox: &dyn Sandbox) {
     assert_eq!(result.stderr.text(), "err\n");
 }
 
-pub async fn folders_of_programs_can_be_written_to_and_count_as_the_jobs_disk(
-    sandbox: &dyn Sandbox,
-) {
-    let folders = "/tmp /var/tmp /run /var/run /run/lock /run/postgresql /dev/shm";
-    let script = format!("for it in {folders}; do : > $it/x.$$ || exit 1; rm $it/x.$$; done");
-    succeeds(sandbox, &script).await;
-    for folder in ["/var/tmp", "/run", "/dev/shm"] {
-        let script =
-            format!("head -c 600000 /dev/zero > {folder}/a && head -c 600000 /dev/zero > b");
-        let mut job = shell(&script);
-        job.limits.disk_bytes = 1 << 20;
-        stopped_by(&run(sandbox, &job).await, Reason::Disk);
-    }
-}
-
-pub async fn open_files_are_bounded_for_each_process(sandbox: &dyn Sandbox) {
-    let usual = Limits::default().open_files.to_string();
-    assert_eq!(succeeds(sandbox, "ulimit -n").await.trim(), usual);
-    let mut job = shell("ulimit -n; ulimit -n 200 || echo not raised");
-    job.limits.open_files = 100;
-    assert!(
-        run(sandbox, &job)
-            .await
-            .stdout
-            .text()
-            .starts_with("100\nnot raised")
-    );
-}
-
-pub async fn files_are_there_before_the_program_is(sandbox: &dyn Sandbox) {
-    let mut job = shell("cat a.txt deep/er/b.txt; ./run; ls -A").file("a.txt", "one\n");
-    job = job.file("deep/er/b.txt", "two\n");
-    job.files.push(InputFile {
-        name: "run".to_owned(),
-        content: b"#!/bin/sh\necho three\n".to_vec(),
-        executable: true,
-    });
-    // More than any pipe or socket holds.
-    job = job.file("large", vec![b'x'; 3 << 20]);
-    let result = run(sandbox, &job).await;
-    assert_eq!(
-        result.stdout.text(),
-        "one\ntwo\nthree\na.txt\ndeep\nlarge\nrun\n"
-    );
-    assert!(result.files.is_empty(), "nothing has changed");
-}
-
-pub async fn files_that_are_new_or_changed_come_back(sandbox: &dyn Sandbox) {
-    let job = shell("echo more >> grown; mkdir d; printf x > d/new; chmod +x d/new; rm gone")
-        .file("same", "s")
-        .file("grown", "g\n")
-        .file("gone", "");
-    let result = run(sandbox, &job).await;
-    let names: Vec<_> = result.files.iter().map(|it| it.name.as_str()).collect();
-    assert_eq!(names, ["d/new", "grown"]);
-    assert_eq!(result.files[1].content, b"g\nmore\n");
-    assert_eq!(result.files[1].sha256, sha256_hex(b"g\nmore\n"));
-    assert!(result.files[0].executable && !result.files[1].executable);
-    let large = run(sandbox, &shell("head -c 3000000 /dev/zero > zeros")).await;
-    assert_eq!(large.files[0].content.len(), 3_000_000);
-    let tool = result_of(&large);
-    assert_eq!(tool.files[0].size, Some(3_000_000));
-    assert_eq!(tool.files[0].encoding.as_deref(), Some("base64"));
-}
-
-pub async fn only_regular_files_come_back(sandbox: &dyn Sandbox) {
-    let script = "echo x > real; ln -s /etc/passwd absolute; ln -s real relative; ln -s .. folder; \
-                  mkfifo fifo; ln real hard; echo y > \"$(printf 'a\\nb')\"; \
-                  echo z > \"$(printf 'no\\377text')\"; mkdir empty";
-    let result = run(sandbox, &shell(script)).await;
-    let names: Vec<_> = result.files.iter().map(|it| it.name.as_str()).collect();
-    assert_eq!(names, ["a\nb", "hard", "real"]);
-    let mut skipped: Vec<_> = result
-        .skipped
-        .iter()
-        .map(|it| format!("{} {}", it.kind, it.name))
-        .collect();
-    skipped.sort();
-    assert_eq!(
-        skipped,
-        [
-            "fifo fifo",
-            "name no\u{fffd}text",
-            "symlink absolute",
-            "symlink folder",
-            "symlink relative"
-        ]
-    );
-}
-
 pub async fn the_environment_is_what_was_given_and_no_more(sandbox: &dyn Sandbox) {
     let mut job = JobSpec::new(["env"]);
     job.env.insert("GIVEN".to_owned(), "a b=c".to_owned());
@@ -366,21 +282,6 @@ pub async fn a_working_folder_that_is_not_there_is_refused(sandbox: &dyn Sandbox
     assert_eq!(error.code(), "sandbox_job_invalid", "{error}");
 }
 
-pub async fn time_that_is_over_ends_the_job_and_keeps_what_it_did(sandbox: &dyn Sandbox) {
-    let mut job = shell("echo begun; echo partly > file; sleep 1000");
-    // Enough for a shell to begin with its script.
-    job.limits.wall = match sandbox.name() {
-        "microvm" => Duration::from_secs(10),
-        _ => Duration::from_millis(700),
-    };
-    let result = run(sandbox, &job).await;
-    stopped_by(&result, Reason::Timeout);
-    assert_eq!(result.exit_code(), 137);
-    assert_eq!(result.stdout.text(), "begun\n");
-    assert_eq!(result.files[0].content, b"partly\n");
-    assert!(result.usage.wall >= job.limits.wall);
-}
-
 pub async fn a_job_that_ignores_signals_ends_in_time(sandbox: &dyn Sandbox) {
     let mut job =
         shell("trap '' TERM INT HUP QUIT; (trap '' TERM; while :; do sleep 1; done) & wait");
@@ -395,100 +296,6 @@ pub async fn a_job_that_stops_itself_ends_in_time(sandbox: &dyn Sandbox) {
     let result = run(sandbox, &job).await;
     stopped_by(&result, Reason::Timeout);
     assert_eq!(result.stdout.text(), "");
-}
-
-pub async fn memory_beyond_the_bound_is_the_reason(sandbox: &dyn Sandbox) {
-    // Looks for the end of a line that never comes, and keeps all of it.
-    let mut job = JobSpec::new(["tail", "/dev/zero"]);
-    job.limits.memory_bytes = 32 << 20;
-    stopped_by(&run(sandbox, &job).await, Reason::Memory);
-}
-
-pub async fn memory_of_several_processes_counts_together(sandbox: &dyn Sandbox) {
-    // The second program holds all of it, for want of a reader.
-    let hold = "head -c 12000000 /dev/zero | tail -c 12000000 | sleep 2";
-    let mut job = shell(&format!("for i in 1 2 3 4 5; do ({hold}) & done; wait"));
-    job.limits.memory_bytes = 32 << 20;
-    stopped_by(&run(sandbox, &job).await, Reason::Memory);
-    job.limits.memory_bytes = 512 << 20;
-    assert_eq!(run(sandbox, &job).await.ended, Ended::Exited(0));
-}
-
-pub async fn processes_beyond_the_bound_are_the_reason(sandbox: &dyn Sandbox) {
-    let script = "i=0; while [ $i -lt 40 ]; do sleep 2 & i=$((i+1)); done; wait";
-    let mut job = shell(script);
-    job.limits.processes = 10;
-    stopped_by(&run(sandbox, &job).await, Reason::Processes);
-    job.limits.processes = 64;
-    assert_eq!(run(sandbox, &job).await.ended, Ended::Exited(0));
-}
-
-pub async fn output_beyond_the_bound_ends_the_job(sandbox: &dyn Sandbox) {
-    let mut job = shell("yes & yes >&2");
-    job.limits.output_bytes = 1 << 20;
-    let result = run(sandbox, &job).await;
-    stopped_by(&result, Reason::Output);
-    // Either program may have had the machine to itself until then.
-    assert!(result.stdout.truncated() || result.stderr.truncated());
-}
-
-pub async fn a_long_output_is_kept_at_both_ends_and_blocks_nothing(sandbox: &dyn Sandbox) {
-    let mut job = shell("seq 1 300000 & seq 1 300000 >&2; wait");
-    job.limits.kept_bytes = 1000;
-    let result = run(sandbox, &job).await;
-    assert_eq!(result.ended, Ended::Exited(0));
-    for stream in [&result.stdout, &result.stderr] {
-        assert_eq!(stream.total(), 1_988_895);
-        assert!(stream.truncated());
-        let text = stream.text();
-        assert!(text.starts_with("1\n2\n3\n") && text.ends_with("299999\n300000\n"));
-        assert!(text.len() < 1100);
-    }
-}
-
-pub async fn a_full_disk_is_the_reason(sandbox: &dyn Sandbox) {
-    let mut job = shell("head -c 10000000 /dev/zero > large");
-    job.limits.disk_bytes = 1 << 20;
-    stopped_by(&run(sandbox, &job).await, Reason::Disk);
-}
-
-pub async fn a_disk_full_of_several_files_is_the_reason(sandbox: &dyn Sandbox) {
-    let script = "for i in 1 2 3 4 5; do head -c 400000 /dev/zero > $i || exit 1; done";
-    let mut job = shell(script);
-    job.limits.disk_bytes = 1 << 20;
-    let result = run(sandbox, &job).await;
-    stopped_by(&result, Reason::Disk);
-    assert!(result.stderr.text().contains("No space left"));
-    // The other folders that it may write to are no way around.
-    let mut job = shell("head -c 600000 /dev/zero > /tmp/a && head -c 600000 /dev/zero > b");
-    job.limits.disk_bytes = 1 << 20;
-    stopped_by(&run(sandbox, &job).await, Reason::Disk);
-}
-
-pub async fn too_many_files_are_the_reason(sandbox: &dyn Sandbox) {
-    let mut job = shell("i=0; while [ $i -lt 500 ]; do : > f$i || exit 1; i=$((i+1)); done");
-    job.limits.inodes = 64;
-    let result = run(sandbox, &job).await;
-    stopped_by(&result, Reason::Inodes);
-    assert!(result.files.len() >= 60, "{}", result.files.len());
-}
-
-pub async fn more_files_than_are_handed_back_are_the_reason(sandbox: &dyn Sandbox) {
-    let mut job = shell("for i in 1 2 3; do echo $i > $i; done");
-    job.limits.returned_files = 2;
-    let result = run(sandbox, &job).await;
-    stopped_by(&result, Reason::Returned);
-    assert_eq!(result.files.len(), 2);
-    let mut job = shell("head -c 5000 /dev/zero > large");
-    job.limits.returned_bytes = 4999;
-    stopped_by(&run(sandbox, &job).await, Reason::Returned);
-    // Many times its own size in nothing but holes.
-    let sparse = run(
-        sandbox,
-        &shell("dd if=/dev/zero of=holes bs=1 count=1 seek=200000000 2>&1"),
-    )
-    .await;
-    stopped_by(&sparse, Reason::Returned);
 }
 
 pub async fn what_runs_on_in_the_background_does_not_hold_the_job(sandbox: &dyn Sandbox) {

@@ -19,6 +19,7 @@ pub mod provider;
 mod redact;
 mod secret;
 mod tool;
+mod tool_result;
 
 pub use captured::Captured;
 pub use error::SandboxError;
@@ -30,4 +31,5 @@ pub use outcome::{Ended, JobResult, OutputFile, Reason, Skipped, Usage};
 pub use overlay::Overlay;
 pub use port::{Job, Sandbox};
 pub use secret::{Grant, SecretFile, SecretFolder, SecretUse, granted_secrets};
-pub use tool::{EXEC_TOOL, ToolJob, call_fault, input_files, job_of, result_of};
+pub use tool::{EXEC_TOOL, ToolJob, call_fault, input_files, job_of};
+pub use tool_result::result_of;
