@@ -97,6 +97,8 @@ error_codes! {
     SandboxJobInvalid "sandbox_job_invalid" Permanent;
     /// The machine or the configuration does not let the sandbox hold the job as it was asked to.
     SandboxRefused "sandbox_refused" NeedsAPerson;
+    /// The machine's kernel is short of something that a job needs to start, and was for as long as a job waits for it.
+    SandboxShortage "sandbox_shortage" Transient;
     /// The job asks for a secret that it may not have, or that is not there.
     SecretRefused "secret_refused" NeedsAPerson;
     /// The intent's input files are not valid.
@@ -220,6 +222,7 @@ mod tests {
                 "planner_deadline",
                 "planner_answer_incomplete",
                 "sandbox_unavailable",
+                "sandbox_shortage",
                 "artifact_store_unavailable",
                 "artifact_store_full",
                 "store_unavailable",

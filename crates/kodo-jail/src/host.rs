@@ -1,5 +1,7 @@
 //! The service's side of a jail, each file knowing only those above it in this list.
 
+mod token;
+
 pub(crate) mod cgroup;
 pub(crate) mod enclosure;
 

@@ -6,6 +6,7 @@ mod users;
 mod seccomp;
 
 mod etc;
+mod explain;
 mod facts;
 mod sources;
 mod watch;

@@ -18,6 +18,7 @@ pub mod gvisor;
 mod host;
 mod inside;
 mod layout;
+mod shortage;
 mod sockets;
 mod sys;
 #[cfg(feature = "weaken")]

@@ -292,3 +292,77 @@ pub(crate) fn execute(program: &CStr, arguments: &Strings, environment: &Strings
     };
     io::Error::last_os_error()
 }
+
+/// Applies a filter of system calls to this process for good, and returns what is asked by it. Instructions are their
+/// code, jumps if true and if false, and value.
+pub(crate) fn filter_with_listener(instructions: Vec<(u16, u8, u8, u32)>) -> io::Result<OwnedFd> {
+    let mut instructions: Vec<libc::sock_filter> = instructions
+        .into_iter()
+        .map(|(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k })
+        .collect();
+    let program = libc::sock_fprog {
+        len: u16::try_from(instructions.len()).map_err(io::Error::other)?,
+        filter: instructions.as_mut_ptr(),
+    };
+    // SAFETY: the program points to instructions of the length that it says, and both live through the call; the
+    // descriptor that it returns is new and owned by nobody else.
+    unsafe {
+        let fd = libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
+            &raw const program,
+        );
+        let fd = checked(libc::c_int::try_from(fd).unwrap_or(-1))?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// A call that a filter asks about.
+pub(crate) struct Asked {
+    id: u64,
+    pub(crate) pid: u32,
+    pub(crate) call: libc::c_long,
+    pub(crate) arguments: [u64; 6],
+}
+
+/// The requests of a listener: `_IOWR(33, 0, struct seccomp_notif)` and `_IOWR(33, 1, struct seccomp_notif_resp)`.
+const RECEIVE: u64 = 0xc050_2100;
+const ANSWER: u64 = 0xc018_2101;
+
+/// Takes a call that a filter asks about. An error if its process has ended meanwhile.
+pub(crate) fn asked(listener: BorrowedFd<'_>) -> io::Result<Asked> {
+    // SAFETY: a zeroed structure is a valid one, as the kernel demands it, and lives through the call.
+    let asked = unsafe {
+        let mut asked: libc::seccomp_notif = std::mem::zeroed();
+        checked(libc::ioctl(
+            listener.as_raw_fd(),
+            RECEIVE as _,
+            &raw mut asked,
+        ))?;
+        asked
+    };
+    Ok(Asked {
+        id: asked.id,
+        pid: asked.pid,
+        call: asked.data.nr.into(),
+        arguments: asked.data.args,
+    })
+}
+
+/// Answers: fails the call with an error, or lets the kernel carry it out, as the other filters allow.
+pub(crate) fn answer(listener: BorrowedFd<'_>, asked: &Asked, error: Option<i32>) {
+    let answer = libc::seccomp_notif_resp {
+        id: asked.id,
+        val: 0,
+        error: error.map_or(0, |it| -it),
+        flags: if error.is_none() {
+            libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32
+        } else {
+            0
+        },
+    };
+    // SAFETY: the structure lives through the call, which only reads it. It fails if the process has ended meanwhile, which
+    // nobody needs to know.
+    unsafe { libc::ioctl(listener.as_raw_fd(), ANSWER as _, &raw const answer) };
+}

@@ -2,12 +2,16 @@
 //!
 //! The helper is our own program, but it handles what a job left: whatever it sends is read with limits.
 
+use std::error::Error;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use kodo_sandbox::provider::{FileHeader, FrameKind};
 use kodo_sandbox::{Limits, Reason, Skipped, Usage};
 use serde::{Deserialize, Serialize};
+
+use crate::shortage::number_of;
 
 /// How much is taken of the list of what is not handed back: entries, and characters of each name and kind.
 const MAX_SKIPPED: usize = 256;
@@ -89,6 +93,8 @@ pub(crate) struct Spec {
     pub(crate) watch: bool,
     /// Whether the job may trace its own processes, as a debugger does.
     pub(crate) tracing: bool,
+    /// Whether it is explained what the job is refused.
+    pub(crate) explain: bool,
     /// Further folders of the machine that the job can read.
     pub(crate) read_only: Vec<String>,
     /// For a jailed service, the port in the jail's network on which the starting process listens. Its time is unlimited,
@@ -147,6 +153,9 @@ pub(crate) enum Proc {
 pub(crate) struct Fault {
     pub(crate) mechanism: String,
     pub(crate) reason: String,
+    /// The kernel's number, if it was the kernel that said so.
+    #[serde(default)]
+    pub(crate) errno: Option<i32>,
 }
 
 impl Fault {
@@ -154,12 +163,28 @@ impl Fault {
         Self {
             mechanism: mechanism.to_owned(),
             reason: reason.to_string(),
+            errno: None,
+        }
+    }
+
+    /// A fault for an error, with what was tried.
+    pub(crate) fn because(
+        mechanism: &str,
+        what: impl fmt::Display,
+        error: impl Error + 'static,
+    ) -> Self {
+        Self {
+            errno: number_of(&error),
+            ..Self::new(mechanism, format_args!("{what}: {error}"))
         }
     }
 
     /// Makes faults of this mechanism from errors.
-    pub(crate) fn at<E: ToString>(mechanism: &'static str) -> impl Fn(E) -> Self {
-        move |error| Self::new(mechanism, error)
+    pub(crate) fn at<E: Error + 'static>(mechanism: &'static str) -> impl Fn(E) -> Self {
+        move |error| Self {
+            errno: number_of(&error),
+            ..Self::new(mechanism, error)
+        }
     }
 }
 
@@ -192,6 +217,9 @@ pub(crate) struct Exit {
     pub(crate) max_rss: u64,
     pub(crate) peak_memory: Option<u64>,
     pub(crate) disk_bytes: u64,
+    /// What the job was refused, if that is explained.
+    #[serde(default)]
+    pub(crate) refused: Option<Vec<String>>,
 }
 
 impl Exit {

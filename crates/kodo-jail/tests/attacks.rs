@@ -47,6 +47,7 @@ fn jail(without: &[Defence], read_only: &Path, tracing: bool) -> Jail {
         },
         read_only: vec![read_only.to_owned()],
         tracing,
+        ..JailConfig::default()
     })
 }
 
@@ -650,6 +651,52 @@ fn nothing_survives_the_services_death_and_its_lifeline_is_why() {
 }
 
 // ---- refusal ----
+
+#[tokio::test]
+async fn an_explanation_names_what_was_refused_and_changes_none_of_it() {
+    let folder = open_folder();
+    let probe = folder.path().join("probe");
+    ordinary_user::copy_program(&ordinary_user::helper(), &probe);
+    let jail = Jail::new(JailConfig {
+        read_only: vec![folder.path().to_owned()],
+        helper: Helper::program(ordinary_user::helper(), vec!["jail-init".into()]),
+        explain: true,
+        ..JailConfig::default()
+    });
+    for (words, rule) in [
+        (
+            &["new-user-namespace"][..],
+            "unshare: namespaces and mounts",
+        ),
+        (&["clone-user-namespace"], "clone: namespaces"),
+        (&["keyring"], "keyctl: the kernel's larger surfaces"),
+        (&["trace-own"], "SBX_ALLOW_PTRACE"),
+        (&["device-node"], "devices"),
+        (&["socket", "16", "3", "12"], "socket: other kinds"),
+        (&["personality"], "personality"),
+        (&["line-discipline"], "line disciplines"),
+        (
+            &["read-file", "/srv/data"],
+            "/srv/data: not in the job's file tree",
+        ),
+        (
+            &["withheld", "/proc/interrupts"],
+            "/proc/interrupts: of the machine",
+        ),
+        (&["write-system"], "/usr/x: read-only"),
+        (&["connect", "192.0.2.1:53"], "192.0.2.1: no network"),
+    ] {
+        let mut job = attack(words);
+        job.argv[0] = probe.to_str().unwrap().to_owned();
+        let result = jail.run(&job).await.unwrap();
+        let text = result.stdout.text();
+        assert_eq!(result.ended, Ended::Exited(HELD), "{words:?}: {text}");
+        let refused = &result.enforced["refused"];
+        assert!(refused.contains(rule), "{words:?}: {refused}");
+    }
+    let nothing = jail.run(&JobSpec::new(["true"])).await.unwrap();
+    assert_eq!(nothing.enforced["refused"], "");
+}
 
 #[tokio::test]
 async fn what_is_missing_refuses_the_job_and_is_named() {

@@ -3,6 +3,10 @@
 // A test says that something cannot fail by failing.
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
 
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
 use kodo_jail::{CgroupPolicy, Helper, Jail, JailConfig};
 use kodo_sandbox::{InputFile, JobSpec, Sandbox};
 
@@ -64,6 +68,53 @@ async fn of_etc_a_job_finds_what_programs_read() {
         .await
         .unwrap();
     assert_eq!(result.exit_code(), 0, "{}", result.stderr.text());
+}
+
+/// A jail whose helpers are short of descriptors so many times, and then are not.
+fn short_jail(folder: &Path, times: usize, patience: Duration) -> Jail {
+    let count = folder.join("count");
+    fs::write(&count, times.to_string()).unwrap();
+    let script = format!(
+        "n=$(cat {count}); [ $n = 0 ] || {{ echo $((n - 1)) > {count}; ulimit -Sn 8; }}; exec {} jail-init",
+        ordinary_user::helper().display(),
+        count = count.display(),
+    );
+    Jail::new(JailConfig {
+        helper: Helper::program("/bin/sh".into(), vec!["-c".into(), script.into()]),
+        patience,
+        ..JailConfig::default()
+    })
+}
+
+#[tokio::test]
+async fn what_the_kernel_is_short_of_is_waited_for_and_is_no_refusal() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = short_jail(folder.path(), 1, Duration::ZERO).try_out().await;
+    let error = error.unwrap_err();
+    assert_eq!(error.code(), "sandbox_shortage", "{error}");
+    assert!(error.to_string().contains("Too many open files"), "{error}");
+    let jail = short_jail(folder.path(), 3, Duration::from_secs(30));
+    assert_eq!(jail.try_out().await.unwrap().exit_code(), 0);
+}
+
+#[tokio::test]
+async fn files_that_are_more_than_the_jobs_disk_are_no_shortage_of_the_machine() {
+    let mut job = JobSpec::new(["true"]).file("large", vec![0; 1 << 20]);
+    job.limits.disk_bytes = 64 << 10;
+    let error = jail().run(&job).await.unwrap_err();
+    assert_eq!(error.code(), "sandbox_job_invalid", "{error}");
+}
+
+#[tokio::test]
+async fn a_helper_that_cannot_be_executed_is_refused_by_name() {
+    let jail = Jail::new(JailConfig {
+        helper: Helper::program("/no/such/helper".into(), Vec::new()),
+        patience: Duration::from_secs(30),
+        ..JailConfig::default()
+    });
+    let error = jail.try_out().await.unwrap_err();
+    assert_eq!(error.code(), "sandbox_refused", "{error}");
+    assert!(error.to_string().contains("own-program"), "{error}");
 }
 
 #[tokio::test]

@@ -195,6 +195,8 @@ fn with_those_inside(
         "processes",
         "disk",
         "inodes",
+        "terminals",
+        "openFiles",
     ] {
         if let Some(what) = inside.get(name) {
             enforced.insert(name, format!("in the machine: {}", shortened(what)));

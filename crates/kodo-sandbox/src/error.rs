@@ -50,6 +50,14 @@ pub enum SandboxError {
         /// What the kernel or the configuration said.
         reason: String,
     },
+    /// The kernel is short of something that a job needs to start: processes, memory, descriptors, room. Nothing was run.
+    #[error("the machine is short of something that the job needs to start: {mechanism}: {reason}")]
+    Shortage {
+        /// What was tried, a word for programs.
+        mechanism: String,
+        /// What the kernel said.
+        reason: String,
+    },
     /// The job asks for a secret that it does not get. Nothing was run.
     #[error("the secret {name:?} is refused: {reason}")]
     SecretRefused {
@@ -86,6 +94,7 @@ impl SandboxError {
             Self::ToolArgsInvalid { .. } => ErrorCode::ToolArgsInvalid,
             Self::JobInvalid { .. } => ErrorCode::SandboxJobInvalid,
             Self::Refused { .. } => ErrorCode::SandboxRefused,
+            Self::Shortage { .. } => ErrorCode::SandboxShortage,
             Self::SecretRefused { .. } => ErrorCode::SecretRefused,
             Self::InputFilesInvalid { .. } => ErrorCode::InputFilesInvalid,
             Self::Scripted {

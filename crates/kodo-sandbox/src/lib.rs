@@ -32,4 +32,4 @@ pub use overlay::Overlay;
 pub use port::{Job, Sandbox};
 pub use secret::{Grant, SecretFile, SecretFolder, SecretUse, granted_secrets};
 pub use tool::{EXEC_TOOL, ToolJob, call_fault, input_files, job_of};
-pub use tool_result::result_of;
+pub use tool_result::{LIMIT, result_of};

@@ -46,6 +46,40 @@ impl JobResult {
     }
 }
 
+impl JobResult {
+    /// The limits one of which ended the job, in words: name, number, and where it is set. `None` if none did.
+    #[must_use]
+    pub fn limit_told(&self) -> Option<String> {
+        let Ended::Stopped { reason, .. } = self.ended else {
+            return None;
+        };
+        let (own, most) = (&self.limits, &Limits::most());
+        let number = |name, value: u64, most: u64| (name, value, most.to_string());
+        let setting = |name, value: u64, setting: &str| (name, value, setting.to_owned());
+        let milliseconds = u64::try_from(own.wall.as_millis()).unwrap_or(u64::MAX);
+        let limits = match reason {
+            Reason::Timeout => vec![setting("wallMs", milliseconds, "SBX_MAX_WALL_MS")],
+            Reason::Memory => vec![setting(
+                "memoryBytes",
+                own.memory_bytes,
+                "SBX_MAX_MEMORY_MIB",
+            )],
+            Reason::Output => vec![number("outputBytes", own.output_bytes, most.output_bytes)],
+            Reason::Processes => vec![number("processes", own.processes, most.processes)],
+            Reason::Disk => vec![number("diskBytes", own.disk_bytes, most.disk_bytes)],
+            Reason::Inodes => vec![number("inodes", own.inodes, most.inodes)],
+            Reason::Returned => vec![
+                number("returnedBytes", own.returned_bytes, most.returned_bytes),
+                number("returnedFiles", own.returned_files, most.returned_files),
+            ],
+        };
+        let told = limits.into_iter().map(|(name, value, most)| {
+            format!("{name} is {value}, a call sets limits.{name} up to {most}")
+        });
+        Some(told.collect::<Vec<_>>().join("; "))
+    }
+}
+
 /// How a job ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -168,6 +202,34 @@ pub struct Usage {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_that_ended_a_job_is_told_with_its_name_number_and_setting() {
+        let told = |ended| {
+            let result = JobResult {
+                provider: "test",
+                ended,
+                stdout: Captured::default(),
+                stderr: Captured::default(),
+                files: Vec::new(),
+                skipped: Vec::new(),
+                limits: Limits::default(),
+                enforced: BTreeMap::new(),
+                usage: Usage::default(),
+            };
+            result.limit_told()
+        };
+        let stopped = |reason| told(Ended::Stopped { reason, status: 1 });
+        let memory =
+            "memoryBytes is 536870912, a call sets limits.memoryBytes up to SBX_MAX_MEMORY_MIB";
+        assert_eq!(stopped(Reason::Memory).as_deref(), Some(memory));
+        for reason in Reason::ALL {
+            let told = stopped(reason).unwrap();
+            assert!(told.contains(" is ") && told.contains("up to"), "{told}");
+        }
+        assert_eq!(told(Ended::Exited(1)), None);
+        assert_eq!(told(Ended::Signaled(9)), None);
+    }
 
     #[test]
     fn a_job_that_was_stopped_never_looks_like_a_success() {

@@ -7,6 +7,9 @@ use serde_json::{Map, Value, json};
 
 use crate::{JobResult, OutputFile};
 
+/// Where a result's report says which limit ended the job, if one did.
+pub const LIMIT: &str = "limit";
+
 /// What a step records of a job.
 #[must_use]
 pub fn result_of(result: &JobResult) -> ToolResult {
@@ -57,8 +60,12 @@ fn report_of(result: &JobResult) -> Map<String, Value> {
         },
         "skipped": result.skipped,
     });
-    match report {
+    let mut report = match report {
         Value::Object(report) => report,
         _ => Map::new(),
+    };
+    if let Some(told) = result.limit_told() {
+        report.insert(LIMIT.to_owned(), told.into());
     }
+    report
 }

@@ -226,6 +226,10 @@ pub(crate) struct SandboxRun {
     /// returnedBytes, returnedFiles
     #[arg(long = "limit", value_name = "NAME=NUMBER", value_parser = limit_of_a_job)]
     pub(crate) limits: Vec<(String, u64)>,
+    /// Says on standard error what the job was refused, and by which rule: calls of the kernel, files, addresses. Only with
+    /// SBX_PROVIDER=process; the job is slower
+    #[arg(long)]
+    pub(crate) explain: bool,
     /// Writes the files that the job left into this folder of this machine, which must not exist
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: Option<PathBuf>,

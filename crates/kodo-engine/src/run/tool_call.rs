@@ -3,7 +3,7 @@
 use kodo_contract::{
     Boundary, ErrorCode, Phase, RunId, StepId, Stopwatch, ToolCall, ToolResult, decode,
 };
-use kodo_sandbox::{Grant, Job};
+use kodo_sandbox::{Grant, Job, LIMIT};
 use kodo_store::{NewStep, Recorded};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -22,6 +22,20 @@ pub(crate) struct Executed {
     /// Why the call did not end by itself. Absent in checkpoints of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
+    /// The limit that ended the call, in words. Absent where none did, and in checkpoints of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) limit: Option<String>,
+}
+
+impl Executed {
+    fn of(result: &ToolResult) -> Self {
+        let limit = result.report.as_ref().and_then(|it| it.get(LIMIT));
+        Self {
+            exit_code: result.exit_code,
+            reason: result.reason.clone(),
+            limit: limit.and_then(Value::as_str).map(str::to_owned),
+        }
+    }
 }
 
 /// A call of a plan, as a step of a run.
@@ -53,10 +67,7 @@ impl ToolStep<'_> {
         }
         let watch = Stopwatch::start();
         let result = self.call_sandbox().await?;
-        let executed = Executed {
-            exit_code: result.exit_code,
-            reason: result.reason.clone(),
-        };
+        let executed = Executed::of(&result);
         let recording = Recording::of_tool(result)?;
         let step = NewStep {
             run_id,
@@ -108,10 +119,7 @@ impl ToolStep<'_> {
 fn recorded_exit(output: &Value) -> Result<Executed, RunFailure> {
     let result: ToolResult =
         decode(output).map_err(RunFailure::invalid(ErrorCode::StoredResultInvalid))?;
-    Ok(Executed {
-        exit_code: result.exit_code,
-        reason: result.reason,
-    })
+    Ok(Executed::of(&result))
 }
 
 /// The type that this step validates has a schema; this fails to compile otherwise.

@@ -129,7 +129,10 @@ fn succeeded(
     if executed.exit_code == 0 {
         return Ok(());
     }
-    let reason = executed.reason.map(|it| format!(" ({it})"));
+    let reason = executed.reason.map(|reason| match executed.limit {
+        Some(limit) => format!(" ({reason}: {limit})"),
+        None => format!(" ({reason})"),
+    });
     let message = format!(
         "tool call {} ({}) ended with exit code {}{}; what it printed is among the run's artifacts",
         index + 1,

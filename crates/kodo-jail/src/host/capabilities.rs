@@ -1,5 +1,6 @@
 //! Which of the jail's mechanisms this machine has, for `kodo doctor`.
 
+use super::cgroup::NoCgroups;
 use super::jail::Jail;
 use super::shared::JailConfig;
 use kodo_sandbox::SandboxError;
@@ -59,14 +60,14 @@ impl Capabilities {
                 hint: hint_for(&error).map(str::to_owned),
             },
         }];
-        findings.push(match &jail.shared.cgroups {
+        findings.push(match jail.shared.cgroups() {
             Ok(cgroups) => Finding {
                 mechanism: "cgroup".to_owned(),
                 available: true,
                 detail: format!("{} bounds memory and processes", cgroups.describe()),
                 hint: None,
             },
-            Err(reason) => Finding {
+            Err(NoCgroups { reason, .. }) => Finding {
                 mechanism: "cgroup".to_owned(),
                 available: false,
                 detail: format!("{reason}; jobs are watched instead, which is weaker"),
@@ -101,6 +102,9 @@ impl Capabilities {
 pub fn hint_for(error: &SandboxError) -> Option<&'static str> {
     match error {
         SandboxError::Refused { mechanism, .. } => Some(hint(mechanism)),
+        SandboxError::Shortage { .. } => Some(
+            "the kernel had too little of something for a moment; SBX_SHORTAGE_MS is how long a job waits for it",
+        ),
         _ => None,
     }
 }

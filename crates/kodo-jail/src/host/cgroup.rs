@@ -1,7 +1,7 @@
 //! Limits on memory and processes by the machine's control groups (cgroups), version 2 or 1, if this process may make
 //! groups below its own: so that what limits the service limits its jobs too.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,14 +10,41 @@ use std::time::Duration;
 
 use kodo_sandbox::Limits;
 
+use super::token::token;
+use crate::shortage::{at, error_passes};
+
 /// What the jail's own processes take of a job's memory, and are given on top of it.
 const OWN_MEMORY: u64 = 4 << 20;
 /// The jail's own processes.
 const OWN_PROCESSES: u64 = 2;
-/// What our groups are called, before the service's process id and a number.
+/// What our groups are called, before a number of the service and one of the job.
 const PREFIX: &str = "kodo-job-";
 /// How often, and for how long each time, to wait until the kernel has removed the ended processes from a group.
 const PATIENCE: (u32, Duration) = (100, Duration::from_millis(5));
+
+/// Why no cgroup can be made.
+#[derive(Clone, Debug)]
+pub(crate) struct NoCgroups {
+    pub(crate) reason: String,
+    /// The kernel was short of something, and may have it later.
+    pub(crate) passes: bool,
+}
+
+impl NoCgroups {
+    fn because(what: impl std::fmt::Display, error: &io::Error) -> Self {
+        Self {
+            reason: format!("{what}: {error}"),
+            passes: error_passes(error),
+        }
+    }
+}
+
+impl From<String> for NoCgroups {
+    fn from(reason: String) -> Self {
+        let passes = false;
+        Self { reason, passes }
+    }
+}
 
 /// How memory and processes of a job are limited.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,14 +76,15 @@ impl Hierarchy {
     ///
     /// # Errors
     /// Why no group can be made.
-    pub(crate) fn find(policy: &CgroupPolicy) -> Result<Self, String> {
+    pub(crate) fn find(policy: &CgroupPolicy) -> Result<Self, NoCgroups> {
         let hierarchy = match policy {
             CgroupPolicy::Below(path) => Self::V2(path.clone()),
             #[cfg(feature = "weaken")]
-            CgroupPolicy::Never => return Err("the configuration uses none".to_owned()),
+            CgroupPolicy::Never => return Err("the configuration uses none".to_owned().into()),
             CgroupPolicy::Auto | CgroupPolicy::Require => {
-                let read =
-                    |path: &str| fs::read_to_string(path).map_err(|it| format!("{path}: {it}"));
+                let read = |path: &str| {
+                    fs::read_to_string(path).map_err(|it| NoCgroups::because(path, &it))
+                };
                 Self::of_this_process(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?)?
             }
         };
@@ -90,19 +118,15 @@ impl Hierarchy {
     }
 
     pub(crate) fn describe(&self) -> &'static str {
-        match self {
-            Self::V2(_) => "cgroup v2",
-            Self::V1 { .. } => "cgroup v1",
-        }
+        version(matches!(self, Self::V2(_)))
     }
 
     /// Makes a group with limits and removes it: file permissions alone prove nothing.
-    fn try_out(&self) -> Result<(), String> {
-        let group = self
-            .make(&Limits::default())
-            .map_err(|error| format!("no group can be made below {}: {error}", self.name()))?;
-        group.remove();
-        Ok(())
+    fn try_out(&self) -> Result<(), NoCgroups> {
+        self.make(&Limits::default()).map(drop).map_err(|error| {
+            let what = format!("no group can be made below {}", self.name());
+            NoCgroups::because(what, &error)
+        })
     }
 
     fn name(&self) -> String {
@@ -114,19 +138,25 @@ impl Hierarchy {
         names.join(" and ")
     }
 
-    /// Removes groups that killed services have left. The kernel does not remove a group that has processes.
+    /// Removes groups that killed services have left: those that nobody holds locked. Other services, also in other
+    /// containers, may have theirs in the same folder. The kernel does not remove a group that has processes.
     fn sweep(&self) {
         for folder in self.folders() {
             let Ok(entries) = fs::read_dir(folder) else {
                 continue;
             };
             for entry in entries.flatten() {
-                let name = entry.file_name();
-                let Some(rest) = name.to_str().and_then(|it| it.strip_prefix(PREFIX)) else {
+                if !entry
+                    .file_name()
+                    .as_encoded_bytes()
+                    .starts_with(PREFIX.as_bytes())
+                {
+                    continue;
+                }
+                let Ok(lock) = File::open(entry.path()) else {
                     continue;
                 };
-                let pid = rest.split('-').next().unwrap_or("");
-                if !Path::new("/proc").join(pid).exists() {
+                if lock.try_lock().is_ok() {
                     let _ = fs::remove_dir(entry.path());
                 }
             }
@@ -137,15 +167,25 @@ impl Hierarchy {
     pub(crate) fn make(&self, limits: &Limits) -> io::Result<Group> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{PREFIX}{}-{number}", std::process::id());
+        let name = format!("{PREFIX}{:016x}-{number}", token());
         let (memory, pids, v2) = match self {
             Self::V2(path) => (path.join(&name), path.join(&name), true),
             Self::V1 { memory, pids } => (memory.join(&name), pids.join(&name), false),
         };
-        let group = Group { memory, pids, v2 };
+        let mut group = Group {
+            memory,
+            pids,
+            v2,
+            locks: Vec::new(),
+        };
         for folder in group.folders() {
-            fs::create_dir(folder)?;
+            fs::create_dir(folder).map_err(at(folder.display()))?;
         }
+        group.locks = group
+            .folders()
+            .into_iter()
+            .map(locked)
+            .collect::<Result<_, _>>()?;
         let bytes = (limits.memory_bytes + OWN_MEMORY).to_string();
         if v2 {
             set(&group.memory, "memory.max", &bytes)?;
@@ -167,6 +207,20 @@ pub(crate) struct Group {
     memory: PathBuf,
     pids: PathBuf,
     v2: bool,
+    /// Held as long as the group is wanted.
+    locks: Vec<File>,
+}
+
+/// Locks a new group's folder. An error if another service's sweep came between, and has removed it.
+fn locked(folder: &Path) -> io::Result<File> {
+    use std::os::unix::fs::MetadataExt;
+    let lock = File::open(folder)?;
+    lock.lock_shared()?;
+    match fs::metadata(folder) {
+        Ok(there) if there.ino() == lock.metadata()?.ino() => Ok(lock),
+        // EBUSY: the next one will be locked in time.
+        _ => Err(io::Error::from_raw_os_error(libc::EBUSY)),
+    }
 }
 
 /// What the kernel counted in a group.
@@ -177,7 +231,15 @@ pub(crate) struct Observed {
     pub(crate) peak_memory: Option<u64>,
 }
 
+fn version(v2: bool) -> &'static str {
+    if v2 { "cgroup v2" } else { "cgroup v1" }
+}
+
 impl Group {
+    pub(crate) fn describe(&self) -> &'static str {
+        version(self.v2)
+    }
+
     fn folders(&self) -> Vec<&Path> {
         if self.v2 {
             vec![&self.memory]
@@ -240,8 +302,7 @@ fn set(folder: &Path, file: &str, value: &str) -> io::Result<()> {
 fn write(path: &Path, value: &str) -> io::Result<()> {
     // Never creates: these files are the kernel's.
     let mut file = fs::OpenOptions::new().write(true).open(path)?;
-    io::Write::write_all(&mut file, value.as_bytes())
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+    io::Write::write_all(&mut file, value.as_bytes()).map_err(at(path.display()))
 }
 
 fn count(folder: &Path, file: &str, name: &str) -> u64 {
@@ -354,6 +415,24 @@ mod tests {
     }
 
     #[test]
+    fn a_sweep_leaves_groups_that_somebody_holds_whatever_process_that_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let hierarchy = Hierarchy::V2(folder.path().to_owned());
+        // Of a container in which another process has this number, or none has.
+        let names = ["kodo-job-4000000-0", "kodo-job-00000000000000ff-0", "other"];
+        let [held, left, other] = names.map(|name| folder.path().join(name));
+        for group in [&held, &left, &other] {
+            fs::create_dir(group).unwrap();
+        }
+        let lock = locked(&held).unwrap();
+        hierarchy.sweep();
+        assert!(held.exists() && other.exists() && !left.exists());
+        drop(lock);
+        hierarchy.sweep();
+        assert!(!held.exists() && other.exists());
+    }
+
+    #[test]
     fn a_group_of_version_2_that_delegates_nothing_is_not_used_and_says_why() {
         let own = tempfile::tempdir().unwrap();
         fs::write(own.path().join("cgroup.subtree_control"), "cpu\n").unwrap();
@@ -374,6 +453,7 @@ mod tests {
             memory: own.path().to_owned(),
             pids: own.path().to_owned(),
             v2: true,
+            locks: Vec::new(),
         };
         let put = |name: &str, text: &str| fs::write(own.path().join(name), text).unwrap();
         put(

@@ -326,6 +326,7 @@ fn outgoing(
                     become_users,
                     watch,
                     tracing: false,
+                    explain: false,
                     read_only,
                     service_port: None,
                     enclosed: Some(enclosure.message(spec.limits.processes)),
@@ -355,6 +356,8 @@ fn outgoing(
             become_users,
             watch,
             tracing: shared.config.tracing,
+            // gVisor has no such filters.
+            explain: shared.config.explain && shared.enclosure.is_none(),
             read_only,
             service_port: service.map(|(service, _)| service.port),
             enclosed: None,

@@ -1,14 +1,20 @@
 //! The provider `process`: where a job is asked for.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use kodo_sandbox::provider::Request;
 use kodo_sandbox::{JobResult, JobSpec, Sandbox, SandboxError};
 
 use super::enclosure::Enclosure;
+use super::job::broken;
 use super::shared::{JailConfig, Shared};
 use super::spare::Helpers;
+
+/// Pauses between attempts at a job that the kernel was too short of something to start: the first, and the longest.
+const SHORT: Duration = Duration::from_millis(50);
+const LONG: Duration = Duration::from_secs(5);
 
 /// The provider `process`.
 #[derive(Clone, Debug)]
@@ -54,12 +60,25 @@ impl Sandbox for Jail {
 
     async fn run(&self, spec: &JobSpec) -> Result<JobResult, SandboxError> {
         spec.check_without_network()?;
+        let gives_up = Instant::now() + self.shared.config.patience;
+        let mut pause = SHORT;
+        loop {
+            match self.run_once(spec).await {
+                Err(error @ SandboxError::Shortage { .. }) if Instant::now() + pause < gives_up => {
+                    tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "a job waits for the kernel");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONG);
+                }
+                done => return done,
+            }
+        }
+    }
+}
+
+impl Jail {
+    async fn run_once(&self, spec: &JobSpec) -> Result<JobResult, SandboxError> {
         let (request, result) = Request::new(spec)?;
-        self.helpers
-            .run(request)
-            .map_err(|error| SandboxError::Unavailable {
-                reason: format!("no thread: {error}"),
-            })?;
+        self.helpers.run(request).map_err(broken("thread"))?;
         result.wait().await
     }
 }

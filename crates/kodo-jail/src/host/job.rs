@@ -7,12 +7,16 @@ use std::os::fd::AsFd;
 use kodo_sandbox::provider::ReceivedFiles;
 use kodo_sandbox::{Ended, JobResult, JobSpec, Reason, SandboxError};
 
-use super::cgroup::{CgroupPolicy, Group, Observed};
+use super::cgroup::{CgroupPolicy, Group, NoCgroups, Observed};
 use super::channel::Channel;
 use super::enclosure::Enclosure;
 use super::process::HelperProcess;
 use super::shared::Shared;
+use crate::shortage::{error_passes, passes};
 use crate::wire::{Cut, Exit, Fault, Proc, Started};
+
+/// The most characters that are taken of what a job was refused.
+const MAX_REFUSED: usize = 16 * 1024;
 
 /// Runs a job and waits for its end, or until `abandoned` becomes readable. Uses the helper that is ready, if there is one
 /// and it is still alive.
@@ -23,7 +27,7 @@ pub(crate) fn run(
     ready: Option<HelperProcess>,
 ) -> Result<JobResult, SandboxError> {
     let ready = ready.and_then(|mut it| it.is_alive().then_some(it));
-    let mut channel = Channel::open(shared, spec, ready).map_err(broken("start the helper"))?;
+    let mut channel = Channel::open(shared, spec, ready).map_err(no_helper)?;
     // While the helper comes up. It does nothing before it has been told of its cgroups.
     let group = match group(shared, spec) {
         Ok(group) => group,
@@ -49,15 +53,53 @@ pub(crate) fn run(
     channel.helper.end();
     outcome.map_err(broken("connection to the helper"))?;
     let observed = group.as_ref().map(Group::observed).unwrap_or_default();
-    let by_group = group.is_some();
+    let by_group = group.as_ref().map(Group::describe);
     drop(group);
     channel.result(shared, spec, by_group, observed)
 }
 
-pub(crate) fn broken(what: &str) -> impl Fn(io::Error) -> SandboxError + '_ {
-    move |error| SandboxError::Unavailable {
-        reason: format!("{what}: {error}"),
+/// Why no helper could be started.
+pub(crate) fn no_helper(error: io::Error) -> SandboxError {
+    short_or("start the helper", error, |reason| SandboxError::Refused {
+        mechanism: "own-program".to_owned(),
+        reason,
+    })
+}
+
+/// A shortage if the kernel's error is one, otherwise another error.
+pub(crate) fn short_or(
+    mechanism: &str,
+    error: io::Error,
+    other: impl Fn(String) -> SandboxError,
+) -> SandboxError {
+    let reason = error.to_string();
+    match error_passes(&error) {
+        true => SandboxError::Shortage {
+            mechanism: mechanism.to_owned(),
+            reason,
+        },
+        false => other(format!("{mechanism}: {reason}")),
     }
+}
+
+/// What a fault of the helper means: a shortage if the kernel's number says so, otherwise that something is not allowed.
+pub(crate) fn refused(fault: Fault) -> SandboxError {
+    let Fault {
+        mechanism,
+        reason,
+        errno,
+    } = fault;
+    match mechanism.as_str() {
+        _ if errno.is_some_and(passes) => SandboxError::Shortage { mechanism, reason },
+        "working-folder" | "input-file" => SandboxError::JobInvalid {
+            reason: format!("{mechanism}: {reason}"),
+        },
+        _ => SandboxError::Refused { mechanism, reason },
+    }
+}
+
+pub(crate) fn broken(what: &str) -> impl Fn(io::Error) -> SandboxError + '_ {
+    move |error| short_or(what, error, |reason| SandboxError::Unavailable { reason })
 }
 
 /// Makes the job's cgroup; `None` if the configuration does without one.
@@ -72,16 +114,23 @@ pub(crate) fn group(shared: &Shared, spec: &JobSpec) -> Result<Option<Group>, Sa
         limits.memory_bytes = limits.memory_bytes.saturating_add(enclosure.own_memory);
         limits.processes = Enclosure::processes(limits.processes);
     }
-    match &shared.cgroups {
+    match shared.cgroups() {
         Ok(cgroups) => cgroups
             .make(&limits)
             .map(Some)
-            .map_err(|error| refused(format!("no group can be made: {error}"))),
-        Err(reason) => match shared.config.cgroup {
+            .map_err(|error| short_or("cgroup", error, refused)),
+        Err(NoCgroups {
+            reason,
+            passes: true,
+        }) => Err(SandboxError::Shortage {
+            mechanism: "cgroup".to_owned(),
+            reason,
+        }),
+        Err(NoCgroups { reason, .. }) => match shared.config.cgroup {
             CgroupPolicy::Auto => Ok(None),
             #[cfg(feature = "weaken")]
             CgroupPolicy::Never => Ok(None),
-            CgroupPolicy::Require | CgroupPolicy::Below(_) => Err(refused(reason.clone())),
+            CgroupPolicy::Require | CgroupPolicy::Below(_) => Err(refused(reason)),
         },
     }
 }
@@ -92,7 +141,7 @@ impl Channel {
         mut self,
         shared: &Shared,
         spec: &JobSpec,
-        by_group: bool,
+        by_group: Option<&'static str>,
         observed: Observed,
     ) -> Result<JobResult, SandboxError> {
         let unavailable = |reason: &str| SandboxError::Unavailable {
@@ -103,13 +152,8 @@ impl Channel {
                 "nobody waits for the job any more, and it was ended",
             ));
         }
-        if let Some(Fault { mechanism, reason }) = self.output.fault {
-            return Err(match mechanism.as_str() {
-                "working-folder" | "input-file" => SandboxError::JobInvalid {
-                    reason: format!("{mechanism}: {reason}"),
-                },
-                _ => SandboxError::Refused { mechanism, reason },
-            });
+        if let Some(fault) = self.output.fault {
+            return Err(refused(fault));
         }
         if let Some(enclosure) = &shared.enclosure
             && self.output.started.is_none()
@@ -155,6 +199,11 @@ impl Channel {
         let ended = ended(&exit, observed, self.too_much);
         // The cgroup around an enclosure counts more than the job's memory.
         let peak = observed.peak_memory.filter(|_| shared.enclosure.is_none());
+        let mut enforced = enforced(shared, &started, by_group);
+        if let Some(refused) = exit.refused.take() {
+            let bounded: String = refused.join("\n").chars().take(MAX_REFUSED).collect();
+            enforced.insert("refused", bounded);
+        }
         let (skipped, usage) = (exit.skipped(), exit.usage(peak));
         let [stdout, stderr] = self.printed;
         Ok(JobResult {
@@ -165,7 +214,7 @@ impl Channel {
             files: self.output.files.into_files(),
             skipped,
             limits: spec.limits,
-            enforced: enforced(shared, &started, by_group),
+            enforced,
             usage,
         })
     }
@@ -226,14 +275,15 @@ fn ended(exit: &Exit, observed: Observed, too_much: bool) -> Ended {
 }
 
 /// What confined this job, in words.
-fn enforced(shared: &Shared, started: &Started, by_group: bool) -> BTreeMap<&'static str, String> {
-    let place = match (&shared.cgroups, by_group) {
-        (Ok(cgroups), true) => cgroups.describe(),
-        _ => "watched every 10 ms and resource limits; no cgroup",
-    };
+fn enforced(
+    shared: &Shared,
+    started: &Started,
+    by_group: Option<&'static str>,
+) -> BTreeMap<&'static str, String> {
     if let Some(enclosure) = &shared.enclosure {
-        return enclosure.enforced(by_group.then_some(place));
+        return enclosure.enforced(by_group);
     }
+    let place = by_group.unwrap_or("watched every 10 ms and resource limits; no cgroup");
     BTreeMap::from([
         (
             "user",
@@ -274,4 +324,53 @@ fn enforced(shared: &Shared, started: &Started, by_group: bool) -> BTreeMap<&'st
         ("wall", "the first process of the jail".to_owned()),
         ("output", "the service".to_owned()),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_is_short_of_is_no_refusal_wherever_it_says_so() {
+        let numbers = [
+            libc::EAGAIN,
+            libc::ENOMEM,
+            libc::EMFILE,
+            libc::ENFILE,
+            libc::ENOSPC,
+            libc::EDQUOT,
+            libc::EUSERS,
+            libc::EINTR,
+        ];
+        for number in numbers {
+            let error = || io::Error::from_raw_os_error(number);
+            for mechanism in [
+                "fork",
+                "user-namespace",
+                "mount-namespace",
+                "seccomp",
+                "cgroup",
+            ] {
+                let told = refused(Fault::because(mechanism, "x", error()));
+                assert_eq!(told.code(), "sandbox_shortage", "{told}");
+                assert!(told.is_transient());
+                assert!(told.to_string().contains(mechanism), "{told}");
+            }
+            assert_eq!(no_helper(error()).code(), "sandbox_shortage");
+            assert_eq!(broken("x")(error()).code(), "sandbox_shortage");
+        }
+        for number in [
+            libc::EPERM,
+            libc::EACCES,
+            libc::EINVAL,
+            libc::ENOSYS,
+            libc::ENOENT,
+        ] {
+            let error = || io::Error::from_raw_os_error(number);
+            let told = refused(Fault::because("mount-namespace", "x", error()));
+            assert_eq!(told.code(), "sandbox_refused", "{told}");
+            assert!(!told.is_transient());
+            assert_eq!(no_helper(error()).code(), "sandbox_refused");
+        }
+    }
 }

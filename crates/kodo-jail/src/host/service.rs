@@ -20,9 +20,9 @@ use tokio::sync::{oneshot, watch};
 
 use super::channel::{Channel, ServiceProgram};
 use super::jail::Jail;
-use super::job::{broken, group};
+use super::job::{group, no_helper, refused};
 use super::shared::Shared;
-use crate::wire::{Fault, Kind};
+use crate::wire::Kind;
 
 /// How long the jail may take until the program runs in it.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -176,7 +176,7 @@ impl Supervisor<'_> {
                 }
                 sent.map(|()| channel)
             });
-            Ok((group, channel.map_err(broken("start the helper"))?))
+            Ok((group, channel.map_err(no_helper)?))
         });
         let (group, mut channel) = match begun {
             Ok(begun) => begun,
@@ -188,8 +188,8 @@ impl Supervisor<'_> {
             .as_ref()
             .is_some_and(|group| group.observed().killed_for_memory);
         drop(group);
-        if let Some(Fault { mechanism, reason }) = channel.output.fault.take() {
-            return self.refuse(SandboxError::Refused { mechanism, reason });
+        if let Some(fault) = channel.output.fault.take() {
+            return self.refuse(refused(fault));
         }
         let end = match ran {
             Err(error) => format!("the connection to the helper broke: {error}"),

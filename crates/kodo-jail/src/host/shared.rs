@@ -3,9 +3,12 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use super::cgroup::{CgroupPolicy, Hierarchy};
+use super::cgroup::{CgroupPolicy, Hierarchy, NoCgroups};
 use super::enclosure::Enclosure;
+use super::token::token;
 use crate::layout::HELPER_ARGUMENT;
 
 /// Users of the machine that jobs become if the service is user 0: each job another one, so that no two share what the
@@ -20,8 +23,10 @@ const NOBODY: u32 = 65_534;
 #[must_use]
 pub fn unprivileged_user() -> Option<u32> {
     let root = rustix::process::geteuid().is_root();
-    root.then(|| FIRST_USER + std::process::id() % USERS)
+    root.then(|| FIRST_USER + token() as u32 % USERS)
 }
+
+type Found = Result<Arc<Hierarchy>, NoCgroups>;
 
 /// How the helper is started.
 #[derive(Clone, Debug)]
@@ -62,6 +67,11 @@ pub struct JailConfig {
     pub read_only: Vec<PathBuf>,
     /// Whether jobs may trace their own processes, as debuggers do. The default is that they may not.
     pub tracing: bool,
+    /// Whether the result of each job says, as `refused` of what enforced it, what the job was refused and by which rule. It makes jobs
+    /// slower. The default is not.
+    pub explain: bool,
+    /// How long a job that the kernel is too short of something to start is tried again. The default is not at all.
+    pub patience: Duration,
     /// How the helper is started.
     pub helper: Helper,
     /// Helpers that are kept started for jobs to come, from the first job on: a process each, which waits. The default is
@@ -74,7 +84,7 @@ pub struct JailConfig {
 pub(crate) struct Shared {
     pub(crate) config: JailConfig,
     /// Where the jobs' cgroups are made, or why none can be made.
-    pub(crate) cgroups: Result<Hierarchy, String>,
+    cgroups: Mutex<Found>,
     /// What runs between the jail and the job, if anything does.
     pub(crate) enclosure: Option<Enclosure>,
     next_user: AtomicU32,
@@ -85,11 +95,22 @@ impl Shared {
         let cgroups = Hierarchy::find(&config.cgroup);
         Self {
             config,
-            cgroups,
+            cgroups: Mutex::new(cgroups.map(Arc::new)),
             enclosure,
             // Two services on one machine begin at different users.
-            next_user: AtomicU32::new(std::process::id()),
+            next_user: AtomicU32::new(token() as u32),
         }
+    }
+
+    /// Where cgroups are made. Looks again if what hindered it the last time passes by itself: a job is never confined in
+    /// a weaker way for that.
+    pub(crate) fn cgroups(&self) -> Found {
+        // What the lock guards is replaced as a whole.
+        let mut found = self.cgroups.lock().unwrap_or_else(PoisonError::into_inner);
+        if found.as_ref().is_err_and(|it| it.passes) {
+            *found = Hierarchy::find(&self.config.cgroup).map(Arc::new);
+        }
+        found.clone()
     }
 
     /// The provider's name.

@@ -32,7 +32,7 @@ pub(crate) fn run(control: &UnixStream, spec: &Spec, enclosed: &Enclosed) -> Res
                 Ok(()) => {
                     let error = sys::execute(&program, &arguments, &environment);
                     let what = "it cannot be executed where there are no libraries for it";
-                    Fault::new(FAILED, format_args!("{what}: {error}"))
+                    Fault::because(FAILED, what, error)
                 }
             };
             // The control channel is standard input by now, or still where it was: one socket in either case.

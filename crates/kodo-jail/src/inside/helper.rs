@@ -17,6 +17,7 @@ use super::seccomp::Filters;
 use super::{enclosure, gvisor_init, init, lifeline, namespaces, program, users};
 use crate::defence::{Defence, on};
 use crate::layout::{GUEST_ARGUMENT, HELPER_ARGUMENT, LIFELINE_ARGUMENT};
+use crate::shortage;
 use crate::sys::{self, Fork};
 use crate::wire::{Fault, Kernel};
 
@@ -120,7 +121,5 @@ fn make_jail(control: &mut UnixStream) -> Result<i32, Fault> {
 fn enter_cgroup(file: &Path) -> io::Result<()> {
     // Never creates: these files are the kernel's.
     let mut opened = fs::File::options().write(true).open(file)?;
-    opened
-        .write_all(b"0")
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))
+    opened.write_all(b"0").map_err(shortage::at(file.display()))
 }

@@ -12,11 +12,13 @@ use std::time::{Duration, Instant};
 
 use kodo_sandbox::provider::{from_json, receive, send};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::RecvFlags;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use sha2::{Digest, Sha256};
 
 use super::collect::{self, Hash};
 use super::control::{die_with_parent, report};
+use super::explain::Explainer;
 use super::program::{self, Program};
 use super::seccomp::Filters;
 use super::watch::{self, FileCount};
@@ -89,15 +91,22 @@ pub(crate) fn run(
     let child = match sys::fork().map_err(Fault::at("fork"))? {
         Fork::Child => {
             drop(failure);
-            let fault = program.start(spec);
+            let fault = program.start(spec, &tell);
             report(&mut tell, &fault);
             sys::exit_now(1);
         }
         Fork::Parent(child) => child,
     };
     drop(tell);
-    if let Ok((_, content)) = receive::<Kind>(&mut failure) {
-        return Err(from_json(&content).unwrap_or_else(Fault::at("program")));
+    let mut explainer = None;
+    if spec.explain {
+        // Of the one byte only the descriptor beside it matters; a fault comes without one, and is read below.
+        explainer = listener_of(&failure).map_err(Fault::at("seccomp"))?;
+    }
+    while let Ok((kind, content)) = receive::<Kind>(&mut failure) {
+        if kind == Kind::Fault {
+            return Err(from_json(&content).unwrap_or_else(Fault::at("program")));
+        }
     }
     drop(failure);
     let started = Started {
@@ -123,6 +132,7 @@ pub(crate) fn run(
         watch,
         file_count: in_gvisor.then(|| FileCount::new(spec.limits.inodes)),
         lifeline: on(Defence::Lifeline),
+        explainer,
         now: 0,
         status: None,
     };
@@ -161,14 +171,35 @@ fn leave_streams() -> io::Result<()> {
     Ok(())
 }
 
+/// Takes the listener that the job's process sends before it becomes the program. `None` if it sends none: then it says why
+/// instead, which stays to be read.
+fn listener_of(from: &UnixStream) -> io::Result<Option<Explainer>> {
+    // As long as the frame that a descriptor comes with: what follows it is not touched.
+    let mut bytes = vec![0; kodo_sandbox::provider::frame(Kind::Socket, &[]).len()];
+    let mut peeked = bytes.clone();
+    let count = rustix::net::recv(from, &mut peeked[..], RecvFlags::PEEK)?.1;
+    if count == 0 || peeked.first() != Some(&(Kind::Socket as u8)) {
+        return Ok(None);
+    }
+    let mut sockets = Vec::new();
+    sockets::receive(from, &mut bytes, &mut sockets)?;
+    Ok(sockets.pop().map(Explainer::new))
+}
+
 fn receive_file(
     control: &mut UnixStream,
     place: &Path,
     size: u64,
     executable: bool,
 ) -> Result<Hash, Fault> {
-    let at =
-        |error: io::Error| Fault::new("input-file", format_args!("{}: {error}", place.display()));
+    let at = |error: io::Error| {
+        let fault = Fault::because("input-file", place.display(), error);
+        // Without room on the job's own disk: that is its limit, and no shortage of the machine.
+        match fault.errno {
+            Some(libc::ENOSPC) => Fault::new("input-file", fault.reason),
+            _ => fault,
+        }
+    };
     if let Some(folder) = place.parent() {
         fs::create_dir_all(folder).map_err(at)?;
     }
@@ -205,6 +236,8 @@ struct Job<'a> {
     /// Counts files, if nothing limits them.
     file_count: Option<FileCount>,
     lifeline: bool,
+    /// Answers the filter of system calls, while it is explained what the job is refused.
+    explainer: Option<Explainer>,
     /// Processes when the watch looked last.
     now: u64,
     status: Option<i32>,
@@ -249,15 +282,22 @@ impl Job<'_> {
             if self.too_many_files(false) {
                 return Ok(Some(Cut::Inodes));
             }
-            let mut fds = [
+            let mut fds = vec![
                 PollFd::new(ended, PollFlags::IN),
                 PollFd::from_borrowed_fd(control.as_fd(), PollFlags::IN),
             ];
+            let listener = self.explainer.as_ref().map(|it| it.listener.as_fd());
+            fds.extend(listener.map(|it| PollFd::from_borrowed_fd(it, PollFlags::IN)));
             match poll(&mut fds, self.patience().as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
             let (child, service) = (fds[0].revents(), fds[1].revents());
+            let asked = fds.get(2).map(PollFd::revents);
+            drop(fds);
+            if asked.is_some_and(|it| it.contains(PollFlags::IN)) {
+                self.explainer.iter_mut().for_each(Explainer::answer);
+            }
             if child.contains(PollFlags::IN) {
                 // How many signals there were does not matter: every child that has ended is reaped above.
                 while rustix::io::read(ended, &mut drain).is_ok_and(|count| count > 0) {}
@@ -347,6 +387,7 @@ impl Job<'_> {
             max_rss,
             peak_memory: self.spec.watch.then_some(self.most.memory),
             disk_bytes: disk.used,
+            refused: self.explainer.as_ref().map(Explainer::lines),
         })
     }
 }

@@ -23,14 +23,14 @@ pub(crate) fn restrict(spec: &Spec) -> Result<(), Fault> {
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::from_all(NEEDED))
-        .map_err(|error| Fault::new("landlock", error))?
+        .map_err(Fault::at("landlock"))?
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(WANTED))
-        .map_err(|error| Fault::new("landlock", error))?
+        .map_err(Fault::at("landlock"))?
         .scope(Scope::AbstractUnixSocket | Scope::Signal)
-        .map_err(|error| Fault::new("landlock", error))?
+        .map_err(Fault::at("landlock"))?
         .create()
-        .map_err(|error| Fault::new("landlock", error))?;
+        .map_err(Fault::at("landlock"))?;
     let all = AccessFs::from_all(WANTED);
     let read = AccessFs::from_read(WANTED);
     let list = AccessFs::ReadDir.into();

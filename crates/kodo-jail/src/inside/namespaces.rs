@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
@@ -31,14 +32,18 @@ pub(crate) fn enter(spec: &Spec) -> Result<(), Fault> {
     // SAFETY: none of the flags makes the descriptors of threads differ, which is what can be unsound here;
     // and there is one thread.
     unsafe { unshare_unsafe(flags) }.map_err(|error| {
-        Fault::new(
-            "user-namespace",
-            format_args!("the kernel makes none for this user: {error}"),
-        )
+        match forbidden(Path::new("/proc/sys/user")) {
+            Some(setting) => Fault::new("user-namespace", format_args!("{setting} is 0: {error}")),
+            None => Fault::because(
+                "user-namespace",
+                "the kernel makes none for this user",
+                error,
+            ),
+        }
     })?;
     let write = |name: &str, content: String| {
         fs::write(format!("/proc/self/{name}"), content)
-            .map_err(|error| Fault::new("user-namespace", format_args!("{name}: {error}")))
+            .map_err(|error| Fault::because("user-namespace", name, error))
     };
     write("setgroups", "deny".to_owned())?;
     // An enclosure makes namespaces and mounts itself, for which it must be the namespace's user 0.
@@ -59,6 +64,16 @@ pub(crate) fn enter(spec: &Spec) -> Result<(), Fault> {
     Ok(())
 }
 
+/// The setting of the kernel that allows no namespaces of a kind at all, for which it says that there is no room for one.
+fn forbidden(settings: &Path) -> Option<String> {
+    let kinds = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"];
+    let names = kinds.map(|kind| format!("max_{kind}_namespaces"));
+    let zero =
+        |name: &String| fs::read_to_string(settings.join(name)).is_ok_and(|it| it.trim() == "0");
+    let found = names.into_iter().find(zero);
+    found.map(|name| format!("user.{name}"))
+}
+
 fn loopback() -> std::io::Result<()> {
     let socket = rustix::net::socket_with(
         rustix::net::AddressFamily::INET,
@@ -67,4 +82,22 @@ fn loopback() -> std::io::Result<()> {
         None,
     )?;
     sys::loopback_up(socket.as_fd())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_that_allows_no_namespaces_is_named_and_one_that_is_used_up_is_not() {
+        let settings = tempfile::tempdir().unwrap();
+        let put = |kind: &str, most: &str| {
+            fs::write(settings.path().join(format!("max_{kind}_namespaces")), most).unwrap();
+        };
+        put("user", "96365\n");
+        assert_eq!(forbidden(settings.path()), None);
+        put("net", "0\n");
+        let named = forbidden(settings.path());
+        assert_eq!(named.as_deref(), Some("user.max_net_namespaces"));
+    }
 }

@@ -3,15 +3,18 @@
 
 use std::ffi::CString;
 use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 
 use kodo_sandbox::Limits;
 use rustix::process::{Resource, Rlimit, setrlimit, umask};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::seccomp::{Filters, Permitted};
-use super::{landlock, tree, users};
+use super::{landlock, seccomp, tree, users};
 use crate::defence::{Defence, on};
 use crate::layout::{JOB, USER};
+use crate::sockets;
 use crate::sys::{self, Strings};
 use crate::wire::{Fault, Kernel, Spec};
 
@@ -41,8 +44,7 @@ impl<'a> Program<'a> {
         filters: &'a Filters,
         kernel: Kernel,
     ) -> Result<Self, Fault> {
-        let text =
-            |text: String| CString::new(text).map_err(|error| Fault::new("specification", error));
+        let text = |text: String| CString::new(text).map_err(Fault::at("specification"));
         let mut environment = vec![
             ("PATH".to_owned(), PATH.to_owned()),
             ("HOME".to_owned(), JOB.to_owned()),
@@ -102,14 +104,16 @@ impl<'a> Program<'a> {
 
     /// Becomes the program. Returns only if this process could not be confined; a program that cannot be run ends the
     /// process with the exit code of a shell.
-    pub(crate) fn start(&self, spec: &Spec) -> Fault {
-        match self.confine(spec) {
+    ///
+    /// While it is explained what the job is refused, `init` gets the listener of the filter.
+    pub(crate) fn start(&self, spec: &Spec, init: &UnixStream) -> Fault {
+        match self.confine(spec, init) {
             Err(fault) => fault,
             Ok(()) => self.execute(spec),
         }
     }
 
-    fn confine(&self, spec: &Spec) -> Result<(), Fault> {
+    fn confine(&self, spec: &Spec, init: &UnixStream) -> Result<(), Fault> {
         if on(Defence::Session) {
             sys::new_session().map_err(Fault::at("session"))?;
         }
@@ -118,7 +122,7 @@ impl<'a> Program<'a> {
         let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
         let folder = tree::job_folder().join(&spec.cwd);
         std::env::set_current_dir(&folder).map_err(|error| {
-            Fault::new("working-folder", format_args!("{:?}: {error}", spec.cwd))
+            Fault::because("working-folder", format_args!("{:?}", spec.cwd), error)
         })?;
         if on(Defence::ResourceLimits) {
             limit_resources(spec, self.kernel)?;
@@ -150,17 +154,26 @@ impl<'a> Program<'a> {
             marked.map_err(Fault::at("descriptors"))?;
         }
         sys::reset_signals();
-        if on(Defence::Seccomp) {
+        if spec.explain && on(Defence::Seccomp) {
+            let listener = seccomp::explaining(self.permitted)?;
+            sockets::send(init, listener.as_fd()).map_err(Fault::at("seccomp"))?;
+        } else if on(Defence::Seccomp) {
             self.filters.apply(self.permitted)?;
         }
         Ok(())
     }
 
-    fn execute(&self, spec: &Spec) -> ! {
+    fn execute(&self, spec: &Spec) -> Fault {
         let mut code = NOT_FOUND;
         let mut reason = std::io::Error::from_raw_os_error(libc::ENOENT);
         for candidate in &self.candidates {
             let error = sys::execute(candidate, &self.arguments, &self.environment);
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::ENFILE | libc::EAGAIN | libc::EINTR)
+            ) {
+                return Fault::because("program", candidate.to_string_lossy(), error);
+            }
             let absent = matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR));
             if !absent {
                 code = CANNOT_RUN;
@@ -270,6 +283,6 @@ fn drop_capabilities() -> Result<(), Fault> {
     match rustix::thread::capabilities(None) {
         Ok(left) if left.effective.is_empty() && left.permitted.is_empty() => Ok(()),
         Ok(_) => Err(Fault::new("capabilities", "the kernel kept some")),
-        Err(error) => Err(Fault::new("capabilities", error)),
+        Err(error) => Err(Fault::at("capabilities")(error)),
     }
 }

@@ -5,6 +5,7 @@
 //! refused on purpose, or for its arguments, fails with `EPERM`. A call of another architecture kills the process.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 
 use libc::c_long;
 use seccompiler::{
@@ -12,6 +13,7 @@ use seccompiler::{
     SeccompFilter, SeccompRule, TargetArch, apply_filter,
 };
 
+use crate::sys;
 use crate::wire::Fault;
 
 /// The filters, ready to be applied. They are the same for every job, so they are built before there is one.
@@ -67,6 +69,78 @@ impl Filters {
         }
         Ok(())
     }
+}
+
+/// What a call fails with that no filter allows, and by which rule.
+pub(crate) fn refusal(call: c_long) -> (i32, String) {
+    let rules = REFUSED
+        .iter()
+        .copied()
+        .chain([("older calls of this architecture", OLD)]);
+    for (rule, calls) in rules {
+        if let Some((_, name)) = calls.iter().find(|(number, _)| *number == call) {
+            return (
+                libc::EPERM,
+                format!("{}: {rule}", name.trim_start_matches("SYS_")),
+            );
+        }
+    }
+    let told = match call {
+        libc::SYS_socket => {
+            "socket: other kinds of sockets than unix, inet, inet6 and netlink's routes"
+        }
+        libc::SYS_clone => "clone: namespaces",
+        libc::SYS_ioctl => "ioctl: typing into a terminal, line disciplines",
+        libc::SYS_personality => "personality: other than the usual one",
+        libc::SYS_mknodat => "mknodat: devices",
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_mknod => "mknod: devices",
+        _ if TRACING.contains(&call) => "tracing processes: SBX_ALLOW_PTRACE permits it",
+        _ if UNNAMED.contains(&call) => "memory that only a cgroup could count: SBX_CGROUP",
+        _ => {
+            return (
+                libc::ENOSYS,
+                format!("system call {call}: not on the list, as on an older kernel"),
+            );
+        }
+    };
+    (libc::EPERM, told.to_owned())
+}
+
+/// Calls that are allowed and that say what a job looks for: looked at while it is explained what it was refused.
+pub(crate) const LOOKED_AT: &[c_long] = &[
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_open,
+    libc::SYS_openat,
+    libc::SYS_connect,
+];
+
+/// A filter in the place of all: it asks the listener that it comes with about every call that they refuse, and about
+/// [`LOOKED_AT`].
+pub(crate) fn explaining(permitted: Permitted) -> Result<OwnedFd, Fault> {
+    let at = Fault::at("seccomp");
+    let mut rules = allowed().map_err(&at)?;
+    let unnamed = UNNAMED.iter().filter(|_| !permitted.unnamed_files);
+    let tracing = TRACING.iter().filter(|_| !permitted.tracing);
+    for call in unnamed.chain(tracing).chain(LOOKED_AT) {
+        rules.remove(call);
+    }
+    let asked = SeccompAction::Errno(libc::ENOSYS as u32);
+    let arch = std::env::consts::ARCH.try_into().map_err(&at)?;
+    let filter = SeccompFilter::new(rules, asked, SeccompAction::Allow, arch);
+    let mut program: BpfProgram = filter.and_then(TryInto::try_into).map_err(&at)?;
+    // The crate knows no such answer.
+    let refusing = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+    for instruction in &mut program {
+        if u32::from(instruction.code) == libc::BPF_RET | libc::BPF_K && instruction.k == refusing {
+            instruction.k = libc::SECCOMP_RET_USER_NOTIF;
+        }
+    }
+    let instructions = program.iter();
+    let instructions = instructions
+        .map(|it| (it.code, it.jt, it.jf, it.k))
+        .collect();
+    sys::filter_with_listener(instructions).map_err(Fault::at("seccomp"))
 }
 
 fn when(argument: u8, op: Op, value: u64) -> Result<SeccompCondition, seccompiler::BackendError> {
@@ -155,9 +229,8 @@ fn nodes(these: impl Fn(u32) -> bool) -> Result<Rules, seccompiler::BackendError
 }
 
 fn refused() -> Result<Rules, seccompiler::BackendError> {
-    let mut rules: Rules = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
-    #[cfg(target_arch = "x86_64")]
-    rules.extend(REFUSED_X86_64.iter().map(|call| (*call, Vec::new())));
+    let named = REFUSED.iter().flat_map(|(_, calls)| *calls).chain(OLD);
+    let mut rules: Rules = named.map(|(call, _)| (*call, Vec::new())).collect();
     // For these the first filter would say that there is no such call, which no program believes.
     let mut families = Vec::new();
     for family in FAMILIES {
@@ -209,34 +282,42 @@ const TRACING: [c_long; 3] = [
     libc::SYS_process_vm_writev,
 ];
 
-/// What is refused on purpose, each for what it reaches.
+/// Calls with their names.
+type Named = &'static [(c_long, &'static str)];
+
+macro_rules! named {
+    ($($call:ident),* $(,)?) => { &[$((libc::$call, stringify!($call))),*] };
+}
+
+/// What is refused on purpose, by what it reaches.
 #[rustfmt::skip]
-const REFUSED: &[c_long] = &[
-    // namespaces and mounts
-    libc::SYS_unshare, libc::SYS_setns, libc::SYS_mount, libc::SYS_umount2, libc::SYS_pivot_root,
-    libc::SYS_chroot, libc::SYS_open_tree, libc::SYS_move_mount, libc::SYS_fsopen, libc::SYS_fsconfig,
-    libc::SYS_fsmount, libc::SYS_fspick, libc::SYS_mount_setattr, libc::SYS_name_to_handle_at,
-    libc::SYS_open_by_handle_at, libc::SYS_fanotify_init, libc::SYS_fanotify_mark, libc::SYS_quotactl,
-    libc::SYS_swapon, libc::SYS_swapoff, libc::SYS_acct,
-    // other processes
-    libc::SYS_kcmp, libc::SYS_pidfd_getfd, libc::SYS_process_madvise, libc::SYS_move_pages, libc::SYS_migrate_pages,
-    // the kernel's larger surfaces
-    libc::SYS_bpf, libc::SYS_perf_event_open, libc::SYS_userfaultfd, libc::SYS_io_uring_setup,
-    libc::SYS_io_uring_enter, libc::SYS_io_uring_register, libc::SYS_keyctl, libc::SYS_add_key,
-    libc::SYS_request_key, libc::SYS_vmsplice, libc::SYS_io_setup,
-    // the machine itself
-    libc::SYS_init_module, libc::SYS_finit_module, libc::SYS_delete_module, libc::SYS_kexec_load,
-    libc::SYS_reboot, libc::SYS_settimeofday, libc::SYS_clock_settime, libc::SYS_clock_adjtime,
-    libc::SYS_adjtimex, libc::SYS_syslog, libc::SYS_vhangup, libc::SYS_sethostname,
-    libc::SYS_setdomainname,
+const REFUSED: &[(&str, Named)] = &[
+    ("namespaces and mounts", named![
+        SYS_unshare, SYS_setns, SYS_mount, SYS_umount2, SYS_pivot_root, SYS_chroot, SYS_open_tree, SYS_move_mount,
+        SYS_fsopen, SYS_fsconfig, SYS_fsmount, SYS_fspick, SYS_mount_setattr, SYS_name_to_handle_at,
+        SYS_open_by_handle_at, SYS_fanotify_init, SYS_fanotify_mark, SYS_quotactl, SYS_swapon, SYS_swapoff, SYS_acct,
+    ]),
+    ("other processes", named![
+        SYS_kcmp, SYS_pidfd_getfd, SYS_process_madvise, SYS_move_pages, SYS_migrate_pages,
+    ]),
+    ("the kernel's larger surfaces", named![
+        SYS_bpf, SYS_perf_event_open, SYS_userfaultfd, SYS_io_uring_setup, SYS_io_uring_enter, SYS_io_uring_register,
+        SYS_keyctl, SYS_add_key, SYS_request_key, SYS_vmsplice, SYS_io_setup,
+    ]),
+    ("the machine itself", named![
+        SYS_init_module, SYS_finit_module, SYS_delete_module, SYS_kexec_load, SYS_reboot, SYS_settimeofday,
+        SYS_clock_settime, SYS_clock_adjtime, SYS_adjtimex, SYS_syslog, SYS_vhangup, SYS_sethostname,
+        SYS_setdomainname,
+    ]),
 ];
 
 #[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
-const REFUSED_X86_64: &[c_long] = &[
-    libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt, libc::SYS_kexec_file_load, libc::SYS_uselib,
-    libc::SYS_ustat, libc::SYS_sysfs,
+const OLD: Named = named![
+    SYS_iopl, SYS_ioperm, SYS_modify_ldt, SYS_kexec_file_load, SYS_uselib, SYS_ustat, SYS_sysfs,
 ];
+#[cfg(not(target_arch = "x86_64"))]
+const OLD: Named = &[];
 
 /// What programs need: files, memory, processes, time, signals, sockets.
 #[rustfmt::skip]
@@ -328,11 +409,25 @@ mod tests {
 
     #[test]
     fn no_call_is_both_allowed_and_refused() {
-        for call in REFUSED {
+        let refused: Vec<c_long> = refused().unwrap().into_keys().collect();
+        let conditional: Vec<c_long> = allowed()
+            .unwrap()
+            .into_iter()
+            .filter(|(_, rules)| !rules.is_empty())
+            .map(|it| it.0)
+            .collect();
+        for call in &refused {
             assert!(!ALLOWED.contains(call), "{call}");
+            let (errno, what) = refusal(*call);
+            assert_eq!(errno, libc::EPERM, "{what}");
         }
+        // Each call that is allowed by its arguments is refused by them too, and not unknown.
+        assert!(conditional.iter().all(|call| refused.contains(call)));
         let mut seen = std::collections::BTreeSet::new();
-        for call in ALLOWED.iter().chain(REFUSED) {
+        for call in ALLOWED
+            .iter()
+            .chain(REFUSED.iter().flat_map(|(_, calls)| *calls).map(|it| &it.0))
+        {
             assert!(seen.insert(call), "{call} stands there twice");
         }
     }

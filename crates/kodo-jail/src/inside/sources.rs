@@ -34,11 +34,11 @@ const OWN: &[&str] = &[JOB, "/tmp", "/dev", "/proc", "/sys", "/etc"];
 const ENCLOSED: &[&str] = &["/run", "/var/tmp"];
 
 pub(super) fn fault(what: &str) -> impl Fn(Errno) -> Fault + '_ {
-    move |error| Fault::new("mount-namespace", format_args!("{what}: {error}"))
+    move |error| Fault::because("mount-namespace", what, error)
 }
 
 pub(super) fn io_fault(what: &str) -> impl Fn(std::io::Error) -> Fault + '_ {
-    move |error| Fault::new("mount-namespace", format_args!("{what}: {error}"))
+    move |error| Fault::because("mount-namespace", what, error)
 }
 
 pub(super) const READ_ONLY: MountAttrFlags =
@@ -97,12 +97,7 @@ impl Sources {
                 return Err(Fault::new("read-only-folder", reason));
             }
             let is_dir = fs::metadata(path)
-                .map_err(|error| {
-                    Fault::new(
-                        "read-only-folder",
-                        format_args!("{}: {error}", path.display()),
-                    )
-                })?
+                .map_err(|error| Fault::because("read-only-folder", path.display(), error))?
                 .is_dir();
             sources.take(path, READ_ONLY, is_dir)?;
         }
@@ -170,22 +165,15 @@ pub(super) fn folder(path: &Path) -> Result<(), Fault> {
         .recursive(true)
         .mode(0o755)
         .create(path)
-        .map_err(|error| {
-            Fault::new(
-                "mount-namespace",
-                format_args!("{}: {error}", path.display()),
-            )
-        })
+        .map_err(|error| Fault::because("mount-namespace", path.display(), error))
 }
 
 /// The path of our own program, which also runs inside the enclosure. Only a path can be opened in another mount
 /// namespace, so the file must be the one that this process runs, and readable by the user that this process is.
 pub(super) fn own_program() -> Result<PathBuf, Fault> {
-    let at = |error: std::io::Error| Fault::new("own-program", error);
-    let path = fs::read_link("/proc/self/exe").map_err(at)?;
-    let named = |error: std::io::Error| {
-        Fault::new("own-program", format_args!("{}: {error}", path.display()))
-    };
+    let at = Fault::at("own-program");
+    let path = fs::read_link("/proc/self/exe").map_err(&at)?;
+    let named = |error: std::io::Error| Fault::because("own-program", path.display(), error);
     let found = fs::File::open(&path)
         .and_then(|it| it.metadata())
         .map_err(named)?;

@@ -29,10 +29,11 @@ impl Request {
     /// A request for a job.
     ///
     /// # Errors
-    /// [`SandboxError::Unavailable`] if no pipe can be made.
+    /// [`SandboxError::Shortage`] if no pipe can be made.
     pub fn new(spec: &JobSpec) -> Result<(Self, PendingResult), SandboxError> {
-        let (abandoned, open) = std::io::pipe().map_err(|error| SandboxError::Unavailable {
-            reason: format!("no pipe: {error}"),
+        let (abandoned, open) = std::io::pipe().map_err(|error| SandboxError::Shortage {
+            mechanism: "pipe".to_owned(),
+            reason: error.to_string(),
         })?;
         let (answer, answered) = oneshot::channel();
         let request = Self {

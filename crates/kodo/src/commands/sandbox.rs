@@ -37,7 +37,9 @@ async fn job(settings: &Settings, arguments: &SandboxRun) -> anyhow::Result<Exit
             folder.display()
         );
     }
-    let sandbox = for_one_job(&settings.live).await?;
+    let mut live = settings.live.clone();
+    live.jail.explain = arguments.explain;
+    let sandbox = for_one_job(&live).await?;
     let result = sandbox
         .run(&spec)
         .await
@@ -52,6 +54,9 @@ async fn job(settings: &Settings, arguments: &SandboxRun) -> anyhow::Result<Exit
             output::print(text + "\n")?;
         }
         RunFormat::Text => print(&result)?,
+    }
+    if arguments.explain {
+        explain(&result);
     }
     Ok(ExitCode::from(
         u8::try_from(result.exit_code()).unwrap_or(u8::MAX),
@@ -86,7 +91,10 @@ fn print(result: &JobResult) -> anyhow::Result<()> {
     output::print_to_stderr(result.stderr.bytes())?;
     match result.ended {
         Ended::Stopped { reason, .. } => {
-            output::tell(format_args!("kodo: ended by its limit: {reason}"));
+            let told = result.limit_told().unwrap_or_default();
+            output::tell(format_args!(
+                "kodo: ended by its limit: {reason} ({told}; here: --limit)"
+            ));
         }
         Ended::Signaled(signal) => {
             output::tell(format_args!("kodo: ended by signal {signal}"));
@@ -94,6 +102,24 @@ fn print(result: &JobResult) -> anyhow::Result<()> {
         Ended::Exited(_) => {}
     }
     Ok(())
+}
+
+fn explain(result: &JobResult) {
+    let told = result.enforced.get("refused").map(String::as_str);
+    match told {
+        Some("") => output::tell("kodo: the job was refused nothing"),
+        Some(refused) => {
+            for line in refused.lines() {
+                output::tell(format_args!("kodo: refused: {line}"));
+            }
+        }
+        None => {
+            let provider = result.provider;
+            output::tell(format_args!(
+                "kodo: the provider {provider} does not explain"
+            ));
+        }
+    }
 }
 
 fn write_files(result: &JobResult, folder: &Path) -> anyhow::Result<()> {

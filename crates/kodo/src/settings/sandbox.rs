@@ -40,6 +40,9 @@ pub(super) struct SandboxFlags {
     /// Whether jobs may trace their own processes, as strace and gdb do
     #[arg(long, env, value_name = "BOOL", action = ArgAction::Set, default_value = "false", value_parser = boolean)]
     sbx_allow_ptrace: bool,
+    /// How long a job that the kernel is too short of something to start is tried again, in milliseconds
+    #[arg(long = "sbx-shortage-ms", env = "SBX_SHORTAGE_MS", value_name = "MS", default_value = "120000", value_parser = milliseconds)]
+    sbx_shortage: Duration,
     /// gVisor's program runsc: a path, or a name on PATH
     #[arg(long, env, value_name = "FILE", default_value = "runsc", value_parser = filled("a path or a name"))]
     sbx_runsc: String,
@@ -189,6 +192,7 @@ impl SandboxFlags {
                 cgroup: self.sbx_cgroup.clone(),
                 read_only: self.sbx_read_only.clone(),
                 tracing: self.sbx_allow_ptrace,
+                patience: self.sbx_shortage,
                 ..JailConfig::default()
             },
             gvisor: GvisorConfig {
