@@ -4,5 +4,6 @@ pub(crate) mod evidence;
 pub(crate) mod inspect;
 pub(crate) mod locks;
 pub(crate) mod names;
+pub(crate) mod relay;
 pub(crate) mod system_db;
 pub(crate) mod workers;

@@ -6,7 +6,7 @@
 use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
 
-use crate::{DatabaseConfig, StoreError, connect};
+use crate::{DatabaseConfig, SslMode, StoreError, connect};
 
 /// The only encoding that holds every text that a request may have.
 const ENCODING: &str = "UTF8";
@@ -21,7 +21,7 @@ const HANDED_ROUND: &str = "it hands the server's sessions round among its clien
 
 /// What a pooler does that does not pass on how a session begins.
 const STARTUP: &str = "it refuses extra_float_digits, with which the connections of the workflow engine begin: set DB_HOST \
-     and DB_PORT to the server itself, or let it ignore that (PgBouncer: ignore_startup_parameters = extra_float_digits)";
+     and DB_PORT to the server itself, or let it ignore that (PgBouncer: ignore_startup_parameters = extra_float_digits), or use DB_SSLMODE=prefer";
 
 /// What a pooler does that answers before it has committed.
 const UNSEEN: &str = "what it says is committed is not seen by another session, and may be lost: set DB_HOST and DB_PORT to \
@@ -80,12 +80,30 @@ impl DatabaseConfig {
             Err(error) if error.is_no_database() => return Ok(()),
             other => other?,
         }
+        // In the clear the engine gets through all the same; see the engine's relay.
+        let encrypted = !matches!(
+            self.ssl_mode,
+            SslMode::Disable | SslMode::Allow | SslMode::Prefer
+        );
+        match encrypted && self.refuses_engine().await? {
+            true => Err(self.pooled(STARTUP).await),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether what answers refuses how the engine's connections begin, as PgBouncer does.
+    ///
+    /// # Errors
+    /// As any connection.
+    pub async fn refuses_engine(&self) -> Result<bool, StoreError> {
         let options: PgConnectOptions = self.url().parse()?;
         match connect(options).await {
-            Err(error) if error.sqlstate().as_deref() == Some("08P01") => {
-                Err(self.pooled(STARTUP).await)
+            Err(error)
+                if error.sqlstate().as_deref() == Some("08P01") && !error.is_no_database() =>
+            {
+                Ok(true)
             }
-            other => other.map(drop),
+            other => other.map(|_| false),
         }
     }
 

@@ -9,6 +9,8 @@ use crate::sysdb::system_db::SystemDbError;
 pub(crate) enum WorkerError {
     #[error("all worker slots of the system database are taken")]
     NoFreeSlot,
+    #[error("the engine cannot be led through the pooler: {0}")]
+    Relay(#[from] std::io::Error),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]

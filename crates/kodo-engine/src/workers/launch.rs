@@ -16,6 +16,7 @@ use crate::run::guard::guard;
 use crate::run::workflow::{self as intent_run, RunInput, RunOutput};
 use crate::sysdb::locks::lock_launch;
 use crate::sysdb::names::{app_name, app_version, executor_id};
+use crate::sysdb::relay::Relay;
 use crate::workers::error::WorkerError;
 use crate::workers::execute::execute;
 use crate::workers::shared::Shared;
@@ -34,6 +35,8 @@ pub(crate) struct Launch {
     /// The crash demo's durable sleep.
     pub(crate) crash_demo_sleep_ms: u64,
     pub(crate) intent_run: WorkflowRef<RunInput, RunOutput, RunFailure>,
+    /// What the engine connects through, if a pooler refuses it otherwise.
+    _relay: Option<Relay>,
     /// Cancelled when this launch ends.
     pub(crate) over: CancellationToken,
 }
@@ -69,11 +72,19 @@ async fn launch(
     slot: i32,
 ) -> Result<Launch, WorkerError> {
     let executor_id = executor_id(slot);
+    let relay = match config.system.refuses_engine().await? {
+        true => Some(Relay::start(&config.system)?),
+        false => None,
+    };
+    let url = match &relay {
+        Some(relay) => relay.database().url(),
+        None => config.system.url(),
+    };
     let dbos = DBOS::new(Config {
         app_version: Some(app_version(&config.instance)),
         executor_id: Some(executor_id.clone()),
         max_connections: config.engine_connections,
-        ..Config::new(app_name(&config.instance), config.system.url())
+        ..Config::new(app_name(&config.instance), url)
     });
     // The list of workflows. Their closures must not hold the engine itself, which would keep it alive for ever.
     let with = Arc::clone(shared);
@@ -104,6 +115,7 @@ async fn launch(
         crash_demo,
         crash_demo_sleep_ms: u64::try_from(config.crash_demo_sleep.as_millis()).unwrap_or(u64::MAX),
         intent_run,
+        _relay: relay,
         over: CancellationToken::new(),
     })
 }
