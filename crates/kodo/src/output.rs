@@ -4,8 +4,15 @@
 use std::io::{ErrorKind, Write};
 
 use anyhow::Context;
+use serde::Serialize;
 
 use crate::telemetry;
+
+/// Pretty JSON with a final line feed.
+pub(crate) fn json(value: &impl Serialize) -> String {
+    // Serializing our own types to a string fails on nothing: their keys are strings.
+    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
+}
 
 /// Writes to standard output, and flushes. Returns whether somebody still reads.
 ///

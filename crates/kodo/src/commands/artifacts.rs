@@ -10,7 +10,6 @@ use std::process::ExitCode;
 use anyhow::{Context, ensure};
 use kodo_store::content::{ArtifactStore, ObjectArtifacts};
 use kodo_store::{MigrationState, Store};
-use serde::Serialize;
 
 use crate::cli::ArtifactsCommand;
 use crate::output;
@@ -92,10 +91,4 @@ pub(crate) async fn run(
             .await
         }
     }
-}
-
-/// Pretty JSON with a final line feed.
-fn json<T: Serialize>(value: &T) -> String {
-    // Serializing our own types to a string fails on nothing: their keys are strings.
-    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
 }

@@ -13,7 +13,7 @@ use crate::settings::{Given, Settings};
 pub(crate) async fn run(given: &Given, args: DoctorArgs) -> anyhow::Result<ExitCode> {
     let report = examine(given, Duration::from_secs(args.patience)).await;
     let text = match args.output.format {
-        Format::Json => serde_json::to_string_pretty(&report)? + "\n",
+        Format::Json => output::json(&report),
         Format::Table => table(&report),
     };
     output::print(&text)?;

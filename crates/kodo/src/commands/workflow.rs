@@ -8,7 +8,6 @@ use std::process::ExitCode;
 
 use kodo_contract::Timestamp;
 use kodo_engine::{InspectError, Inspector};
-use serde::Serialize;
 
 use crate::cli::WorkflowCommand;
 use crate::commands::NOT_FOUND;
@@ -44,12 +43,6 @@ pub(crate) async fn run(settings: &Settings, command: WorkflowCommand) -> anyhow
         }
         Err(error) => Err(error.into()),
     }
-}
-
-/// Pretty JSON with a final line feed.
-fn json<T: Serialize>(value: &T) -> String {
-    // Serializing our own types to a string fails on nothing: their keys are strings.
-    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
 }
 
 /// A time for a table cell.

@@ -7,7 +7,7 @@ use futures_util::TryStreamExt;
 use kodo_store::content::ArtifactStore;
 use serde::Serialize;
 
-use super::{Artifacts, json};
+use super::Artifacts;
 use crate::cli::Format;
 use crate::output;
 use crate::say::counted;
@@ -60,7 +60,7 @@ pub(super) async fn run(
     }
     report.half_written = artifacts.store.sweep(older_than, dry_run).await?;
     let text = match format {
-        Format::Json => json(&report),
+        Format::Json => output::json(&report),
         Format::Table => told(&report, &artifacts.store.place()),
     };
     output::print(&text)?;

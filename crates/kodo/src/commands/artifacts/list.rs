@@ -7,7 +7,7 @@ use kodo_store::ArtifactRow;
 use kodo_store::content::content_of;
 use serde::Serialize;
 
-use super::{Artifacts, json};
+use super::Artifacts;
 use crate::cli::Format;
 use crate::commands::NOT_FOUND;
 use crate::output;
@@ -68,7 +68,7 @@ pub(super) async fn run(
     };
     let entries: Vec<Entry> = rows.into_iter().map(Entry::of).collect();
     let text = match format {
-        Format::Json => json(&entries),
+        Format::Json => output::json(&entries),
         Format::Table => {
             let rows: Vec<Vec<String>> = entries.into_iter().map(cells).collect();
             table::render(&["STEP", "KIND", "NAME", "SIZE", "WHERE", "SHA256"], &rows)

@@ -8,7 +8,7 @@ use kodo_store::ArtifactRow;
 use kodo_store::content::{ArtifactError, ArtifactStore, check, content_of};
 use serde::Serialize;
 
-use super::{Artifacts, json};
+use super::Artifacts;
 use crate::cli::Format;
 use crate::output;
 use crate::say::counted;
@@ -46,7 +46,7 @@ pub(super) async fn run(artifacts: &Artifacts, format: Format) -> ExitCode {
         Err(error) => return unproven(&error),
     };
     let text = match format {
-        Format::Json => json(&report),
+        Format::Json => output::json(&report),
         Format::Table => told(&report, &artifacts.store.place()),
     };
     if let Err(error) = output::print(&text) {

@@ -41,7 +41,7 @@ pub(crate) async fn run(
             let shown = json!({
                 "key": key, "path": path.display().to_string(), "isDefault": is_default, "fixture": fixture,
             });
-            serde_json::to_string_pretty(&shown)? + "\n"
+            output::json(&shown)
         }
         Format::Table => {
             let answered_by = match is_default {
@@ -60,13 +60,11 @@ pub(crate) async fn run(
                 ("recorded", recorder(&fixture)),
                 ("outline", outline(&fixture)),
             ];
-            let mut text: String = lines
+            let text: String = lines
                 .iter()
                 .map(|(name, value)| format!("{name:<10}{value}\n"))
                 .collect();
-            text.push_str(&serde_json::to_string_pretty(&fixture.answer_json()?)?);
-            text.push('\n');
-            text
+            text + &output::json(&fixture.answer_json()?)
         }
     };
     Ok(Printed::new(text, ExitCode::SUCCESS))

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::{Printed, outline, recorder};
 use crate::cli::Format;
+use crate::output;
 use crate::settings::Settings;
 use crate::table::render;
 
@@ -58,7 +59,7 @@ pub(crate) async fn run(settings: &Settings, format: Format) -> anyhow::Result<P
                 .map(|row| json!({"key": row[0], "ok": row[1] == "ok", "recorded": row[2], "answer": row[3]}))
                 .collect();
             let report = json!({"ok": wrong == 0, "fixtures": fixtures});
-            serde_json::to_string_pretty(&report)? + "\n"
+            output::json(&report)
         }
     };
     Ok(Printed::new(text, code))

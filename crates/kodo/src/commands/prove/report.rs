@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::Proof;
 use super::suspects::{Suspects, Verdict};
+use crate::output;
 use crate::say::{Say, counted};
 
 /// Most rows that a person is shown of each invariant.
@@ -90,8 +91,7 @@ pub(super) fn json(proof: &Proof) -> String {
         runs: &proof.runs,
         invariants: invariants.collect(),
     };
-    // Serializing our own types to a string fails on nothing: their keys are strings.
-    serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"
+    output::json(&report)
 }
 
 /// For people.

@@ -2,8 +2,9 @@
 
 use kodo_engine::{InspectError, Inspector};
 
-use super::{cell, cell_time, json};
+use super::{cell, cell_time};
 use crate::cli::Format;
+use crate::output::json;
 use crate::table;
 
 /// The newest workflows, newest first.

@@ -2,8 +2,9 @@
 
 use kodo_engine::{InspectError, Inspector};
 
-use super::{cell_time, json};
+use super::cell_time;
 use crate::cli::Format;
+use crate::output::json;
 use crate::table;
 
 /// The checkpoints of one workflow, in order.
