@@ -162,7 +162,12 @@ impl Completion {
         if let Some(reason) = reason.filter(|it| !["", "null"].contains(it)) {
             self.finish_reason = Some(reason.to_owned());
         }
-        let message = choice[part].take();
+        let mut message = choice[part].take();
+        // A server that streams whole answers, or the other way round.
+        if message.is_null() && self.content.is_empty() && self.calls.is_empty() {
+            let other = if part == "delta" { "message" } else { "delta" };
+            message = choice[other].take();
+        }
         if message["extra_content"]["google"]["thought"] != true {
             self.push_content(&message["content"]);
         }
@@ -377,6 +382,11 @@ mod tests {
         ]);
         assert_eq!(completion.finish_reason.as_deref(), Some("stop"));
         assert_eq!(completion.into_text(), "ab");
+        let whole = json!({"choices": [{"message": {"content": "d"}, "finish_reason": "stop"}]});
+        assert_eq!(
+            of_chunks(&[delta(json!({"role": "assistant"})), whole]).into_text(),
+            "d"
+        );
         let later = json!({"choices": [{"index": 3, "delta": {"content": "c"}}]});
         assert_eq!(of_chunks(&[later]).into_text(), "c");
         let halves = ["a\\ud83d", "\\ude00b"]

@@ -186,7 +186,8 @@ impl Dialect {
     /// A rejection that says nothing may be about the form. A failure (500) is, if it says so.
     pub(crate) fn after(self, refusal: &Refusal) -> Option<Self> {
         let rejected = refusal.rejects_request();
-        if !rejected && refusal.status != 500 {
+        // A gateway that finds no provider for a form says that it found nothing.
+        if !rejected && ![404, 500].contains(&refusal.status.as_u16()) {
             return None;
         }
         let said = format!("{} {} {}", refusal.parameter, refusal.code, refusal.message)
@@ -235,7 +236,18 @@ impl Dialect {
                 ..self
             });
         }
-        let about_form = FORM_WORDS.iter().any(|word| names(word));
+        let words = match refusal.status.as_u16() {
+            404 => &[
+                "response_format",
+                "json_schema",
+                "tool_choice",
+                "tools",
+                "tool",
+                "parameters",
+            ],
+            _ => FORM_WORDS,
+        };
+        let about_form = words.iter().any(|word| names(word));
         match rejected || about_form {
             true => self.with_next_form(),
             false => None,
@@ -254,7 +266,7 @@ impl Dialect {
 }
 
 /// Words of errors that are about how the answer's shape was requested.
-const FORM_WORDS: [&str; 14] = [
+const FORM_WORDS: &[&str] = &[
     "response_format",
     "json_schema",
     "json_object",
@@ -508,6 +520,9 @@ mod tests {
         );
         assert_eq!(form(500, "out of memory"), None);
         assert_eq!(form(503, "response_format"), None);
+        let gateway = "No endpoints found that support tool use";
+        assert_eq!(form(404, gateway), Some(Form::ToolCall));
+        assert_eq!(form(404, "The model m does not exist"), None);
         assert_eq!(
             form(400, "the request exceeds the available context size"),
             None

@@ -126,6 +126,13 @@ impl Refusal {
             "context length",
             "context size",
             "context window",
+            "maximum context",
+            "max_tokens is too large",
+            "max_model_len",
+            "prompt is too long",
+            "input is too long",
+            "too many tokens",
+            "reduce the length",
         ]) {
             Some(Subject::Length)
         } else if says(&[

@@ -36,8 +36,8 @@ impl Time {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does `work` until the deadline. If that comes in the middle of a try, the failure tells why the last one before it
-    /// got no answer.
+    /// Does `work` until the deadline. If that comes in the middle of a try, the failure is that of the last one before it, if
+    /// there was one: which of the two ends the plan must not depend on the moment.
     pub(crate) async fn bound<T>(
         &self,
         work: impl Future<Output = Result<T, Failure>>,
@@ -45,17 +45,21 @@ impl Time {
         if let Ok(done) = timeout_at(self.deadline, work).await {
             return done;
         }
-        let before = match &*self.last() {
-            Some(failure) => format!("; the last try before that: {failure}"),
-            None => String::new(),
-        };
-        Err(Failure::passing(
-            ErrorCode::PlannerDeadline,
-            format!(
-                "no plan came within {} ms; OC_DEADLINE_MS says how long it may take{before}",
-                self.allowed.as_millis()
+        let allowed = self.allowed.as_millis();
+        Err(match self.last().clone() {
+            Some(mut failure) => {
+                failure.message.push_str(&format!(
+                    "; another try got no answer within the deadline of {allowed} ms, which OC_DEADLINE_MS sets"
+                ));
+                failure
+            }
+            None => Failure::passing(
+                ErrorCode::PlannerDeadline,
+                format!(
+                    "no plan came within {allowed} ms; OC_DEADLINE_MS says how long it may take"
+                ),
             ),
-        ))
+        })
     }
 }
 
@@ -161,8 +165,11 @@ mod tests {
         assert_eq!(ended.code, ErrorCode::PlannerUnavailable);
         assert!(ended.message.contains("OC_DEADLINE_MS") && ended.passes_after.is_some());
         let hangs = time.bound::<()>(std::future::pending()).await.unwrap_err();
+        assert_eq!(hangs.code, ErrorCode::PlannerUnavailable);
+        assert!(hangs.message.starts_with("loading; another try"), "{hangs}");
+        let time = Time::of(Duration::from_millis(1));
+        let hangs = time.bound::<()>(std::future::pending()).await.unwrap_err();
         assert_eq!(hangs.code, ErrorCode::PlannerDeadline);
-        assert!(hangs.message.ends_with("before that: loading"), "{hangs}");
     }
 
     #[tokio::test]

@@ -30,7 +30,14 @@ pub(crate) async fn read(
     // The standard drops a last event without an empty line after it, and some servers send none.
     let pieces = pieces.chain(once(async { Ok(Bytes::from_static(b"\n\n")) }));
     let mut events = pin!(SseByteStream::new(pieces));
-    while let Some(event) = events.try_next().await.map_err(failure)? {
+    loop {
+        let event = match events.try_next().await {
+            Ok(Some(event)) => event,
+            Ok(None) => break,
+            // What breaks after the end of the answer takes nothing away from it.
+            Err(_) if completion.finish_reason.is_some() => break,
+            Err(error) => return Err(failure(error).into()),
+        };
         if event.data.as_deref().map(str::trim) == Some(DONE) {
             break;
         }
@@ -141,6 +148,20 @@ mod tests {
             assert_eq!(failure.code, ErrorCode::PlannerAnswerIncomplete, "{end:?}");
             assert!(failure.passes_after.is_some());
         }
+    }
+
+    #[tokio::test]
+    async fn what_breaks_after_the_end_of_an_answer_takes_nothing_away_from_it() {
+        let broken = || Err(incomplete("broken"));
+        let whole = Bytes::from(format!("data: {}\n\ndata: {END}\n\n", chunk("a")));
+        let answer = read(stream::iter([Ok(whole), broken()]), None).await;
+        assert_eq!(answer.map(Completion::into_text).ok().as_deref(), Some("a"));
+        let half = Bytes::from(format!("data: {}\n\n", chunk("a")));
+        assert!(
+            read(stream::iter([Ok(half), broken()]), None)
+                .await
+                .is_err()
+        );
     }
 
     #[tokio::test]

@@ -3,10 +3,11 @@
 //! The key goes to the endpoint that the operator named and nowhere else: the client follows no redirect and keeps no
 //! cookie.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::{Stream, TryStreamExt, iter, try_unfold};
+use futures_util::stream::{Stream, StreamExt, TryStreamExt, iter, try_unfold};
 use kodo_contract::ErrorCode;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Client, Response};
@@ -56,7 +57,17 @@ impl Wire {
     ) -> Result<Completion, Unanswered> {
         let response = self.open(body, idempotency_key).await?;
         match media_type(response.headers()).as_deref() {
-            Some("text/event-stream") => stream::read(pieces(response), self.secret()).await,
+            Some("text/event-stream") => {
+                let mut pieces = pin!(pieces(response).peekable());
+                match pieces.as_mut().peek().await {
+                    // A server that streams nothing, and says that it does.
+                    Some(Ok(first)) if first.trim_ascii_start().starts_with(b"{") => {
+                        let bytes = whole(pieces).await?;
+                        Completion::read(&bytes, self.secret())
+                    }
+                    _ => stream::read(pieces, self.secret()).await,
+                }
+            }
             // Some servers send no content type, or that of any text.
             None | Some("text/plain" | "application/octet-stream") => {
                 let bytes = collect(response, MAX_ANSWER_BYTES).await?;
@@ -159,11 +170,15 @@ pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
 
 /// The whole body, if it is not longer than `limit`.
 async fn collect(response: Response, limit: usize) -> Result<Vec<u8>, Failure> {
+    whole(limited(response, limit)).await
+}
+
+async fn whole(pieces: impl Stream<Item = Result<Bytes, Failure>>) -> Result<Vec<u8>, Failure> {
     let append = |mut whole: Vec<u8>, bytes: Bytes| async move {
         whole.extend_from_slice(&bytes);
         Ok(whole)
     };
-    limited(response, limit).try_fold(Vec::new(), append).await
+    pieces.try_fold(Vec::new(), append).await
 }
 
 /// The pieces of an answer as they come; an error if it is longer than an answer may be.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use kodo_contract::{Intent, decode, encode};
 use kodo_dev::scripted_model::{Reply, Script, ScriptedModel};
 use kodo_planner::{
@@ -194,10 +195,7 @@ async fn what_the_model_proxy_knows_is_why_there_is_no_plan() {
     let planner = OpenCodePlanner::new(config(&fake, &model, PATIENT));
     for (replies, expected) in [
         (vec![Reply::error(401, "no")], "planner_unauthorized"),
-        (vec![Reply::error(500, "no"); 5], "planner_unavailable"),
-        (vec![Reply::error(429, "no"); 5], "planner_rate_limited"),
         (vec![Reply::error(404, "no")], "planner_rejected"),
-        (vec![Reply::Half(plan_json())], "planner_answer_incomplete"),
         (vec![Reply::Endless], "planner_answer_too_large"),
         (vec![Reply::Refusal(KEY.to_owned())], "planner_declined"),
         (vec![Reply::Ends("length")], "planner_truncated"),
@@ -216,6 +214,70 @@ async fn what_the_model_proxy_knows_is_why_there_is_no_plan() {
         assert!(!text.contains(KEY), "{text}");
         assert_eq!(model.seen().len(), before + count, "{expected}");
     }
+}
+
+#[tokio::test]
+async fn what_passes_by_itself_is_waited_out_with_the_same_key() {
+    let (fake, model) = (Fake::new(), model().await);
+    let planner = OpenCodePlanner::new(config(&fake, &model, PATIENT));
+    // A stream that says that it is over, and not why: OpenCode would ask for it without end.
+    let open = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\ndata: [DONE]\n\n";
+    for replies in [
+        vec![Reply::error(500, "no"); 3],
+        vec![Reply::error(429, "no"); 3],
+        vec![Reply::Half(plan_json())],
+        vec![Reply::Raw("text/event-stream", open.into())],
+    ] {
+        let (before, count) = (model.seen().len(), replies.len());
+        for reply in replies {
+            model.next(reply);
+        }
+        let planned = ask(&planner).await.unwrap();
+        assert_eq!(encode(&planned.plan).unwrap(), plan_json());
+        let seen = model.seen().split_off(before);
+        let keys: Vec<_> = seen
+            .iter()
+            .map(|it| &it.headers["idempotency-key"])
+            .collect();
+        assert_eq!(keys, vec!["run_1/plan/opencode/1"; count + 1]);
+    }
+    assert_eq!(fake.starts.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_model_that_stays_away_is_told_of_at_the_deadline() {
+    let (fake, model) = (Fake::new(), model().await);
+    let planner = OpenCodePlanner::new(config(&fake, &model, Duration::from_millis(500)));
+    planner.start().await.unwrap();
+    for _ in 0..100 {
+        model.next(Reply::error(503, "loading model"));
+    }
+    let (_, text) = failed(ask(&planner).await);
+    assert!(
+        text.contains("loading model") && text.contains("OC_DEADLINE_MS"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn the_time_of_a_plan_that_waits_for_its_turn_has_not_begun() {
+    let (fake, model) = (Fake::new(), model().await);
+    let planner = OpenCodePlanner::new(config(&fake, &model, Duration::from_secs(2)));
+    planner.start().await.unwrap();
+    // As many as are made at once, each for as long as a plan may take.
+    for _ in 0..8 {
+        model.next(Reply::Hang);
+    }
+    let hanging = join_all((0..8).map(|_| ask(&planner)));
+    let waiting = async {
+        until("the hanging ones", || model.seen().len() == 8).await;
+        ask(&planner).await
+    };
+    let (hanging, waiting) = tokio::join!(hanging, waiting);
+    for planned in hanging {
+        assert_eq!(failed(planned).0, "planner_deadline");
+    }
+    waiting.unwrap();
 }
 
 #[tokio::test]
@@ -287,20 +349,19 @@ async fn another_version_or_an_agent_that_may_do_more_is_no_start() {
 }
 
 #[tokio::test]
-async fn a_start_that_fails_fails_the_plan_with_the_reason_and_the_next_plan_tries_again() {
+async fn a_start_that_fails_is_tried_again_within_the_deadline_and_then_told() {
     let (fake, model) = (Fake::new(), model().await);
     let planner = OpenCodePlanner::new(config(&fake, &model, PATIENT));
     fake.broken_starts.store(2, Ordering::SeqCst);
     let began = Instant::now();
-    for _ in 0..2 {
-        let (code, text) = failed(ask(&planner).await);
-        assert_eq!(code, "planner_unavailable");
-        assert!(text.contains("no room for it"), "{text}");
-    }
     ask(&planner).await.unwrap();
     assert_eq!(fake.starts.load(Ordering::SeqCst), 3);
     // Half a second and one, at the least: a machine without room is not asked without pause.
     assert!(began.elapsed() >= Duration::from_millis(1500));
+    let hasty = OpenCodePlanner::new(config(&fake, &model, Duration::from_millis(300)));
+    fake.broken_starts.store(100, Ordering::SeqCst);
+    let (_, text) = failed(ask(&hasty).await);
+    assert!(text.contains("no room for it"), "{text}");
 }
 
 #[tokio::test]

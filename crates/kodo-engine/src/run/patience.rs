@@ -34,15 +34,9 @@ pub(crate) async fn plan_patiently(
 ) -> Result<Planned, RunFailure> {
     let run_id = &claimed.id;
     let mut own = FIRST_PAUSE;
-    let mut waited = false;
     loop {
         let error = match ctx.planner.plan(request).await {
-            Ok(planned) => {
-                if waited {
-                    retry_store(|| ctx.store.planner_answered(run_id)).await?;
-                }
-                return Ok(planned);
-            }
+            Ok(planned) => return Ok(planned),
             Err(error) => error,
         };
         let Some(asked) = error.passes_after() else {
@@ -60,7 +54,6 @@ pub(crate) async fn plan_patiently(
         }
         let pause = own.max(asked).min(left);
         own = (own * 2).min(LONGEST_PAUSE);
-        waited = true;
         tracing::warn!(
             run.id = %run_id,
             code = %error.code(),

@@ -102,7 +102,8 @@ impl Store {
             .transpose()
     }
 
-    /// Says that a run's planner is away, and returns for how long it has been: since this was said first.
+    /// Says that a run's planner is away, and returns for how long it has been: since this was said first. Recording the plan
+    /// takes it back.
     ///
     /// # Errors
     /// As any statement.
@@ -116,18 +117,6 @@ impl Store {
         .fetch_optional(&self.pool)
         .await?;
         Ok(Duration::try_from_secs_f64(seconds.unwrap_or_default()).unwrap_or(Duration::MAX))
-    }
-
-    /// Says that a run's planner is away no more.
-    ///
-    /// # Errors
-    /// As any statement.
-    pub async fn planner_answered(&self, id: &RunId) -> Result<(), StoreError> {
-        sqlx::query("UPDATE app.runs SET planner_away_since = NULL WHERE id = $1")
-            .bind(id.as_str())
-            .execute(&self.pool)
-            .await?;
-        Ok(())
     }
 
     /// A run with its steps and artifacts, read in one statement and so from one snapshot.

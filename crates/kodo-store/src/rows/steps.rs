@@ -93,7 +93,8 @@ pub(crate) async fn record<'e>(
             (size, stored.map(|stored| stored.media_type.as_str()))
         })
         .unzip();
-    // The run's row is written only by the step that starts it, so later steps do not touch it. The claim is locked, so
+    // The run's row is written only by the step that starts it, or that ends the wait for a planner, so later steps do not
+    // touch it. The claim is locked, so
     // that whoever takes it away waits for this commit, or is waited for: afterwards no step of it is recorded.
     let written: Option<bool> = sqlx::query_scalar(
         "WITH claim AS (
@@ -106,8 +107,10 @@ pub(crate) async fn record<'e>(
              ON CONFLICT (run_id, step_id) DO NOTHING
              RETURNING run_id, step_id
          ), run AS (
-             UPDATE app.runs SET status = 'running', updated_at = now()
-             FROM step WHERE id = step.run_id AND status = ANY($15)
+             UPDATE app.runs SET status = 'running', planner_away_since = NULL, updated_at = now()
+             FROM step
+             WHERE id = step.run_id
+               AND (status = ANY($15) OR status = 'running' AND planner_away_since IS NOT NULL)
          ), kept AS (
              INSERT INTO app.artifacts
                  (run_id, step_id, idx, kind, uri, inline, sha256, stored_bytes, media_type, canonical)

@@ -120,9 +120,9 @@ async fn the_reason_of_the_last_try_is_told_where_the_deadline_comes_in_the_midd
     model.next(status(503, &[]));
     model.next(Reply::Hang);
     let (code, text) = failed(ask(&planner).await);
-    assert_eq!(code, "planner_deadline");
+    assert_eq!(code, "planner_unavailable");
     assert!(
-        text.contains("HTTP 503") && text.contains("too busy"),
+        text.contains("HTTP 503") && text.contains("OC_DEADLINE_MS"),
         "{text}"
     );
 }

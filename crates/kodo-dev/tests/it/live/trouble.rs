@@ -203,7 +203,10 @@ async fn a_name_that_is_not_found_is_unreachable_too() {
 #[tokio::test]
 async fn a_server_that_speaks_no_tls_is_not_spoken_to_in_the_clear() {
     let model = model().await;
-    let planner = LivePlanner::new(config(&format!("https://127.0.0.1:{}/v1", model.port())));
+    let planner = LivePlanner::new(LiveConfig {
+        deadline: Duration::from_secs(1),
+        ..config(&format!("https://127.0.0.1:{}/v1", model.port()))
+    });
     let (code, _) = failed(ask(&planner).await);
     assert_eq!(code, "planner_unreachable");
     assert!(model.seen().is_empty());
