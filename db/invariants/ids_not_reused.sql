@@ -1,5 +1,5 @@
--- No id is used twice: intents and runs have ids of their own, and a run's workflow has the run's id and is an
--- intent_run.
+-- No id is used twice: intents and runs have ids of their own, and a run's workflow has the run's id, unless it is a
+-- fork, and is an intent_run.
 -- Looks at intents, runs and workflows: SELECT (SELECT count(*) FROM app.intents) + (SELECT count(*) FROM pg_temp.runs)
 -- + (SELECT count(*) FROM pg_temp.engine_workflows)
 
@@ -9,7 +9,7 @@ SELECT r.id AS subject, 'is no id that this service makes (run_ and 32 hexadecim
 FROM pg_temp.runs r WHERE r.id !~ '^run_[0-9a-f]{32}$'
 UNION ALL
 SELECT r.id, format('its workflow_id is another one: %s', r.workflow_id), NULL
-FROM pg_temp.runs r WHERE r.workflow_id <> r.id
+FROM pg_temp.runs r WHERE r.workflow_id <> r.id AND r.forked_from IS NULL
 UNION ALL
 SELECT i.id, 'is no id that this service makes (it_ and 32 hexadecimal digits)', NULL
 FROM app.intents i WHERE i.id !~ '^it_[0-9a-f]{32}$'

@@ -1,4 +1,5 @@
--- Marks and crash demos match: one that succeeded has s1 and s2, and no mark is without its workflow.
+-- Marks and crash demos match: one that succeeded has s1 and s2, and no mark is without its workflow, unless that was
+-- deleted after both.
 -- Looks at marks and crash demos: SELECT (SELECT count(*) FROM app.marks) + (SELECT count(*) FROM
 -- pg_temp.engine_workflows WHERE name = 'crash_demo')
 
@@ -8,6 +9,7 @@ SELECT format('%s/%s', m.run_id, m.step) AS subject, 'the mark has no crash_demo
 FROM app.marks m
 LEFT JOIN pg_temp.engine_workflows w ON w.id = m.run_id AND w.name = 'crash_demo'
 WHERE w.id IS NULL
+  AND NOT EXISTS (SELECT FROM app.marks o WHERE o.run_id = m.run_id AND o.step <> m.step)
 UNION ALL
 SELECT w.id, format('ended as SUCCESS with the marks %s', coalesce(m.steps, '(none)')), NULL
 FROM pg_temp.engine_workflows w

@@ -28,6 +28,8 @@ UNION ALL
 SELECT c.run_id, format('execution %s belongs to %s, which is no live worker', c.epoch, c.worker), interval '12 s'
 FROM pg_temp.run_claims c
 WHERE c.ended_at IS NULL AND c.worker NOT IN (SELECT k.executor_id FROM pg_temp.engine_workers k)
+  -- Where none lives, the next one ends it.
+  AND EXISTS (SELECT FROM pg_temp.engine_workers)
 UNION ALL
 SELECT c.run_id, format('execution %s is open, and its workflow ended as %s', c.epoch, w.status), interval '5 s'
 FROM pg_temp.run_claims c JOIN pg_temp.runs r ON r.id = c.run_id

@@ -1,6 +1,6 @@
 //! Why a call to the product database failed, split by what the caller can do about it.
 
-use kodo_contract::{ErrorCode, RunId, RunStatus};
+use kodo_contract::{ErrorCode, RunStatus};
 
 /// A failed call to the product database.
 #[derive(Debug, thiserror::Error)]
@@ -68,8 +68,8 @@ pub enum StoreError {
     /// The run's state machine has no such transition. Nothing was written.
     #[error("run {run} cannot become {to} in this way")]
     IllegalTransition {
-        /// The run.
-        run: RunId,
+        /// The run, or its workflow.
+        run: String,
         /// The status that it was to get.
         to: RunStatus,
     },

@@ -31,7 +31,7 @@ pub use migrations::{MigrationState, known_migrations};
 pub use pool::{DatabaseConfig, Store, address, close, socket, why_unavailable};
 pub use requirements::read_only;
 pub use rows::{
-    ArtifactRow, Claim, ClaimedRun, Found, Idempotency, Mark, Marks, NewArtifact, NewStep,
+    ArtifactRow, Claim, ClaimedRun, Found, Idempotency, Mark, Marks, NewArtifact, NewFork, NewStep,
     OpenClaim, Recorded, RunToPlan, Settlement, UnfinishedRun, Write,
 };
 pub use session::{connect, pool};

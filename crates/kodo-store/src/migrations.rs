@@ -52,6 +52,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "artifact store mark",
         include_str!("../../../db/migrations/0009_artifact_store_mark.sql"),
     ),
+    (
+        10,
+        "forks",
+        include_str!("../../../db/migrations/0010_forks.sql"),
+    ),
 ];
 
 /// What `db:seed` inserts. Each statement can run again without effect.

@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod claims;
+mod forks;
 mod idempotency;
 mod intents;
 mod json;
@@ -15,6 +16,7 @@ pub(crate) use json::{content_hash, stored_json};
 
 pub use artifacts::{ArtifactRow, Found, NewArtifact};
 pub use claims::{Claim, ClaimedRun, OpenClaim};
+pub use forks::NewFork;
 pub use idempotency::{Idempotency, Write};
 pub use marks::{Mark, Marks};
 pub use outcomes::Settlement;

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dbos::{StartOptions, WorkflowRef};
-use kodo_contract::RunId;
 use tokio_util::sync::CancellationToken;
 
-use crate::dispatch::dispatcher::Dispatcher;
+use crate::dispatch::dispatcher::{Dispatcher, Offer};
 use crate::drain::Drain;
 use crate::failpoint;
 use crate::failure::RunFailure;
@@ -35,31 +34,36 @@ impl Claims {
     pub(crate) async fn work(self) {
         let claims = Arc::new(self);
         loop {
-            let (run_id, swept) = claims.dispatcher.next().await;
+            let offer = claims.dispatcher.next().await;
             if claims.drain.has_begun() {
                 // It stays a row, which the next worker finds.
-                claims.dispatcher.release(&run_id);
+                claims.dispatcher.release(&offer.workflow_id);
                 return;
             }
             let claims = Arc::clone(&claims);
-            tokio::spawn(async move { claims.start(run_id, swept).await });
+            tokio::spawn(async move { claims.start(offer).await });
         }
     }
 
-    /// Starts a run and reports its end. Idempotent, because the workflow has the run's id: a run that another worker
+    /// Starts a run and reports its end. Idempotent, because the workflow has the id that the run's row names: a run that another worker
     /// has started is left to that worker.
-    async fn start(&self, run_id: RunId, swept: bool) {
+    async fn start(&self, offer: Offer) {
+        let Offer {
+            run_id,
+            workflow_id,
+            swept,
+        } = offer;
         if swept
-            && matches!(self.system_db.workflows(&[run_id.as_str()]).await, Ok(rows) if !rows.is_empty())
+            && matches!(self.system_db.workflows(&[workflow_id.as_str()]).await, Ok(rows) if !rows.is_empty())
         {
-            self.dispatcher.release(&run_id);
+            self.dispatcher.release(&workflow_id);
             return;
         }
         let input = RunInput {
             run_id: run_id.clone(),
         };
         let options = StartOptions {
-            workflow_id: Some(run_id.as_str()),
+            workflow_id: Some(workflow_id.as_str()),
             ..StartOptions::default()
         };
         // A start waits for the server without bound. If it outlived its launch, it would write a row that says
@@ -72,11 +76,11 @@ impl Claims {
         let handle = match started {
             Some(Ok(handle)) => handle,
             None => {
-                self.dispatcher.release(&run_id);
+                self.dispatcher.release(&workflow_id);
                 return;
             }
             Some(Err(error)) => {
-                self.dispatcher.release(&run_id);
+                self.dispatcher.release(&workflow_id);
                 tracing::warn!(run.id = %run_id, %error, "could not start the run; left to the sweep");
                 return;
             }
@@ -86,7 +90,7 @@ impl Claims {
             .await
             .is_err()
         {
-            if self.dispatcher.release(&run_id) {
+            if self.dispatcher.release(&workflow_id) {
                 // Another worker started it. Or its body is about to begin here: then it takes a place and reports
                 // its end as a recovered body does.
                 return;
@@ -94,7 +98,7 @@ impl Claims {
             // The outcome itself is read from the row; here it matters only that it is recorded.
             let _ = result.await;
         }
-        self.dispatcher.release(&run_id);
-        self.settler.ended(run_id);
+        self.dispatcher.release(&workflow_id);
+        self.settler.ended(workflow_id.into_string());
     }
 }

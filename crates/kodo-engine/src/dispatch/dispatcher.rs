@@ -7,7 +7,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kodo_contract::{RunId, execution_id};
+use kodo_contract::{RunId, WorkflowId, execution_id};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// Most runs that wait in memory. Further ones wait only as rows.
@@ -24,9 +24,9 @@ pub(crate) struct Dispatcher {
 #[derive(Debug, Default)]
 struct State {
     /// Offered runs that wait for capacity, in order.
-    waiting: VecDeque<RunId>,
-    /// The same runs, for look-ups, and whether the sweep offered each.
-    offered: HashMap<RunId, bool>,
+    waiting: VecDeque<Offer>,
+    /// The workflows of the same runs, for look-ups.
+    offered: HashSet<String>,
     /// Runs that are being handed to the engine, by workflow id. Each holds its permit until its body takes it.
     starting: HashMap<String, OwnedSemaphorePermit>,
     /// The bodies that run here, by workflow: their own ids. More than one if a client of the engine resumed a workflow
@@ -34,6 +34,24 @@ struct State {
     executing: HashMap<String, Vec<String>>,
     /// The workflows of which a body waits here until another execution has ended.
     waiting_bodies: HashSet<String>,
+}
+
+/// A run that can be handed to the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Offer {
+    pub(crate) run_id: RunId,
+    /// Its workflow.
+    pub(crate) workflow_id: WorkflowId,
+    /// Whether the sweep found it, and not the request that made it.
+    pub(crate) swept: bool,
+}
+
+impl State {
+    fn knows(&self, workflow_id: &str) -> bool {
+        self.executing.contains_key(workflow_id)
+            || self.starting.contains_key(workflow_id)
+            || self.offered.contains(workflow_id)
+    }
 }
 
 impl Dispatcher {
@@ -48,32 +66,36 @@ impl Dispatcher {
 
     /// Offers a run that was accepted here just now. A run that is known here already is ignored.
     pub(crate) fn offer(&self, run_id: &RunId) {
-        self.wait(run_id, false);
+        self.wait(Offer {
+            run_id: run_id.clone(),
+            workflow_id: run_id.workflow_id(),
+            swept: false,
+        });
     }
 
     /// Offers a run that the sweep found. The sweep of every worker finds the same runs, so another worker may have
     /// started it by the time this one has capacity.
-    pub(crate) fn offer_swept(&self, run_id: &RunId) {
-        self.wait(run_id, true);
+    pub(crate) fn offer_swept(&self, run_id: RunId, workflow_id: WorkflowId) {
+        self.wait(Offer {
+            run_id,
+            workflow_id,
+            swept: true,
+        });
     }
 
-    fn wait(&self, run_id: &RunId, swept: bool) {
+    fn wait(&self, offer: Offer) {
         let mut state = self.state();
-        if state.waiting.len() >= MAX_WAITING
-            || state.executing.contains_key(run_id.as_str())
-            || state.starting.contains_key(run_id.as_str())
-            || state.offered.contains_key(run_id)
-        {
+        if state.waiting.len() >= MAX_WAITING || state.knows(offer.workflow_id.as_str()) {
             return;
         }
-        state.offered.insert(run_id.clone(), swept);
-        state.waiting.push_back(run_id.clone());
+        state.offered.insert(offer.workflow_id.to_string());
+        state.waiting.push_back(offer);
         drop(state);
         self.wake.notify_one();
     }
 
-    /// Waits for a run and for capacity. Returns the run to hand to the engine, and whether the sweep offered it.
-    pub(crate) async fn next(&self) -> (RunId, bool) {
+    /// Waits for a run and for capacity. Returns the run to hand to the engine.
+    pub(crate) async fn next(&self) -> Offer {
         loop {
             let woken = self.wake.notified();
             if let Some(next) = self.take() {
@@ -83,16 +105,16 @@ impl Dispatcher {
         }
     }
 
-    fn take(&self) -> Option<(RunId, bool)> {
+    fn take(&self) -> Option<Offer> {
         let mut state = self.state();
         if state.waiting.is_empty() {
             return None;
         }
         let permit = Arc::clone(&self.capacity).try_acquire_owned().ok()?;
-        let run_id = state.waiting.pop_front()?;
-        let swept = state.offered.remove(&run_id).unwrap_or_default();
-        state.starting.insert(run_id.as_str().to_owned(), permit);
-        Some((run_id, swept))
+        let offer = state.waiting.pop_front()?;
+        state.offered.remove(offer.workflow_id.as_str());
+        state.starting.insert(offer.workflow_id.to_string(), permit);
+        Some(offer)
     }
 
     /// How many more runs are worth offering: those that can start soon.
@@ -102,8 +124,8 @@ impl Dispatcher {
     }
 
     /// Releases the permit of a run whose body did not begin here. Returns whether it was still held.
-    pub(crate) fn release(&self, run_id: &RunId) -> bool {
-        let released = self.state().starting.remove(run_id.as_str()).is_some();
+    pub(crate) fn release(&self, workflow_id: &WorkflowId) -> bool {
+        let released = self.state().starting.remove(workflow_id.as_str()).is_some();
         self.wake.notify_one();
         released
     }
@@ -145,10 +167,7 @@ impl Dispatcher {
 
     /// Whether this process works on a workflow, or is about to.
     pub(crate) fn knows(&self, workflow_id: &str) -> bool {
-        let state = self.state();
-        state.executing.contains_key(workflow_id)
-            || state.starting.contains_key(workflow_id)
-            || RunId::parse(workflow_id).is_some_and(|run_id| state.offered.contains_key(&run_id))
+        self.state().knows(workflow_id)
     }
 
     /// Forgets every run that has not begun, because the engine that it was meant for is gone.
@@ -246,12 +265,12 @@ mod tests {
         let (first, second) = (RunId::generate(), RunId::generate());
         dispatcher.offer(&first);
         dispatcher.offer(&second);
-        assert_eq!(dispatcher.next().await, (first.clone(), false));
+        assert_eq!(dispatcher.next().await.run_id, first);
         let body = dispatcher.begin(first.as_str());
         assert!(body.is_started_here());
         assert!(dispatcher.take().is_none(), "no capacity");
         drop(body);
-        assert_eq!(dispatcher.next().await, (second, false));
+        assert_eq!(dispatcher.next().await.run_id, second);
     }
 
     #[test]
@@ -260,7 +279,8 @@ mod tests {
         let run = RunId::generate();
         dispatcher.offer(&run);
         dispatcher.offer(&run);
-        assert_eq!(dispatcher.take(), Some((run.clone(), false)));
+        let taken = dispatcher.take().unwrap();
+        assert_eq!((&taken.run_id, taken.swept), (&run, false));
         dispatcher.offer(&run);
         assert!(dispatcher.take().is_none(), "it is being started");
         let body = dispatcher.begin(run.as_str());
@@ -277,10 +297,11 @@ mod tests {
         assert!(!body.is_started_here());
         body.take_place().await;
         let run = RunId::generate();
-        dispatcher.offer_swept(&run);
+        dispatcher.offer_swept(run.clone(), run.workflow_id());
         assert_eq!(dispatcher.take(), None, "no capacity");
         drop(body);
-        assert_eq!(dispatcher.take(), Some((run, true)));
+        let taken = dispatcher.take().unwrap();
+        assert_eq!((taken.run_id, taken.swept), (run, true));
     }
 
     #[tokio::test]

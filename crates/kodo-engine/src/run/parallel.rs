@@ -10,15 +10,15 @@ struct Progress {
     succeeded: Vec<bool>,
     /// One failed, so no other begins.
     failed: bool,
-    /// How many have an outcome that only has to be read, and was not read yet.
-    unread: usize,
+    /// How many outcomes that only have to be read were read.
+    read: usize,
 }
 
 /// Polls each future once those whose indexes `dependencies` lists for it have succeeded, at most as many at once as
 /// there are `slots`, if given. After a failure the running ones finish and no other begins.
 ///
-/// Those that are marked as `replayed` have an outcome already, which they only read: they come first and need no slot,
-/// so that they never wait behind work, and nothing begins that a recorded failure keeps back.
+/// Those that are marked as `replayed` have an outcome already, which they only read: they come first, in order, and need
+/// no slot, so that they never wait behind work, and nothing begins that a recorded failure keeps back.
 ///
 /// Returns the outcome of each, or `None` if it never began. A future may depend only on earlier ones, otherwise it
 /// waits for ever.
@@ -35,21 +35,25 @@ where
     let progress = watch::Sender::new(Progress {
         succeeded: vec![false; work.len()],
         failed: false,
-        unread: replayed.iter().filter(|&&it| it).count(),
+        read: 0,
     });
+    let all = replayed.iter().filter(|&&it| it).count();
     let drive = |(index, work): (usize, Work)| {
         let (progress, succeeded) = (&progress, &succeeded);
         let mut changes = progress.subscribe();
         let needs = dependencies.get(index).map_or(&[][..], Vec::as_slice);
         let replays = replayed.get(index) == Some(&true);
+        let before = replayed.iter().take(index).filter(|&&it| it).count();
         async move {
             let ready = |now: &Progress| {
                 let may = needs.iter().all(|&it| now.succeeded.get(it) == Some(&true));
-                now.unread == 0 && (now.failed || may)
+                now.read == all && (now.failed || may)
             };
             let mut slot = None;
-            if !replays {
-                // Fails only if the sender is gone, which outlives every future here.
+            // Waiting fails only if the sender is gone, which outlives every future here.
+            if replays {
+                drop(changes.wait_for(|now| now.read == before).await);
+            } else {
                 drop(changes.wait_for(ready).await);
                 if let Some(slots) = slots
                     && !progress.borrow().failed
@@ -67,7 +71,7 @@ where
             progress.send_modify(|now| {
                 now.succeeded[index] = good;
                 now.failed |= !good;
-                now.unread -= usize::from(replays);
+                now.read += usize::from(replays);
             });
             Some(outcome)
         }

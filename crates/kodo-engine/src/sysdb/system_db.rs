@@ -11,6 +11,7 @@ use sqlx::postgres::PgPoolOptions;
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
 use crate::failure::RunFailure;
+use crate::run::workflow as intent_run;
 use crate::sysdb::locks::{live_workers, try_lock_sweep};
 use crate::sysdb::names::{app_name, app_version, lock_class};
 
@@ -25,6 +26,15 @@ pub(crate) struct WorkflowRow {
     pub(crate) name: Option<String>,
     pub(crate) status: String,
     pub(crate) error: Option<String>,
+}
+
+/// A checkpoint of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Checkpoint {
+    /// The step's name.
+    pub(crate) name: String,
+    /// Whether the step failed.
+    pub(crate) failed: bool,
 }
 
 /// A workflow that the engine records as running here.
@@ -115,14 +125,41 @@ impl SystemDb {
             .collect())
     }
 
-    /// Names of the steps of a workflow that have a checkpoint, those that failed included.
-    pub(crate) async fn checkpoints(&self, id: &str) -> Result<Vec<String>, StoreError> {
-        Ok(sqlx::query_scalar(
-            "SELECT function_name FROM dbos.operation_outputs WHERE workflow_uuid = $1",
+    /// The checkpoints of a workflow.
+    pub(crate) async fn checkpoints(&self, id: &str) -> Result<Vec<Checkpoint>, StoreError> {
+        let rows: Vec<(String, bool)> = sqlx::query_as(
+            "SELECT function_name, error IS NOT NULL FROM dbos.operation_outputs WHERE workflow_uuid = $1",
         )
         .bind(id)
         .fetch_all(&self.pool)
+        .await?;
+        let checkpoint = |(name, failed)| Checkpoint { name, failed };
+        Ok(rows.into_iter().map(checkpoint).collect())
+    }
+
+    /// The workflows of runs that are forks, those that were made last first. Walks the engine's partial index on forks.
+    pub(crate) async fn forks(&self) -> Result<Vec<String>, StoreError> {
+        Ok(sqlx::query_scalar(
+            "SELECT workflow_uuid FROM dbos.workflow_status
+             WHERE forked_from IS NOT NULL AND application_name = $1 AND name = $2
+             ORDER BY created_at DESC LIMIT 1000",
+        )
+        .bind(&self.app_name)
+        .bind(intent_run::WORKFLOW)
+        .fetch_all(&self.pool)
         .await?)
+    }
+
+    /// The workflow that this one was forked from; `None` if it is no fork of a run's workflow.
+    pub(crate) async fn forked_from(&self, id: &str) -> Result<Option<String>, StoreError> {
+        let source: Option<Option<String>> = sqlx::query_scalar(
+            "SELECT forked_from FROM dbos.workflow_status WHERE workflow_uuid = $1 AND name = $2",
+        )
+        .bind(id)
+        .bind(intent_run::WORKFLOW)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(source.flatten())
     }
 
     /// Up to `limit` workflows that the engine records as running under an executor id, except the `known` ones. Those

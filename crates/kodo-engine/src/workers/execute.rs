@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use kodo_contract::{ErrorCode, RunId, WorkflowId};
+use kodo_contract::{ErrorCode, WorkflowId};
 use kodo_store::{Claim, ClaimedRun};
 
 use crate::dispatch::dispatcher::Execution;
@@ -18,7 +18,8 @@ use crate::run::durable::superseded;
 use crate::run::guard::guard;
 use crate::run::retry::retry_store;
 use crate::run::workflow::{self as intent_run, RunInput, RunOutput};
-use crate::settle::settler::Settler;
+use crate::settle::settler::{ClaimOver, Settler};
+use crate::workers::forks::adopt;
 use crate::workers::shared::Shared;
 
 /// How often an execution that was refused asks for the claim again.
@@ -27,13 +28,12 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Tells the settler that the execution is over, however it ends.
 struct Held<'a> {
     settler: &'a Settler,
-    run_id: RunId,
-    epoch: i32,
+    claim: ClaimOver,
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.settler.left(self.run_id.clone(), self.epoch);
+        self.settler.left(self.claim.clone());
     }
 }
 
@@ -43,40 +43,30 @@ pub(crate) async fn execute(
     worker: &str,
     input: &RunInput,
 ) -> dbos::Result<RunOutput, RunFailure> {
-    let workflow = input.run_id.workflow_id();
+    // Not the id in the input: a fork has that of the run that it was forked from.
+    let id = dbos::workflow_id().and_then(|id| WorkflowId::parse(&id));
+    let workflow = id.unwrap_or_else(|| input.run_id.workflow_id());
     let mut execution = shared.dispatcher.begin(workflow.as_str());
     let recovered = !execution.is_started_here();
     if recovered {
         failpoint("recover:before");
+        open_again(shared, &workflow).await;
     }
     let Some(claimed) = claim(shared, worker, &workflow, &mut execution).await? else {
         return Err(superseded());
     };
     let held = Held {
         settler: &shared.settler,
-        run_id: claimed.id.clone(),
-        epoch: claimed.epoch,
+        claim: over(&workflow, &claimed),
     };
-    let run_id = &held.run_id;
     failpoint("claim:committed");
     let mut checkpointed = HashSet::new();
     if recovered {
-        if claimed.status.is_terminal() {
-            // It had ended and was resumed through the engine. If the status cannot be changed, the run goes on: its
-            // status is settled at its end.
-            match retry_store(|| shared.ctx.store.reopen(run_id)).await {
-                Ok(true) => tracing::info!(run.id = %run_id, "the run is open again"),
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::warn!(run.id = %run_id, %error, "could not open the run again");
-                }
-            }
-        }
         let names = || shared.system_db.checkpoints(workflow.as_str());
-        checkpointed.extend(retry_store(names).await?);
+        checkpointed.extend(retry_store(names).await?.into_iter().map(|it| it.name));
         failpoint("recover:committed");
     }
-    tracing::info!(run.id = %run_id, recovered, epoch = held.epoch, "run started");
+    tracing::info!(run.id = %claimed.id, recovered, epoch = claimed.epoch, "run started");
     let outcome = guard(intent_run::run(
         &shared.ctx,
         &execution,
@@ -84,14 +74,33 @@ pub(crate) async fn execute(
         &checkpointed,
     ))
     .await;
-    let run_id = run_id.clone();
     drop(held);
     drop(execution);
     if recovered {
         // Nothing waits for a recovered run, so it reports its end itself.
-        shared.settler.ended(run_id);
+        shared.settler.ended(workflow.into_string());
     }
     outcome
+}
+
+fn over(workflow: &WorkflowId, claimed: &ClaimedRun) -> ClaimOver {
+    ClaimOver {
+        workflow_id: workflow.to_string(),
+        run_id: claimed.id.clone(),
+        epoch: claimed.epoch,
+    }
+}
+
+/// Says that a run which was over runs again, because its workflow was resumed through the engine: also while it waits
+/// for room. If the status cannot be changed, the run goes on, and its status is settled at its end.
+async fn open_again(shared: &Shared, workflow: &WorkflowId) {
+    match retry_store(|| shared.ctx.store.reopen(workflow)).await {
+        Ok(true) => tracing::info!(workflow.id = %workflow, "the run is open again"),
+        Ok(false) => {}
+        Err(error) => {
+            tracing::warn!(workflow.id = %workflow, %error, "could not open the run again");
+        }
+    }
 }
 
 /// Takes a place and the claim. Returns `None` if the run has ended, was deleted, or is left to another body that waits
@@ -114,12 +123,14 @@ async fn claim(
             Claim::Taken(claimed) => {
                 // Whoever held the claim has recorded the outcome before it was ended, if there is one.
                 if waited && !is_pending(shared, workflow).await? {
-                    shared.settler.left(claimed.id.clone(), claimed.epoch);
-                    shared.settler.ended(claimed.id);
+                    shared.settler.left(over(workflow, &claimed));
+                    shared.settler.ended(workflow.to_string());
                     return Ok(None);
                 }
                 return Ok(Some(claimed));
             }
+            // A client of the engine made the workflow: by a fork, which becomes a run.
+            Claim::NoRun if retry_store(|| adopt(shared, workflow.as_str())).await? => continue,
             Claim::NoRun => {
                 let text = format!("no run of workflow {workflow} is in the database");
                 return Err(RunFailure::new(ErrorCode::RunMissing, text));

@@ -12,6 +12,7 @@ use crate::dispatch::claim::Claims;
 use crate::launched::{Launched, Reach};
 use crate::workers::error::WorkerError;
 use crate::workers::idle::Idle;
+use crate::workers::forks::adopt_forks;
 use crate::workers::launch::{Launch, launch_patiently};
 use crate::workers::lease::Lease;
 use crate::workers::shared::Shared;
@@ -152,6 +153,7 @@ async fn work(shared: &Arc<Shared>, engine: &Launch, slot: i32) {
                     "look at claims",
                     end_forgotten_claims(shared, &engine.executor_id).await,
                 ),
+                ("look at forks", adopt_forks(shared).await),
                 ("sweep", sweep(shared).await),
             ];
             for (what, outcome) in checked {

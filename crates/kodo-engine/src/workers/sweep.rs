@@ -9,6 +9,7 @@ use kodo_contract::RunId;
 use kodo_store::Settlement;
 
 use crate::settle::outcome::{settlement, write};
+use crate::settle::settler::ClaimOver;
 use crate::workers::error::WorkerError;
 use crate::workers::shared::Shared;
 
@@ -24,6 +25,7 @@ pub(crate) async fn sweep(shared: &Shared) -> Result<(), WorkerError> {
         return Ok(());
     };
     unfinished(shared).await?;
+    given_up(shared).await?;
     lock.rollback().await?;
     Ok(())
 }
@@ -40,7 +42,11 @@ pub(crate) async fn end_forgotten_claims(
             .dispatcher
             .executes(&claim.workflow_id, &claim.execution)
         {
-            shared.settler.left(claim.run_id, claim.epoch);
+            shared.settler.left(ClaimOver {
+                workflow_id: claim.workflow_id,
+                run_id: claim.run_id,
+                epoch: claim.epoch,
+            });
         }
     }
     Ok(())
@@ -59,25 +65,42 @@ async fn unfinished(shared: &Shared) -> Result<(), WorkerError> {
         let Some(last) = runs.last() else {
             return Ok(());
         };
-        let ids: Vec<&str> = runs.iter().map(|run| run.id.as_str()).collect();
+        let ids: Vec<&str> = runs.iter().map(|run| run.workflow_id.as_str()).collect();
         let workflows = shared.system_db.workflows(&ids).await?;
         let ended: Vec<Settlement> = workflows.iter().filter_map(settlement).collect();
         write(&shared.ctx.store, &ended, &[]).await?;
         for run in &runs {
             let started = workflows
                 .iter()
-                .any(|workflow| workflow.workflow_uuid == run.id.as_str());
+                .any(|workflow| workflow.workflow_uuid == run.workflow_id.as_str());
             // One that is claimed had a workflow, which was deleted in its middle. Its execution ends at its next
             // checkpoint, and then the run begins anew from what it has recorded.
-            if !started && !run.claimed && capacity > 0 && !shared.dispatcher.knows(run.id.as_str())
+            if !started
+                && !run.claimed
+                && capacity > 0
+                && !shared.dispatcher.knows(run.workflow_id.as_str())
             {
                 tracing::debug!(run.id = %run.id, "an accepted run has no workflow");
-                shared.dispatcher.offer_swept(&run.id);
+                let workflow_id = run.workflow_id.clone();
+                shared.dispatcher.offer_swept(run.id.clone(), workflow_id);
                 capacity -= 1;
             }
         }
         after = Some(last.id.clone());
     }
+}
+
+/// Settles the runs that the engine had given up, and that a client of the engine has cancelled since.
+async fn given_up(shared: &Shared) -> Result<(), WorkerError> {
+    let ids = shared.ctx.store.given_up(BATCH).await?;
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let workflows = shared.system_db.workflows(&ids).await?;
+    let cancelled = workflows.iter().filter(|row| row.status == "CANCELLED");
+    let ended: Vec<Settlement> = cancelled.filter_map(settlement).collect();
+    Ok(write(&shared.ctx.store, &ended, &[]).await?)
 }
 
 #[cfg(test)]

@@ -37,8 +37,44 @@ macro_rules! path_id {
     };
 }
 path_id!(IntentId, "id", ApiError::IntentNotFound);
-path_id!(RunId, "id", ApiError::RunNotFound);
+path_id!(RunKey, "id", ApiError::RunNotFound);
 path_id!(ContentHash, "sha256", ApiError::NoContentHash);
+
+/// What names a run in a path: its id, or the id of its workflow where a client of the engine gave it that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RunKey {
+    Run(RunId),
+    Workflow(WorkflowId),
+}
+
+impl RunKey {
+    fn parse(text: &str) -> Option<Self> {
+        if let Some(id) = RunId::parse(text) {
+            return Some(Self::Run(id));
+        }
+        // The clients make UUIDs, so nothing else is looked for.
+        let uuid = text.len() == 36
+            && text.char_indices().all(|(place, c)| match place {
+                8 | 13 | 18 | 23 => c == '-',
+                _ => c.is_ascii_hexdigit(),
+            });
+        uuid.then(|| WorkflowId::parse(text).map(Self::Workflow))?
+    }
+
+    /// The run.
+    ///
+    /// # Errors
+    /// [`ApiError::RunNotFound`], and those of [`App::in_time`].
+    pub(crate) async fn run(self, app: &App) -> Result<RunId, ApiError> {
+        match self {
+            Self::Run(id) => Ok(id),
+            Self::Workflow(id) => app
+                .in_time(app.store().run_of_workflow(&id))
+                .await?
+                .ok_or(ApiError::RunNotFound),
+        }
+    }
+}
 
 /// An id in the path. A text that is no id is answered as an id that does not exist is: no database has to be asked.
 ///
@@ -168,7 +204,21 @@ mod tests {
     use super::*;
 
     fn run_id(raw: &str) -> Result<Option<RunId>, ApiError> {
-        path_id(raw)
+        Ok(match path_id(raw)? {
+            Some(RunKey::Run(id)) => Some(id),
+            Some(RunKey::Workflow(id)) => panic!("{id}"),
+            None => None,
+        })
+    }
+
+    #[test]
+    fn a_run_is_also_named_by_the_uuid_of_its_workflow() {
+        let uuid = "0b9f1f0e-0c55-4c39-8f4e-5b1f6f3a9d10";
+        let key: Option<RunKey> = path_id(uuid).unwrap();
+        assert_eq!(key, WorkflowId::parse(uuid).map(RunKey::Workflow));
+        for other in ["0b9f1f0e0c554c398f4e5b1f6f3a9d10", "demo", ""] {
+            assert_eq!(path_id::<RunKey>(other).unwrap(), None, "{other}");
+        }
     }
 
     #[test]

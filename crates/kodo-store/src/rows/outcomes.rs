@@ -1,6 +1,8 @@
 //! How runs end, and how one that has ended is opened again: the transitions that follow the engine.
 
-use kodo_contract::{RunError, RunId, RunStatus, Transition, canonical_json, sha256_hex};
+use kodo_contract::{
+    RunError, RunId, RunStatus, Transition, WorkflowId, canonical_json, sha256_hex,
+};
 use serde_json::{Value, json};
 use sqlx::types::Json;
 
@@ -10,8 +12,8 @@ use crate::{Store, StoreError};
 /// The end of a run, as the engine recorded it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settlement {
-    /// The run.
-    pub run_id: RunId,
+    /// The workflow of the run.
+    pub workflow_id: WorkflowId,
     /// `succeeded`, `failed` or `canceled`.
     pub status: RunStatus,
     /// Why, exactly where the status is `failed`.
@@ -20,7 +22,7 @@ pub struct Settlement {
 
 impl Store {
     /// Writes how runs ended ([`Transition::Settle`]), with the error artifact of those that failed: one statement, one
-    /// commit for all of them. Returns the runs whose row changed; a row that already says so is left alone.
+    /// commit for all of them. Returns the runs whose row changed, each with its workflow; a row that already says so is left alone.
     ///
     /// The engine's outcome wins over whatever the row says, also over another terminal status or another
     /// reason: a workflow that was ended and then resumed ends as what it became, and says nothing else.
@@ -33,7 +35,7 @@ impl Store {
         &self,
         settlements: &[Settlement],
         over: &[(RunId, i32)],
-    ) -> Result<Vec<RunId>, StoreError> {
+    ) -> Result<Vec<(RunId, String)>, StoreError> {
         let mut ids = Vec::with_capacity(settlements.len());
         let mut statuses = Vec::with_capacity(settlements.len());
         let mut errors: Vec<Option<Json<Value>>> = Vec::with_capacity(settlements.len());
@@ -44,12 +46,12 @@ impl Store {
         for settlement in settlements {
             let allowed = Transition::Settle.sources(settlement.status);
             if allowed.is_empty() {
-                let (run, to) = (settlement.run_id.clone(), settlement.status);
+                let (run, to) = (settlement.workflow_id.to_string(), settlement.status);
                 return Err(StoreError::IllegalTransition { run, to });
             }
             sources.push(allowed.join(" "));
             let error = settlement.error.as_ref().map(error_json);
-            ids.push(settlement.run_id.as_str());
+            ids.push(settlement.workflow_id.as_str());
             statuses.push(settlement.status.as_str());
             steps.push(
                 settlement
@@ -63,31 +65,31 @@ impl Store {
             texts.push(text);
             errors.push(error.map(Json));
         }
-        let changed: Vec<String> = sqlx::query_scalar(
+        let changed: Vec<(String, String)> = sqlx::query_as(
             "WITH ended AS (
                  SELECT * FROM unnest($1::text[], $2::text[], $3::jsonb[], $4::text[], $5::text[],
                                       $6::text[], $7::text[])
-                     AS e (id, status, error, step_id, sha256, sources, canonical)
+                     AS e (workflow_id, status, error, step_id, sha256, sources, canonical)
              ), changed AS (
                  UPDATE app.runs r
                  SET status = e.status, error = e.error, updated_at = now()
                  FROM ended e
                  -- Failed again, for another reason, is no transition; it is written all the same.
-                 WHERE r.id = e.id AND (r.status = ANY(string_to_array(e.sources, ' '))
+                 WHERE r.workflow_id = e.workflow_id AND (r.status = ANY(string_to_array(e.sources, ' '))
                                         OR r.status = e.status AND r.error IS DISTINCT FROM e.error)
-                 RETURNING r.id
+                 RETURNING r.id, r.workflow_id
              ), forgotten AS (
                  -- What it said before, if it had failed; `was` is the row as this statement found it.
                  DELETE FROM app.artifacts a USING changed c JOIN app.runs was ON was.id = c.id
                  WHERE was.error IS NOT NULL AND a.run_id = c.id AND a.kind = 'error'
              ), told AS (
                  INSERT INTO app.artifacts (run_id, step_id, idx, kind, uri, inline, sha256, canonical)
-                 SELECT e.id, e.step_id, next.idx, 'error',
-                        'artifact://' || e.id || '/' || e.step_id || '/' || next.idx, e.error, e.sha256,
+                 SELECT c.id, e.step_id, next.idx, 'error',
+                        'artifact://' || c.id || '/' || e.step_id || '/' || next.idx, e.error, e.sha256,
                         e.canonical
-                 FROM ended e JOIN changed c ON c.id = e.id,
+                 FROM ended e JOIN changed c ON c.workflow_id = e.workflow_id,
                       LATERAL (SELECT coalesce(max(a.idx) + 1, 0) AS idx FROM app.artifacts a
-                               WHERE a.run_id = e.id AND a.step_id = e.step_id) next
+                               WHERE a.run_id = c.id AND a.step_id = e.step_id) next
                  WHERE e.error IS NOT NULL
                  ON CONFLICT DO NOTHING
              ), over AS (
@@ -95,7 +97,7 @@ impl Store {
                  FROM unnest($8::text[], $9::int[]) AS o (run_id, epoch)
                  WHERE c.run_id = o.run_id AND c.epoch = o.epoch AND c.ended_at IS NULL
              )
-             SELECT id FROM changed",
+             SELECT id, workflow_id FROM changed",
         )
         .bind(ids)
         .bind(statuses)
@@ -108,28 +110,30 @@ impl Store {
         .bind(over.iter().map(|(_, epoch)| *epoch).collect::<Vec<_>>())
         .fetch_all(&self.pool)
         .await?;
-        Ok(changed.iter().filter_map(|id| RunId::parse(id)).collect())
+        let run = |(id, workflow): (String, String)| Some((RunId::parse(&id)?, workflow));
+        Ok(changed.into_iter().filter_map(run).collect())
     }
 
-    /// Says that a run which is over runs again ([`Transition::Reopen`]), because its workflow was resumed through the
-    /// engine, and takes back what it said about its end. It waits for its planner anew. Returns whether there was anything to take back: a run that
+    /// Says that the run of a workflow, which is over, runs again ([`Transition::Reopen`]), because its workflow was resumed
+    /// through the engine, and takes back what it said about its end. It waits for its planner anew. Returns whether there
+    /// was anything to take back: a run that
     /// is not over is left alone.
     ///
     /// # Errors
     /// As any statement; [`StoreError::IllegalTransition`] if the run has succeeded.
-    pub async fn reopen(&self, id: &RunId) -> Result<bool, StoreError> {
+    pub async fn reopen(&self, workflow: &WorkflowId) -> Result<bool, StoreError> {
         let reopened: Option<(bool, String)> = sqlx::query_as(
             "WITH reopened AS (
                  UPDATE app.runs SET status = 'running', error = NULL, planner_away_since = NULL, updated_at = now()
-                 WHERE id = $1 AND status = ANY($2)
+                 WHERE workflow_id = $1 AND status = ANY($2)
                  RETURNING id
              ), forgotten AS (
                  DELETE FROM app.artifacts a USING reopened r WHERE a.run_id = r.id AND a.kind = 'error'
              )
              -- The status is the one that this statement found.
-             SELECT EXISTS (SELECT FROM reopened), status FROM app.runs WHERE id = $1",
+             SELECT EXISTS (SELECT FROM reopened), status FROM app.runs WHERE workflow_id = $1",
         )
-        .bind(id.as_str())
+        .bind(workflow.as_str())
         .bind(Transition::Reopen.sources(RunStatus::Running))
         .fetch_optional(&self.pool)
         .await?;
@@ -139,7 +143,7 @@ impl Store {
         let (from, to) = (stored_status(&status)?, RunStatus::Running);
         // A failed or canceled run that another process reopened at the same time is no illegal transition.
         if !reopened && from.is_terminal() && !from.can_become(to, Transition::Reopen) {
-            let run = id.clone();
+            let run = workflow.to_string();
             return Err(StoreError::IllegalTransition { run, to });
         }
         Ok(reopened)

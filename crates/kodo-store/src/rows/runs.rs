@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use kodo_contract::{ArtifactRef, IntentId, RunId, RunStatus, RunView, StepView, Timestamp};
+use kodo_contract::{
+    ArtifactRef, IntentId, RunId, RunStatus, RunView, StepView, Timestamp, WorkflowId,
+};
 use serde_json::Value;
 use sqlx::types::Json;
 use time::OffsetDateTime;
@@ -24,6 +26,8 @@ pub struct RunToPlan {
 pub struct UnfinishedRun {
     /// The run.
     pub id: RunId,
+    /// Its workflow, which has another id if it is a fork that a client of the engine made.
+    pub workflow_id: WorkflowId,
     /// Its status, as the product database has it.
     pub status: RunStatus,
     /// Whether an execution holds its claim.
@@ -192,8 +196,8 @@ impl Store {
         after: Option<&RunId>,
         limit: i64,
     ) -> Result<Vec<UnfinishedRun>, StoreError> {
-        let rows: Vec<(String, String, bool)> = sqlx::query_as(
-            "SELECT id, status,
+        let rows: Vec<(String, String, String, bool)> = sqlx::query_as(
+            "SELECT id, workflow_id, status,
                     EXISTS (SELECT FROM app.run_claims c WHERE c.run_id = runs.id AND c.ended_at IS NULL)
              FROM app.runs
              WHERE status IN ('queued', 'running', 'waiting_input') AND id > $1
@@ -205,16 +209,19 @@ impl Store {
         .await?;
         Ok(rows
             .iter()
-            .filter_map(|(id, status, claimed)| {
-                let run = RunId::parse(id).zip(stored_status(status).ok());
+            .filter_map(|(id, workflow_id, status, claimed)| {
+                let run = RunId::parse(id)
+                    .zip(WorkflowId::parse(workflow_id))
+                    .zip(stored_status(status).ok());
                 if run.is_none() {
                     // Changed by hand. It must not keep the sweep from the other runs.
                     tracing::warn!(run.id = id, status, "a run's row is unreadable");
                 }
-                let (id, status) = run?;
+                let ((id, workflow_id), status) = run?;
                 let claimed = *claimed;
                 Some(UnfinishedRun {
                     id,
+                    workflow_id,
                     status,
                     claimed,
                 })

@@ -1,6 +1,8 @@
 //! What the engine's own clients write into its tables, statement by statement. The clients themselves are tried by
 //! `test:interop`.
 
+use sqlx::PgPool;
+
 use crate::interrupted::system;
 use crate::support::World;
 
@@ -38,4 +40,46 @@ pub async fn delete(world: &World, run: &str) {
         run,
     )
     .await;
+}
+
+/// What `DBOSClient.fork_workflow` does: a new workflow with the checkpoints before `step`, which waits in the queue.
+pub async fn fork(world: &World, source: &str, step: i32) -> String {
+    let fork = fork_in(&world.system, source, step).await;
+    fork.unwrap_or_else(|error| panic!("a fork of {source}: {error}"))
+}
+
+async fn fork_in(system: &PgPool, source: &str, step: i32) -> Result<String, sqlx::Error> {
+    let mut transaction = system.begin().await?;
+    let fork: String = sqlx::query_scalar(
+        "INSERT INTO dbos.workflow_status
+             (workflow_uuid, status, name, class_name, config_name, application_version, application_id,
+              authenticated_user, authenticated_roles, assumed_role, inputs, serialization, request, queue_name,
+              forked_from, attributes, application_name)
+         SELECT gen_random_uuid()::text, 'ENQUEUED', name, class_name, config_name, application_version, application_id,
+                authenticated_user, authenticated_roles, assumed_role, inputs, serialization, request,
+                '_dbos_internal_queue', workflow_uuid, attributes, application_name
+         FROM dbos.workflow_status WHERE workflow_uuid = $1
+         RETURNING workflow_uuid",
+    )
+    .bind(source)
+    .fetch_one(&mut *transaction)
+    .await?;
+    for statement in [
+        "UPDATE dbos.workflow_status SET was_forked_from = true WHERE workflow_uuid = $1 AND $2 <> '' AND $3 >= 0",
+        "INSERT INTO dbos.operation_outputs
+             (workflow_uuid, function_id, output, error, serialization, function_name, child_workflow_id,
+              started_at_epoch_ms, completed_at_epoch_ms, application_name)
+         SELECT $2, function_id, output, error, serialization, function_name, child_workflow_id, started_at_epoch_ms,
+                completed_at_epoch_ms, application_name
+         FROM dbos.operation_outputs WHERE workflow_uuid = $1 AND function_id < $3",
+    ] {
+        sqlx::query(statement)
+            .bind(source)
+            .bind(&fork)
+            .bind(step)
+            .execute(&mut *transaction)
+            .await?;
+    }
+    transaction.commit().await?;
+    Ok(fork)
 }

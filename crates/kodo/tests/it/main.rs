@@ -32,6 +32,7 @@ mod exact;
 mod executions;
 mod failed_runs;
 mod flow;
+mod forks;
 #[allow(dead_code)] // the end-to-end tests use more of it
 mod golden_folder;
 mod idempotency;

@@ -91,11 +91,11 @@ const CASES: &[Case] = &[
     },
     Case {
         invariant: "statuses_agree",
-        side: System,
-        harm: "UPDATE dbos.workflow_status SET application_name = 'elsewhere' WHERE workflow_uuid = 'RUN'",
-        mend: "UPDATE dbos.workflow_status SET application_name = (SELECT application_name FROM dbos.workflow_status
-               WHERE workflow_uuid = 'FAILED') WHERE workflow_uuid = 'RUN'",
-        finding: "succeeded, but the engine has no workflow of that id",
+        side: App,
+        harm: "INSERT INTO app.runs (id, intent_id, workflow_id, status)
+               SELECT 'run_' || repeat('f', 32), intent_id, 'run_' || repeat('f', 32), 'canceled' FROM app.runs WHERE id = 'RUN'",
+        mend: "DELETE FROM app.runs WHERE id = 'run_' || repeat('f', 32)",
+        finding: "canceled, but the engine has no workflow of that id",
     },
     Case {
         invariant: "statuses_agree",
@@ -424,7 +424,7 @@ async fn a_person_is_shown_a_few_of_many_and_a_program_all() {
     let block = told.stdout[at..].split("\n\n").next().unwrap();
     insta::assert_snapshot!(block, @r"
     VIOLATED  Marks and crash demos match: one that succeeded has s1 and s2, and no mark is without its
-              workflow.
+              workflow, unless that was deleted after both.
               12 found in 12 marks and crash demos
                 by hand 001/s1: the mark has no crash_demo workflow of that id
                 by hand 002/s1: the mark has no crash_demo workflow of that id

@@ -58,13 +58,13 @@ async fn asked(
                 step_id: None,
             });
             let settlement = Settlement {
-                run_id: run.clone(),
+                workflow_id: run.workflow_id(),
                 status: to,
                 error,
             };
             store.settle(&[settlement], &[]).await.map(drop)
         }
-        Transition::Reopen => store.reopen(run).await.map(drop),
+        Transition::Reopen => store.reopen(&run.workflow_id()).await.map(drop),
         // Nothing waits for a person yet.
         Transition::Wait => Ok(()),
     }

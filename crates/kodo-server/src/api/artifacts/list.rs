@@ -2,13 +2,13 @@
 
 use axum::http::StatusCode;
 use axum::response::Response;
-use kodo_contract::{ArtifactEntry, ArtifactList, ContentHash, RunId};
+use kodo_contract::{ArtifactEntry, ArtifactList, ContentHash};
 use kodo_store::ArtifactRow;
 use kodo_store::content::content_of;
 
 use crate::api::egress;
 use crate::error::ApiError;
-use crate::extract::params::Id;
+use crate::extract::params::{Id, RunKey};
 use crate::extract::service::Migrated;
 use crate::route::{Access, Operation};
 
@@ -19,7 +19,8 @@ pub(crate) fn operation() -> Operation {
     )
 }
 
-async fn handler(Migrated(app): Migrated, Id(run_id): Id<RunId>) -> Result<Response, ApiError> {
+async fn handler(Migrated(app): Migrated, Id(key): Id<RunKey>) -> Result<Response, ApiError> {
+    let run_id = key.run(&app).await?;
     let rows = app.in_time(app.store().artifacts_of(&run_id)).await?;
     let rows = rows.ok_or(ApiError::RunNotFound)?;
     let artifacts = rows.into_iter().map(entry).collect::<Result<_, _>>()?;
