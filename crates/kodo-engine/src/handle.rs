@@ -1,5 +1,6 @@
 //! The engine as the rest of the process sees it: a handle that exists before the engine is launched.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::drain::Drain;
 use crate::launched::Launched;
 use crate::run::context::RunContext;
 use crate::settle::settler::{self, Settler};
+use crate::sysdb::schema::EngineSchema;
 use crate::sysdb::system_db::SystemDb;
 use crate::workers::shared::Shared;
 use crate::workers::standstill::Standstill;
@@ -78,6 +80,7 @@ impl EngineHandle {
             dispatcher: Arc::new(Dispatcher::new(config.max_concurrent_runs)),
             settler: settler.clone(),
             standstill: Standstill::default(),
+            schema: AtomicI64::new(0),
         });
         if self.0.started.set(Arc::clone(&shared)).is_err() {
             return;
@@ -142,6 +145,12 @@ impl EngineHandle {
     /// Why the system database is of no use, in words, if it answers and says so.
     pub async fn why_system_database_is_unavailable(&self) -> Option<String> {
         self.0.started.get()?.system_db.why_unavailable().await
+    }
+
+    /// What an operator should know of the engine's schema; `None` if it is the one that was tested.
+    pub fn schema_warning(&self) -> Option<String> {
+        let shared = self.0.started.get()?;
+        EngineSchema(shared.schema.load(Ordering::Relaxed)).warning()
     }
 
     /// Says that a run's row is committed and can start. Never blocks. It is a hint: if it is lost, the sweep finds

@@ -27,6 +27,7 @@ pub use launched::{EngineError, Launched};
 pub use sysdb::evidence::{EngineCopy, EngineRows, EngineTable};
 pub use sysdb::inspect::{InspectError, Inspector, StepSummary, WorkflowSummary};
 pub use sysdb::locks::LaunchLock;
+pub use sysdb::schema::EngineSchema;
 pub use sysdb::system_db::reset_system_schema;
 pub use sysdb::workers::{UnfinishedWork, WorkerSlot};
 pub use workers::rebind::{RebindError, Rebound, rebind};

@@ -5,5 +5,6 @@ pub(crate) mod inspect;
 pub(crate) mod locks;
 pub(crate) mod names;
 pub(crate) mod relay;
+pub(crate) mod schema;
 pub(crate) mod system_db;
 pub(crate) mod workers;

@@ -2,8 +2,8 @@
 
 pub(crate) mod error;
 pub(crate) mod execute;
-pub(crate) mod idle;
 pub(crate) mod forks;
+pub(crate) mod idle;
 pub(crate) mod launch;
 pub(crate) mod lease;
 pub(crate) mod rebind;

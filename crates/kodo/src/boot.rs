@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use kodo_engine::{EngineConfig, EngineHandle};
+use kodo_engine::{EngineConfig, EngineHandle, EngineSchema};
 use kodo_sandbox::SecretFolder;
 use kodo_server::Readiness;
 use kodo_store::content::{ArtifactStore, ArtifactStoreCell, ObjectArtifacts};
@@ -50,6 +50,11 @@ pub(crate) async fn boot(
     }
     readiness.set_reason(MIGRATIONS, None);
     let deadline = Instant::now() + settings.database.db_connect_timeout;
+    // At the start alone: whoever migrates the schema later does not stop a service that works.
+    let schema = patiently(settings, deadline, || EngineSchema::of(&settings.system)).await?;
+    if let Some(refusal) = schema.refusal(settings.work.engine_schema_accept) {
+        bail!("system database {:?}: {refusal}", settings.system.database);
+    }
     let instance = patiently(settings, deadline, || store.instance()).await?;
     let artifacts = Arc::new(artifacts.of_instance(&instance));
     bind_artifacts(settings, deadline, store, &artifacts, readiness).await?;

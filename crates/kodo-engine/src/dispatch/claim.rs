@@ -1,5 +1,6 @@
 //! Hands the runs of the dispatcher to the engine and reports their end, for one launch of the engine.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,13 +19,16 @@ use crate::sysdb::system_db::SystemDb;
 /// this process.
 const BEGIN_TIMEOUT: Duration = Duration::from_millis(100);
 
+/// A start that takes longer is told, each time that this has passed.
+const SLOW_START: Duration = Duration::from_secs(5);
+
 /// Starts runs under one launch of the engine.
 pub(crate) struct Claims {
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) system_db: Arc<SystemDb>,
     pub(crate) settler: Settler,
     pub(crate) drain: Arc<Drain>,
-    pub(crate) intent_run: WorkflowRef<RunInput, RunOutput, RunFailure>,
+    pub(crate) intent_run: WorkflowRef<Option<RunInput>, RunOutput, RunFailure>,
     /// Cancelled when the launch ends.
     pub(crate) over: CancellationToken,
 }
@@ -69,10 +73,16 @@ impl Claims {
         // A start waits for the server without bound. If it outlived its launch, it would write a row that says
         // that the run executes here, after the next launch has looked for such rows.
         failpoint("start:before");
-        let started = self
-            .over
-            .run_until_cancelled(self.intent_run.start_with(input, options))
-            .await;
+        let start = self.intent_run.start_with(Some(input), options);
+        let mut starting = pin!(self.over.run_until_cancelled(start));
+        let started = loop {
+            match tokio::time::timeout(SLOW_START, &mut starting).await {
+                Ok(started) => break started,
+                Err(_) => {
+                    tracing::warn!(run.id = %run_id, "the engine does not answer to the start of a run; still waiting");
+                }
+            }
+        };
         let handle = match started {
             Some(Ok(handle)) => handle,
             None => {
@@ -99,6 +109,6 @@ impl Claims {
             let _ = result.await;
         }
         self.dispatcher.release(&workflow_id);
-        self.settler.ended(workflow_id.into_string());
+        self.settler.ended(workflow_id.to_string());
     }
 }

@@ -123,6 +123,11 @@ impl Dispatcher {
         (self.capacity.available_permits() + MAX_WAITING / 10).saturating_sub(waiting)
     }
 
+    /// Whether one more run could begin here right now.
+    pub(crate) fn has_room(&self) -> bool {
+        self.capacity.available_permits() > 0
+    }
+
     /// Releases the permit of a run whose body did not begin here. Returns whether it was still held.
     pub(crate) fn release(&self, workflow_id: &WorkflowId) -> bool {
         let released = self.state().starting.remove(workflow_id.as_str()).is_some();
@@ -314,7 +319,7 @@ mod tests {
         dispatcher.offer(&second);
         assert_eq!(dispatcher.take(), None, "no capacity");
         waiting.leave();
-        assert_eq!(dispatcher.next().await, (second.clone(), false));
+        assert_eq!(dispatcher.next().await.run_id, second);
         let other = dispatcher.begin(second.as_str());
         assert!(
             dispatcher.knows(first.as_str()),

@@ -22,7 +22,8 @@ use crate::run::tool_call::{Executed, ToolStep};
 /// Name of the workflow in `dbos.workflow_status`.
 pub(crate) const WORKFLOW: &str = "intent_run";
 
-/// Input of the workflow.
+/// Input of the workflow, for readers: the body finds its run by the workflow's id. A fork has the input of the run that it
+/// was forked from, and where another SDK has migrated the engine's schema, the engine finds no input of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RunInput {
@@ -38,8 +39,8 @@ pub(crate) struct RunOutput {
     pub(crate) tool_calls: usize,
 }
 
-/// The body, for the execution that holds the run's claim and a place in this process. `checkpointed` names the steps of which the engine has a
-/// checkpoint.
+/// The body, for the execution that holds the run's claim and a place in this process. `checkpointed` names the steps of
+/// which the engine has a checkpoint.
 pub(crate) async fn run(
     ctx: &RunContext,
     execution: &Execution,

@@ -9,6 +9,7 @@ use sqlx::{Connection, PgConnection};
 
 use crate::sysdb::inspect::InspectError;
 use crate::sysdb::locks::live_workers;
+use crate::sysdb::schema::{self, EngineSchema};
 
 /// Bytes that are handed over at once.
 const CHUNK: usize = 64 * 1024;
@@ -109,6 +110,14 @@ impl EngineRows {
         let mut workers = live_workers(&mut self.connection, &self.instance).await?;
         workers.sort();
         Ok(workers)
+    }
+
+    /// The version of the engine's schema.
+    ///
+    /// # Errors
+    /// As [`InspectError`] says.
+    pub async fn schema(&mut self) -> Result<EngineSchema, InspectError> {
+        Ok(EngineSchema(schema::version(&mut self.connection).await?))
     }
 
     /// Ends the reading.

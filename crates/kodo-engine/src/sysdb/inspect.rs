@@ -7,6 +7,8 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
+use crate::sysdb::schema::{self, EngineSchema};
+
 /// Why the system database could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
@@ -127,7 +129,14 @@ type StepRow = (
 );
 
 const WORKFLOW_COLUMNS: &str = "workflow_uuid, status, name, executor_id, application_version, \
-    recovery_attempts, queue_name, created_at, updated_at, completed_at, inputs, output, error";
+    recovery_attempts, queue_name, created_at, updated_at, completed_at";
+
+/// Where a workflow's input, output and error are: beside the others, or where newer SDKs put them.
+const PAYLOADS: &str = "inputs, output, error";
+const MOVED: &str = "
+    coalesce(inputs, (SELECT i.inputs FROM dbos.workflow_input i WHERE i.workflow_uuid = w.workflow_uuid)),
+    coalesce(output, (SELECT o.output FROM dbos.workflow_output o WHERE o.workflow_uuid = w.workflow_uuid)),
+    coalesce(error, (SELECT o.error FROM dbos.workflow_output o WHERE o.workflow_uuid = w.workflow_uuid))";
 
 impl Inspector {
     /// Connects.
@@ -139,13 +148,30 @@ impl Inspector {
         Ok(Self(system.connect("kodo-inspect").await?))
     }
 
+    /// The version of the engine's schema.
+    ///
+    /// # Errors
+    /// As [`InspectError`] says.
+    pub async fn schema(&mut self) -> Result<EngineSchema, InspectError> {
+        Ok(EngineSchema(schema::version(&mut self.0).await?))
+    }
+
+    async fn payloads(&mut self) -> Result<&'static str, InspectError> {
+        let EngineSchema(version) = self.schema().await?;
+        Ok(match version >= schema::MOVED_PAYLOADS {
+            true => MOVED,
+            false => PAYLOADS,
+        })
+    }
+
     /// The `limit` workflows that were started last, newest first.
     ///
     /// # Errors
     /// As [`InspectError`] says.
     pub async fn workflows(&mut self, limit: i64) -> Result<Vec<WorkflowSummary>, InspectError> {
+        let payloads = self.payloads().await?;
         let rows: Vec<WorkflowRow> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
-            "SELECT {WORKFLOW_COLUMNS} FROM dbos.workflow_status
+            "SELECT {WORKFLOW_COLUMNS}, {payloads} FROM dbos.workflow_status w
              ORDER BY created_at DESC, workflow_uuid DESC LIMIT $1"
         )))
         .bind(limit)
@@ -159,8 +185,9 @@ impl Inspector {
     /// # Errors
     /// [`InspectError::NotFound`] if no workflow has the id.
     pub async fn workflow(&mut self, id: &str) -> Result<WorkflowSummary, InspectError> {
+        let payloads = self.payloads().await?;
         let row: Option<WorkflowRow> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
-            "SELECT {WORKFLOW_COLUMNS} FROM dbos.workflow_status WHERE workflow_uuid = $1"
+            "SELECT {WORKFLOW_COLUMNS}, {payloads} FROM dbos.workflow_status w WHERE workflow_uuid = $1"
         )))
         .bind(id)
         .fetch_optional(&mut self.0)

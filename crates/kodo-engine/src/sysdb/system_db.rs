@@ -14,6 +14,7 @@ use crate::failure::RunFailure;
 use crate::run::workflow as intent_run;
 use crate::sysdb::locks::{live_workers, try_lock_sweep};
 use crate::sysdb::names::{app_name, app_version, lock_class};
+use crate::sysdb::schema;
 
 /// Connections of [`SystemDb`], and how long a call waits for one.
 const CONNECTIONS: u32 = 4;
@@ -103,6 +104,11 @@ impl SystemDb {
     /// Why the server is of no use, if it answers and says so.
     pub(crate) async fn why_unavailable(&self) -> Option<String> {
         kodo_store::why_unavailable(&self.pool).await
+    }
+
+    /// The version of the engine's schema.
+    pub(crate) async fn schema_version(&self) -> Result<i64, StoreError> {
+        Ok(schema::version(&self.pool).await?)
     }
 
     /// The rows of the given workflows; those without a row are left out.

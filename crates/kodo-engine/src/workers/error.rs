@@ -1,5 +1,7 @@
 //! Why something that a worker does for itself failed. The worker logs it and tries again later.
 
+use std::time::Duration;
+
 use kodo_store::StoreError;
 
 use crate::sysdb::system_db::SystemDbError;
@@ -11,6 +13,8 @@ pub(crate) enum WorkerError {
     NoFreeSlot,
     #[error("the engine cannot be led through the pooler: {0}")]
     Relay(#[from] std::io::Error),
+    #[error("not done within {0:?}: a lock on a table, or a server that does not answer")]
+    NoAnswer(Duration),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]

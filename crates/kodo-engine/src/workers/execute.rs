@@ -17,7 +17,7 @@ use crate::failure::RunFailure;
 use crate::run::durable::superseded;
 use crate::run::guard::guard;
 use crate::run::retry::retry_store;
-use crate::run::workflow::{self as intent_run, RunInput, RunOutput};
+use crate::run::workflow::{self as intent_run, RunOutput};
 use crate::settle::settler::{ClaimOver, Settler};
 use crate::workers::forks::adopt;
 use crate::workers::shared::Shared;
@@ -38,14 +38,12 @@ impl Drop for Held<'_> {
 }
 
 /// The body of the workflow of a run, under the executor id of this worker.
-pub(crate) async fn execute(
-    shared: &Shared,
-    worker: &str,
-    input: &RunInput,
-) -> dbos::Result<RunOutput, RunFailure> {
-    // Not the id in the input: a fork has that of the run that it was forked from.
-    let id = dbos::workflow_id().and_then(|id| WorkflowId::parse(&id));
-    let workflow = id.unwrap_or_else(|| input.run_id.workflow_id());
+pub(crate) async fn execute(shared: &Shared, worker: &str) -> dbos::Result<RunOutput, RunFailure> {
+    let id = dbos::workflow_id().unwrap_or_default();
+    let Some(workflow) = WorkflowId::parse(&id) else {
+        let text = format!("{id:?} is the id of no run's workflow");
+        return Err(RunFailure::new(ErrorCode::RunMissing, text).into());
+    };
     let mut execution = shared.dispatcher.begin(workflow.as_str());
     let recovered = !execution.is_started_here();
     if recovered {

@@ -75,7 +75,7 @@ impl Idle {
 fn undecodable(row: &PendingRow) -> Option<RunFailure> {
     let input = row.inputs.as_deref().unwrap_or("null");
     let refused = match row.name.as_deref() {
-        Some(intent_run::WORKFLOW) => serde_json::from_str::<RunInput>(input).err(),
+        Some(intent_run::WORKFLOW) => serde_json::from_str::<Option<RunInput>>(input).err(),
         Some(crash_demo::WORKFLOW) => serde_json::from_str::<DemoInput>(input).err(),
         // A workflow that this version does not know is left to one that does.
         _ => None,
@@ -106,7 +106,10 @@ mod tests {
         assert!(undecodable(&row(intent_run::WORKFLOW, Some(&good))).is_none());
         assert!(undecodable(&row(crash_demo::WORKFLOW, Some(r#"{"sleepMs":1}"#))).is_none());
         assert!(undecodable(&row("of_another_version", Some("garbage"))).is_none());
-        for bad in [Some("garbage"), Some("{}"), None] {
+        // As the engine sees an input that another SDK has put elsewhere. A run is found by its workflow.
+        assert!(undecodable(&row(intent_run::WORKFLOW, None)).is_none());
+        assert!(undecodable(&row(crash_demo::WORKFLOW, None)).is_some());
+        for bad in [Some("garbage"), Some("{}")] {
             let failure = undecodable(&row(intent_run::WORKFLOW, bad)).unwrap();
             assert_eq!(failure.code, "input_unreadable");
         }

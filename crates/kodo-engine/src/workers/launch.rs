@@ -34,7 +34,7 @@ pub(crate) struct Launch {
     pub(crate) crash_demo: WorkflowRef<DemoInput, (), RunFailure>,
     /// The crash demo's durable sleep.
     pub(crate) crash_demo_sleep_ms: u64,
-    pub(crate) intent_run: WorkflowRef<RunInput, RunOutput, RunFailure>,
+    pub(crate) intent_run: WorkflowRef<Option<RunInput>, RunOutput, RunFailure>,
     /// What the engine connects through, if a pooler refuses it otherwise.
     _relay: Option<Relay>,
     /// Cancelled when this launch ends.
@@ -89,9 +89,9 @@ async fn launch(
     // The list of workflows. Their closures must not hold the engine itself, which would keep it alive for ever.
     let with = Arc::clone(shared);
     let worker: Arc<str> = executor_id.as_str().into();
-    let intent_run = register(&dbos, intent_run::WORKFLOW, move |input: RunInput| {
+    let intent_run = register(&dbos, intent_run::WORKFLOW, move |_: Option<RunInput>| {
         let (shared, worker) = (Arc::clone(&with), Arc::clone(&worker));
-        async move { execute(&shared, &worker, &input).await }
+        async move { execute(&shared, &worker).await }
     })?;
     let with = Arc::clone(shared);
     let crash_demo = register(&dbos, crash_demo::WORKFLOW, move |input: DemoInput| {

@@ -11,12 +11,12 @@ use crate::config::EngineConfig;
 use crate::dispatch::claim::Claims;
 use crate::launched::{Launched, Reach};
 use crate::workers::error::WorkerError;
-use crate::workers::idle::Idle;
 use crate::workers::forks::adopt_forks;
+use crate::workers::idle::Idle;
 use crate::workers::launch::{Launch, launch_patiently};
 use crate::workers::lease::Lease;
 use crate::workers::shared::Shared;
-use crate::workers::sweep::{SWEEP_EVERY, end_forgotten_claims, sweep};
+use crate::workers::sweep::{Overdue, SWEEP_EVERY, end_forgotten_claims, sweep};
 use crate::workers::takeover::Takeover;
 
 /// Pause between two attempts to take a slot.
@@ -25,6 +25,10 @@ const TRY_AGAIN: Duration = Duration::from_millis(500);
 /// Bound on waiting for the engine's shutdown, which goes on by itself: it ends with a last write, which waits for the
 /// server during an outage.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Bound on one attempt to take a slot, and on each of the periodic checks. None of its statements has a bound of its own:
+/// without this one, a lock that somebody holds on a table would silence the worker for as long.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Keeps an engine launched until told to stop. Every loss of the slot ends one launch and begins the next.
 pub(crate) async fn supervise(
@@ -114,8 +118,7 @@ async fn take_slot(shared: &Shared, config: &EngineConfig) -> Lease {
                 }
             }
         };
-        let taken: Result<Lease, WorkerError> = taken.await;
-        match taken {
+        match bounded(taken).await {
             Ok(lease) => return lease,
             Err(error) => {
                 // The same reason is told once.
@@ -125,6 +128,18 @@ async fn take_slot(shared: &Shared, config: &EngineConfig) -> Lease {
             }
         }
         tokio::time::sleep(TRY_AGAIN).await;
+    }
+}
+
+/// Ends what a worker does for itself after [`CHECK_TIMEOUT`].
+async fn bounded<T>(work: impl Future<Output = Result<T, WorkerError>>) -> Result<T, WorkerError> {
+    let done = tokio::time::timeout(CHECK_TIMEOUT, work).await;
+    done.unwrap_or(Err(WorkerError::NoAnswer(CHECK_TIMEOUT)))
+}
+
+fn report(what: &str, outcome: Result<(), WorkerError>) {
+    if let Err(error) = outcome {
+        tracing::warn!(%error, "the {what} ended early; it comes again");
     }
 }
 
@@ -141,26 +156,25 @@ async fn work(shared: &Arc<Shared>, engine: &Launch, slot: i32) {
     let sweeping = async {
         let mut takeover = Takeover::default();
         let mut idle = Idle::default();
+        let mut overdue = Overdue::default();
+        let worker = engine.executor_id.as_str();
         loop {
             // Independent of each other: a failure of one must not keep the others from working.
-            let checked = [
-                ("takeover", takeover.check(shared, slot).await),
-                (
-                    "check of idle workflows",
-                    idle.check(shared, &engine.executor_id).await,
-                ),
-                (
-                    "look at claims",
-                    end_forgotten_claims(shared, &engine.executor_id).await,
-                ),
-                ("look at forks", adopt_forks(shared).await),
-                ("sweep", sweep(shared).await),
-            ];
-            for (what, outcome) in checked {
-                if let Err(error) = outcome {
-                    tracing::warn!(%error, "the {what} ended early; it comes again");
-                }
-            }
+            report("takeover", bounded(takeover.check(shared, slot)).await);
+            report(
+                "check of idle workflows",
+                bounded(idle.check(shared, worker)).await,
+            );
+            report(
+                "look at claims",
+                bounded(end_forgotten_claims(shared, worker)).await,
+            );
+            report("look at forks", bounded(adopt_forks(shared)).await);
+            report("sweep", bounded(sweep(shared, &mut overdue)).await);
+            report(
+                "look at the engine's schema",
+                bounded(shared.look_at_schema()).await,
+            );
             tokio::time::sleep(SWEEP_EVERY).await;
         }
     };

@@ -3,7 +3,8 @@
 //! At boot and every few seconds it compares the unfinished runs with the system database, in batches. In a healthy
 //! system it writes nothing.
 
-use std::time::Duration;
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 use kodo_contract::RunId;
 use kodo_store::Settlement;
@@ -19,12 +20,36 @@ pub(crate) const SWEEP_EVERY: Duration = Duration::from_secs(2);
 /// Runs that one statement compares at most.
 const BATCH: i64 = 500;
 
+/// A run that has no workflow for this long is overdue, unless this worker has no room for it.
+const OVERDUE_AFTER: Duration = Duration::from_secs(5);
+
+/// Runs without a workflow, each with the moment at which it was seen so first, or told of last.
+#[derive(Debug, Default)]
+pub(crate) struct Overdue(HashMap<RunId, Instant>);
+
+impl Overdue {
+    fn look(&mut self, waiting: &HashSet<RunId>, has_room: bool) {
+        self.0.retain(|run, _| waiting.contains(run));
+        for run in waiting {
+            let since = *self.0.entry(run.clone()).or_insert_with(Instant::now);
+            if has_room && since.elapsed() >= OVERDUE_AFTER {
+                tracing::warn!(
+                    run.id = %run,
+                    waited_s = since.elapsed().as_secs(),
+                    "an accepted run does not begin although this worker has room"
+                );
+                self.0.insert(run.clone(), Instant::now());
+            }
+        }
+    }
+}
+
 /// Compares every unfinished run with its workflow, unless another process is doing that right now.
-pub(crate) async fn sweep(shared: &Shared) -> Result<(), WorkerError> {
+pub(crate) async fn sweep(shared: &Shared, overdue: &mut Overdue) -> Result<(), WorkerError> {
     let Some(lock) = shared.system_db.begin_sweep().await? else {
         return Ok(());
     };
-    unfinished(shared).await?;
+    unfinished(shared, overdue).await?;
     given_up(shared).await?;
     lock.rollback().await?;
     Ok(())
@@ -53,7 +78,8 @@ pub(crate) async fn end_forgotten_claims(
 }
 
 /// Starts the unfinished runs that have no workflow, and settles those whose workflow has ended.
-async fn unfinished(shared: &Shared) -> Result<(), WorkerError> {
+async fn unfinished(shared: &Shared, overdue: &mut Overdue) -> Result<(), WorkerError> {
+    let mut waiting = HashSet::new();
     let mut capacity = shared.dispatcher.spare_capacity();
     let mut after: Option<RunId> = None;
     loop {
@@ -63,6 +89,7 @@ async fn unfinished(shared: &Shared) -> Result<(), WorkerError> {
             .unfinished_runs(after.as_ref(), BATCH)
             .await?;
         let Some(last) = runs.last() else {
+            overdue.look(&waiting, shared.dispatcher.has_room());
             return Ok(());
         };
         let ids: Vec<&str> = runs.iter().map(|run| run.workflow_id.as_str()).collect();
@@ -73,6 +100,9 @@ async fn unfinished(shared: &Shared) -> Result<(), WorkerError> {
             let started = workflows
                 .iter()
                 .any(|workflow| workflow.workflow_uuid == run.workflow_id.as_str());
+            if !started && !run.claimed {
+                waiting.insert(run.id.clone());
+            }
             // One that is claimed had a workflow, which was deleted in its middle. Its execution ends at its next
             // checkpoint, and then the run begins anew from what it has recorded.
             if !started

@@ -21,12 +21,12 @@ impl Takeover {
     /// Checks every other slot that has unfinished work, and takes over the work of free ones: at once if the last
     /// holder is provably dead or released its slot, otherwise after [`TAKEOVER_AFTER`].
     pub(crate) async fn check(&mut self, shared: &Shared, mine: i32) -> Result<(), WorkerError> {
-        let checked = self.check_slots(shared, mine).await;
-        if checked.is_err() {
-            // The server did not answer: what was seen before proves nothing about the time in between.
-            self.free_since.clear();
-        }
-        checked
+        // If the check ends early, what was seen before proves nothing about the time in between.
+        let seen = std::mem::take(&mut self.free_since);
+        let mut checked = Self { free_since: seen };
+        checked.check_slots(shared, mine).await?;
+        *self = checked;
+        Ok(())
     }
 
     async fn check_slots(&mut self, shared: &Shared, mine: i32) -> Result<(), WorkerError> {

@@ -36,6 +36,8 @@ struct Proof {
     /// Executor ids of the workers that live.
     workers: Vec<String>,
     runs: BTreeMap<String, i64>,
+    /// What to know of the engine's schema.
+    warning: Option<String>,
     found: Vec<(Invariant, Suspects)>,
 }
 

@@ -1,10 +1,13 @@
 //! The engine's rows: what is unfinished, and whether anybody works on it.
 
-use kodo_engine::{InspectError, Inspector, WorkerSlot};
+use kodo_engine::{InspectError, Inspector, UnfinishedWork, WorkerSlot};
 use kodo_store::{Store, StoreError};
 
 use super::examination::Examination;
 use super::finding::Finding;
+
+/// A run that is queued for longer while a worker is idle should have begun: a sweep comes every two seconds.
+const OVERDUE_SECONDS: i64 = 10;
 
 /// Looks at workflows, workers and runs.
 pub(crate) async fn check(exam: &Examination, store: &Store) -> Vec<Finding> {
@@ -106,6 +109,14 @@ async fn look(
         }
     });
 
+    let schema = inspector.schema().await?;
+    if let Some(refusal) = schema.refusal(exam.settings.work.engine_schema_accept) {
+        let next = next.task("start");
+        findings.push(Finding::problem("engine schema", refusal, next));
+    } else if let Some(warning) = schema.warning() {
+        findings.push(Finding::warn("engine schema", warning, None));
+    }
+
     let live: Vec<&WorkerSlot> = workers.iter().filter(|worker| worker.held).collect();
     let named: Vec<String> = live.iter().map(|worker| named(worker)).collect();
     findings.push(Finding::ok(
@@ -155,7 +166,24 @@ async fn look(
         .iter()
         .map(|(status, count, oldest)| format!("{count} {status}, the oldest for {oldest} s"))
         .collect();
-    if waiting > 0 && live.is_empty() {
+    let idle = live.iter().find(|worker| {
+        let busy =
+            |work: &&UnfinishedWork| work.executor_id.as_deref() == Some(&worker.executor_id);
+        !unfinished.iter().any(|work| busy(&work))
+    });
+    let overdue = runs
+        .iter()
+        .find(|(status, _, oldest)| status == "queued" && *oldest > OVERDUE_SECONDS);
+    if let (Some(idle), Some((_, count, oldest))) = (idle, overdue) {
+        findings.push(Finding::warn(
+            "runs",
+            format!(
+                "{count} queued, the oldest for {oldest} s, although {} is idle: its log says what it waits for",
+                idle.executor_id
+            ),
+            Some(next.kodo("prove")),
+        ));
+    } else if waiting > 0 && live.is_empty() {
         findings.push(Finding::warn(
             "runs",
             format!("unfinished, and no worker runs: {}", listed.join("; ")),

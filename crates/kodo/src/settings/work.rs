@@ -16,6 +16,9 @@ pub(crate) struct WorkSettings {
     /// Jobs that this process has in a live sandbox at once; further ones wait
     #[arg(long, env, value_name = "COUNT", default_value = "8", value_parser = number::<usize>(1, 10_000))]
     pub(crate) max_concurrent_tool_calls: usize,
+    /// Version of the engine's schema to start on although it is newer than any that this version knows
+    #[arg(long, env, value_name = "VERSION", value_parser = number::<i64>(109, 1_000_000))]
+    pub(crate) engine_schema_accept: Option<i64>,
     /// Durable sleep of the crash demo, in milliseconds
     #[arg(long = "wf-sleep-ms", env = "WF_SLEEP_MS", value_name = "MS", default_value = "5000", value_parser = milliseconds)]
     pub(crate) wf_sleep: Duration,

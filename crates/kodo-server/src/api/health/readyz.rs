@@ -36,6 +36,9 @@ struct Ready {
     /// Why a check fails, for people, if more is known than its word.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     reasons: BTreeMap<&'static str, String>,
+    /// What an operator should know although the process can do its work. Absent if there is nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
     /// Lines of the log that could not be written since the start. Does not make the service unready.
     #[serde(skip_serializing_if = "is_zero")]
     log_lines_lost: u64,
@@ -59,6 +62,7 @@ async fn handler(State(app): State<App>) -> Result<Response, ApiError> {
         ready,
         checks,
         reasons,
+        warnings: app.engine().schema_warning().into_iter().collect(),
         log_lines_lost: app.readiness().lost_log_lines(),
     };
     Ok(answer::json(status, serde_json::to_string(&answered)?))

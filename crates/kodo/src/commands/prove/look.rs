@@ -18,6 +18,7 @@ pub(super) struct Prover<'a> {
     settings: &'a Settings,
     evidence: Evidence,
     instance: String,
+    warning: Option<String>,
 }
 
 impl<'a> Prover<'a> {
@@ -41,6 +42,7 @@ impl<'a> Prover<'a> {
             settings,
             evidence,
             instance,
+            warning: None,
         })
     }
 
@@ -65,6 +67,7 @@ impl<'a> Prover<'a> {
             place: self.settings.app.address(),
             workers,
             runs: runs.into_iter().collect(),
+            warning: self.warning.take(),
             found,
         })
     }
@@ -103,6 +106,7 @@ impl<'a> Prover<'a> {
             }
             load.finish().await?;
         }
+        self.warning = engine.schema().await?.warning();
         let workers = engine.workers().await?;
         engine.close().await?;
         Ok(workers)

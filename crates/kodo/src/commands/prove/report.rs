@@ -29,6 +29,8 @@ struct Report<'a> {
     newest: Option<i64>,
     workers: &'a [String],
     runs: &'a BTreeMap<String, i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<&'a str>,
     invariants: Vec<Line<'a>>,
 }
 
@@ -89,6 +91,7 @@ pub(super) fn json(proof: &Proof) -> String {
         newest: proof.newest,
         workers: &proof.workers,
         runs: &proof.runs,
+        warning: proof.warning.as_deref(),
         invariants: invariants.collect(),
     };
     output::json(&report)
@@ -174,9 +177,13 @@ fn head(proof: &Proof) -> String {
         Some(newest) => format!("Looked at the newest {newest} runs alone (--newest).\n"),
         None => String::new(),
     };
+    let warning = match &proof.warning {
+        Some(warning) => format!("Note: {warning}.\n"),
+        None => String::new(),
+    };
     format!(
         "Product database {product} (instance {instance}), system database {system}, at {place}.\n\
-         {workers}; {runs}.\n{waiting}{window}"
+         {workers}; {runs}.\n{waiting}{window}{warning}"
     )
 }
 
