@@ -282,12 +282,13 @@ fn disk(spec: &Spec, own: bool, kernel: Kernel) -> Result<(), Fault> {
     for (path, mode) in WRITABLE {
         let place = below(Path::new(path));
         let name = Path::new(DISK).join(place.to_string_lossy().replace('/', "-"));
-        make(&name, mode)?;
         if path == "/run" {
+            // Before it becomes the job's: inside gVisor this process may not make anything there afterwards.
             for inner in IN_RUN {
                 make(&name.join(inner), 0o1777)?;
             }
         }
+        make(&name, mode)?;
         folder(&place)?;
         mount_bind(&name, &place).map_err(fault(path))?;
     }
