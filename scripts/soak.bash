@@ -12,8 +12,8 @@ SOAK_GRACE=15
 # soak NAME TASK ROUNDS [FIRST_SEED]: exit code 1 if a round failed, 130 if it was interrupted, as a shell says of Ctrl-C.
 soak() {
 	local name=$1 task=$2 rounds=$3 first=${4:-$((RANDOM << 15 | RANDOM))}
-	local logs=.data/soak/$name number seed log code words took slowest median total
-	local child='' stopped='' failures='' passed=0 times=()
+	local logs=.data/soak/$name number seed log code words took slowest median
+	local child='' stopped='' failures='' passed=0 total=0 times=()
 	if [[ ! $rounds =~ ^[1-9][0-9]*$ ]]; then
 		echo "a soak of no rounds shows nothing: ask for one at least" >&2
 		return 2
@@ -37,7 +37,7 @@ soak() {
 			break
 		fi
 		took=$(((${EPOCHREALTIME//[!0-9]/} - took) / 1000))
-		times+=("$took $number $seed")
+		times+=("$took $number $seed") total=$((total + took))
 		if ! words=$(seen "$log"); then
 			words="FAILED: $words (exit code $code)"
 		elif [ "$code" != 0 ]; then
@@ -58,7 +58,6 @@ soak() {
 		mapfile -t times < <(printf '%s\n' "${times[@]}" | sort -n)
 		read -r slowest number seed <<<"${times[-1]}"
 		median=${times[${#times[@]} / 2]%% *}
-		total=$(($(printf '%s + ' "${times[@]%% *}") 0))
 		echo "soak $name: slowest $(soak_seconds "$slowest") (round $number, seed $seed)," \
 			"median $(soak_seconds "$median"), in all $(soak_seconds "$total")"
 	fi
