@@ -38,6 +38,7 @@ mod forks;
 mod golden_folder;
 mod idempotency;
 mod intents;
+mod interop;
 mod interrupted;
 mod invalid_json;
 mod large;
