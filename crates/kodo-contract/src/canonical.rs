@@ -23,10 +23,14 @@ pub fn canonical_json(value: &Value) -> String {
 /// The SHA-256 of some bytes as 64 lower-case hex digits.
 #[must_use]
 pub fn sha256_hex(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
+    hex(&Sha256::digest(bytes))
+}
+
+/// Lower-case hex digits.
+pub(crate) fn hex(digest: &[u8]) -> String {
     let mut hex = String::with_capacity(64);
     for byte in digest {
-        push_hex(&mut hex, byte);
+        push_hex(&mut hex, *byte);
     }
     hex
 }

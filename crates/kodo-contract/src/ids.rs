@@ -148,6 +148,12 @@ impl ContentHash {
         Self(crate::sha256_hex(bytes))
     }
 
+    /// The hash that a hasher has made.
+    #[must_use]
+    pub fn from_digest(digest: [u8; 32]) -> Self {
+        Self(crate::canonical::hex(&digest))
+    }
+
     /// Reads a hash; `None` unless it is exactly 64 lower-case hex digits.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

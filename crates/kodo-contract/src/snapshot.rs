@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::decimal::whole;
 use crate::{ContentHash, Node, NodeKind, Tree, TreePath};
 
 /// The version of the form that is written.
@@ -73,10 +74,13 @@ pub struct SnapshotRef {
     /// The hash of its JSON, under which that is stored.
     pub sha256: ContentHash,
     /// The length of its JSON, in bytes.
+    #[serde(deserialize_with = "whole")]
     pub size: u64,
     /// Files, folders and links.
+    #[serde(deserialize_with = "whole")]
     pub entries: u64,
     /// Content of the files, in bytes.
+    #[serde(deserialize_with = "whole")]
     pub bytes: u64,
 }
 

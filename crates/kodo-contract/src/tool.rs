@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Number, Value};
 
-use crate::{Boundary, Schema, decimal::Decimal, schema::boundary_schema};
+use crate::{Boundary, Schema, SnapshotRef, decimal::Decimal, schema::boundary_schema};
 
 /// What came of one tool call: the output of an executing step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,9 @@ pub struct ToolResult {
     /// Limits, what held them, what was used, what is not kept. For people; its shape is the sandbox's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<Map<String, Value>>,
+    /// The folder that it ran in as it left it; absent if the tool has none that is carried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<SnapshotRef>,
 }
 
 impl Boundary for ToolResult {

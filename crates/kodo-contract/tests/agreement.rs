@@ -152,6 +152,7 @@ fn tool_result() -> impl Strategy<Value = ToolResult> {
                 files,
                 reason,
                 report,
+                workspace: None,
             },
         )
 }

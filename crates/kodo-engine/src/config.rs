@@ -1,7 +1,9 @@
 //! The engine's settings.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use kodo_contract::TreeBounds;
 use kodo_sandbox::{Limits, SecretFolder};
 use kodo_store::DatabaseConfig;
 
@@ -20,6 +22,10 @@ pub struct EngineConfig {
     pub max_concurrent_tool_calls: usize,
     /// The folder from which jobs get their secrets.
     pub secrets: SecretFolder,
+    /// The most that is carried from one call to the next (`SBX_WORKSPACE_ENTRIES`, `SBX_WORKSPACE_MIB`).
+    pub workspace: TreeBounds,
+    /// The folder for content of workspaces on its way; made when it is needed, and empty: what is in it has no name.
+    pub spool: PathBuf,
     /// Upper bounds for the limits that a call of a plan may ask for.
     pub most: Limits,
     /// Length of the crash demo's durable sleep (`WF_SLEEP_MS`).

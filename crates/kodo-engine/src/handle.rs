@@ -67,6 +67,8 @@ impl EngineHandle {
                 store: store.clone(),
                 artifacts,
                 artifact_patience: config.artifact_patience,
+                bounds: config.workspace,
+                spool: config.spool.clone(),
                 planner,
                 planner_patience: config.planner_patience,
                 sandbox,

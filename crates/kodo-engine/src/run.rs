@@ -1,11 +1,13 @@
 //! The bodies of the workflows: what a run does, step by step, and what each step records.
 
+pub(crate) mod begin;
 pub(crate) mod context;
 pub(crate) mod crash_demo;
 pub(crate) mod durable;
 pub(crate) mod files;
 pub(crate) mod guard;
 pub(crate) mod inputs;
+pub(crate) mod large;
 pub(crate) mod parallel;
 pub(crate) mod patience;
 pub(crate) mod plan;
@@ -13,3 +15,4 @@ pub(crate) mod record;
 pub(crate) mod retry;
 pub(crate) mod tool_call;
 pub(crate) mod workflow;
+pub(crate) mod workspace;

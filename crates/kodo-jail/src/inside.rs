@@ -17,6 +17,7 @@ mod tree;
 
 mod collect;
 mod program;
+mod restore;
 
 mod init;
 

@@ -7,7 +7,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kodo_sandbox::provider::{FileHeader, FrameKind};
+use kodo_contract::TreeBounds;
+use kodo_sandbox::provider::FrameKind;
 use kodo_sandbox::{Limits, Reason, Skipped, Usage};
 use serde::{Deserialize, Serialize};
 
@@ -53,8 +54,8 @@ pub(crate) enum Kind {
     Started = b'R',
     /// From the helper: [`Fault`].
     Fault = b'E',
-    /// From the helper: [`FileHeader`], its content follows.
-    File = b'F',
+    /// To the helper and back: [`EntryHeader`](kodo_sandbox::provider::EntryHeader); the content of a file follows.
+    Entry = b'F',
     /// From the helper: [`Exit`], the last one.
     Exit = b'X',
 }
@@ -68,7 +69,7 @@ impl FrameKind for Kind {
         Self::Socket,
         Self::Started,
         Self::Fault,
-        Self::File,
+        Self::Entry,
         Self::Exit,
     ];
 
@@ -83,7 +84,10 @@ pub(crate) struct Spec {
     pub(crate) argv: Vec<String>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) cwd: String,
-    pub(crate) files: Vec<FileHeader>,
+    /// How many entries of the job's folder follow.
+    pub(crate) entries: u64,
+    /// How much of the folder is handed back with all that it has; without it only new and changed files are.
+    pub(crate) carried: Option<TreeBounds>,
     pub(crate) limits: Limits,
     /// Files of the job's cgroups by which the helper enters them; empty if there are no cgroups.
     pub(crate) groups: Vec<PathBuf>,
@@ -210,6 +214,8 @@ pub(crate) struct Exit {
     pub(crate) processes_full: bool,
     /// The files were more than are handed back.
     pub(crate) returned_full: bool,
+    /// The limit that the tree exceeds, if not all of it was handed back.
+    pub(crate) not_carried: Option<String>,
     pub(crate) skipped: Vec<(String, String)>,
     pub(crate) wall_ms: u64,
     pub(crate) user_us: u64,
@@ -223,6 +229,12 @@ pub(crate) struct Exit {
 }
 
 impl Exit {
+    /// The limit that the tree exceeds, in its own words.
+    pub(crate) fn not_carried(&mut self) -> Option<String> {
+        let told = self.not_carried.take()?;
+        Some(told.chars().take(MAX_WORDS).collect())
+    }
+
     pub(crate) fn skipped(&mut self) -> Vec<Skipped> {
         let shortened = |text: String| text.chars().take(MAX_WORDS).collect();
         std::mem::take(&mut self.skipped)

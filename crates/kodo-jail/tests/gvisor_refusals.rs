@@ -216,7 +216,7 @@ async fn what_must_not_be_said_ends_the_talk() {
     let file = |name: &str, size: u64| {
         frame(
             b'F',
-            &format!(r#"{{"name":"{name}","size":{size},"executable":false}}"#),
+            &format!(r#"{{"path":"{name}","kind":{{"File":{size}}},"mode":420,"modified":0}}"#),
         )
     };
     let data = |content: &str| frame(b'D', content);

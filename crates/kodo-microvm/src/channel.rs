@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
 use std::time::Instant;
 
-use kodo_sandbox::provider::{CHUNK, Frames, extend_with_content, from_json, json_frame};
+use kodo_sandbox::provider::{CHUNK, Frames, OutgoingEntries, from_json, json_frame};
 use kodo_sandbox::{JobSpec, SandboxError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -178,22 +178,35 @@ impl Channel {
         output: &mut Output,
         deadline: Instant,
     ) -> io::Result<End> {
-        let mut outgoing = json_frame(Kind::Order, &Order::of(spec))?;
-        extend_with_content(&mut outgoing, Kind::Data, &spec.files);
+        let mut rest = OutgoingEntries::of(spec, Kind::Entry, Kind::Data)?;
+        let mut outgoing = json_frame(Kind::Order, &Order::of(spec, rest.len()))?;
         let mut sent = 0;
         loop {
-            match self.wait(&abandoned, sent < outgoing.len(), Some(deadline))? {
+            match self.wait(
+                &abandoned,
+                sent < outgoing.len() || !rest.is_empty(),
+                Some(deadline),
+            )? {
                 Woken::Late => return Ok(End::Late),
                 Woken::Other => return Ok(End::Abandoned),
                 Woken::Port => {}
             }
-            while sent < outgoing.len() {
+            loop {
+                if sent == outgoing.len() {
+                    let Some(frame) = rest.next_frame()? else {
+                        break;
+                    };
+                    (outgoing, sent) = (frame, 0);
+                }
                 match self.port.write(&outgoing[sent..]) {
                     Ok(count) => sent += count,
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
                     // It has ended: what it sent before is still to be read.
-                    Err(_) => sent = outgoing.len(),
+                    Err(_) => {
+                        rest = OutgoingEntries::none(Kind::Entry, Kind::Data);
+                        sent = outgoing.len();
+                    }
                 }
             }
             let read = self.read_port();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
-use kodo_sandbox::provider::{ReceivedFiles, from_json};
+use kodo_sandbox::provider::{ReceivedEntries, from_json};
 use kodo_sandbox::{Captured, Ended, JobResult, JobSpec, Limits, Reason, SandboxError, Usage};
 
 use crate::config::{Acceleration, NAME};
@@ -20,7 +20,7 @@ const MAX_SKIPPED: usize = 256;
 pub(crate) struct Output {
     limits: Limits,
     streams: Vec<(StreamHeader, Vec<u8>)>,
-    files: ReceivedFiles,
+    entries: ReceivedEntries,
     outcome: Option<Outcome>,
     refusal: Option<Refusal>,
 }
@@ -30,7 +30,7 @@ impl Output {
         Self {
             limits: spec.limits,
             streams: Vec::new(),
-            files: ReceivedFiles::default(),
+            entries: ReceivedEntries::of(spec),
             outcome: None,
             refusal: None,
         }
@@ -46,20 +46,19 @@ impl Output {
                 let header: StreamHeader = from_json(content)?;
                 let kept = header.head.saturating_add(header.tail);
                 let good = self.complete()
-                    && self.files.is_empty()
+                    && self.entries.is_empty()
                     && self.streams.len() < 2
                     && kept <= self.limits.kept_bytes;
                 self.streams.push((header, Vec::new()));
                 check(good)?;
             }
-            Kind::File => {
+            Kind::Entry => {
                 check(self.complete())?;
-                let begun = self.files.begin(from_json(content)?, &self.limits);
-                check(begun.is_ok())?;
+                self.entries.begin(from_json(content)?, &self.limits)?;
             }
             Kind::Data => {
-                if !self.files.is_empty() {
-                    check(self.files.append(content).is_ok())?;
+                if !self.entries.is_empty() {
+                    self.entries.append(content)?;
                     return Ok(false);
                 }
                 let Some((header, held)) = self.streams.last_mut() else {
@@ -85,7 +84,7 @@ impl Output {
     /// Whether all of what was announced has come.
     fn complete(&self) -> bool {
         let stream = self.streams.last();
-        self.files.is_complete()
+        self.entries.is_complete()
             && stream.is_none_or(|(header, held)| header.head + header.tail == held.len() as u64)
     }
 
@@ -94,7 +93,7 @@ impl Output {
     /// # Errors
     /// The guest's own, or [`SandboxError::Unavailable`] if what it sent is incomplete or impossible.
     pub(crate) fn result(
-        self,
+        mut self,
         enforced: BTreeMap<&'static str, String>,
     ) -> Result<JobResult, SandboxError> {
         let broken = || SandboxError::Unavailable {
@@ -116,7 +115,21 @@ impl Output {
         let (Some(Some(stdout)), Some(Some(stderr))) = (streams.next(), streams.next()) else {
             return Err(broken());
         };
-        let mut files = self.files.into_files();
+        let (workspace, fault) = match self.entries.tree() {
+            Some(Ok(tree)) if outcome.told.is_none() => (Some(tree), None),
+            Some(Err(fault)) => (None, Some(fault)),
+            _ => (None, None),
+        };
+        let told = fault.or(outcome.told.as_deref().map(shortened));
+        // A guest that says nothing of it has made a tree that is none.
+        let ended = match (&told, ended) {
+            (Some(_), Ended::Exited(status)) => Ended::Stopped {
+                reason: Reason::Workspace,
+                status,
+            },
+            (_, ended) => ended,
+        };
+        let mut files = self.entries.into_files();
         files.sort_by(|one, other| one.name.cmp(&other.name));
         let mut skipped = outcome.take_skipped();
         skipped.truncate(MAX_SKIPPED);
@@ -130,6 +143,8 @@ impl Output {
             stdout,
             stderr,
             files,
+            workspace,
+            told,
             skipped,
             limits: self.limits,
             enforced: with_those_inside(enforced, &outcome.enforced),
@@ -154,6 +169,8 @@ impl Output {
             stdout: nothing(),
             stderr: nothing(),
             files: Vec::new(),
+            workspace: None,
+            told: None,
             skipped: Vec::new(),
             limits: self.limits,
             enforced,
@@ -236,7 +253,7 @@ pub(crate) fn enforced(
 mod tests {
     use super::*;
     use crate::wire::EndedAs;
-    use kodo_sandbox::provider::{FileHeader, json_frame};
+    use kodo_sandbox::provider::{EntryHeader, EntryKind, json_frame};
 
     fn job() -> JobSpec {
         let mut job = JobSpec::new(["true"]);
@@ -261,11 +278,12 @@ mod tests {
         output.take(Kind::Data, head)
     }
 
-    fn file(name: &str, size: u64) -> FileHeader {
-        FileHeader {
-            name: name.to_owned(),
-            size,
-            executable: false,
+    fn file(name: &str, size: u64) -> EntryHeader {
+        EntryHeader {
+            path: name.into(),
+            kind: EntryKind::File(size),
+            mode: 0o644,
+            modified: 0,
         }
     }
 
@@ -273,6 +291,7 @@ mod tests {
         Outcome {
             ended: EndedAs::Exited(3),
             skipped: vec![("x".repeat(5000), "fifo".to_owned())],
+            told: None,
             enforced: BTreeMap::from([
                 ("memory".to_owned(), "cgroup v2".to_owned()),
                 ("invented".to_owned(), String::new()),
@@ -291,7 +310,7 @@ mod tests {
         let mut output = Output::new(&job());
         stream(&mut output, b"out").unwrap();
         stream(&mut output, b"").unwrap();
-        say(&mut output, Kind::File, &file("b/c", 3)).unwrap();
+        say(&mut output, Kind::Entry, &file("b/c", 3)).unwrap();
         output.take(Kind::Data, b"ab").unwrap();
         output.take(Kind::Data, b"c").unwrap();
         assert!(say(&mut output, Kind::Outcome, &outcome()).unwrap());
@@ -312,18 +331,18 @@ mod tests {
             output
         };
         for bad in [file("../x", 1), file("/x", 1), file("", 1), file("x", 11)] {
-            assert!(say(&mut begun(), Kind::File, &bad).is_err(), "{bad:?}");
+            assert!(say(&mut begun(), Kind::Entry, &bad).is_err(), "{bad:?}");
         }
         let mut many = begun();
         for name in ["a", "b"] {
-            say(&mut many, Kind::File, &file(name, 0)).unwrap();
+            say(&mut many, Kind::Entry, &file(name, 0)).unwrap();
         }
-        assert!(say(&mut many, Kind::File, &file("c", 0)).is_err());
+        assert!(say(&mut many, Kind::Entry, &file("c", 0)).is_err());
         let mut longer = begun();
-        say(&mut longer, Kind::File, &file("a", 2)).unwrap();
+        say(&mut longer, Kind::Entry, &file("a", 2)).unwrap();
         assert!(longer.take(Kind::Data, b"abc").is_err());
         let mut shorter = begun();
-        say(&mut shorter, Kind::File, &file("a", 2)).unwrap();
+        say(&mut shorter, Kind::Entry, &file("a", 2)).unwrap();
         assert!(say(&mut shorter, Kind::Outcome, &outcome()).is_err());
         let mut kept = Output::new(&job());
         assert!(stream(&mut kept, b"123456789").is_err());

@@ -109,15 +109,23 @@ pub fn hint_for(error: &SandboxError) -> Option<&'static str> {
 /// The memory that a job's machine needs, in MiB: the job's limit, and twice what is sent in and out.
 fn needed_mib(spec: &JobSpec) -> u64 {
     let limits = &spec.limits;
-    let given: u64 = spec
-        .files
-        .iter()
-        .map(|file| file.content.len() as u64)
-        .sum();
-    let carried = given
-        .saturating_add(limits.returned_bytes)
-        .saturating_add(limits.kept_bytes.saturating_mul(2))
-        .saturating_mul(2);
+    let given = spec.given().bytes();
+    let kept = limits.kept_bytes.saturating_mul(2);
+    let carried = match &spec.workspace {
+        None => given
+            .saturating_add(limits.returned_bytes)
+            .saturating_add(kept)
+            .saturating_mul(2),
+        // What it was given stays beside the job; what it leaves is copied when the job's own memory is free again, apart
+        // from its files, which count as such.
+        Some(_) => {
+            let files = limits.disk_bytes.min(limits.memory_bytes);
+            let left = files.saturating_mul(2).saturating_sub(limits.memory_bytes);
+            given
+                .saturating_add(left)
+                .saturating_add(kept.saturating_mul(2))
+        }
+    };
     limits.memory_bytes.saturating_add(carried).div_ceil(MIB) + OWN_MIB
 }
 

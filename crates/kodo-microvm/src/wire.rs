@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use kodo_sandbox::provider::{FileHeader, FrameKind};
+use kodo_contract::TreeBounds;
+use kodo_sandbox::provider::FrameKind;
 use kodo_sandbox::{Ended, JobResult, JobSpec, Limits, Reason, SandboxError, Skipped, Usage};
 use serde::{Deserialize, Serialize};
 
@@ -14,14 +15,14 @@ use serde::{Deserialize, Serialize};
 pub enum Kind {
     /// From the guest: [`Ready`], the first one.
     Ready = b'R',
-    /// To the guest: [`Order`], then the content of its files.
+    /// To the guest: [`Order`], then the entries of the job's folder.
     Order = b'J',
     /// Content of the file or stream at hand.
     Data = b'D',
     /// From the guest: [`StreamHeader`], its content follows.
     Stream = b'S',
-    /// From the guest: [`FileHeader`], its content follows.
-    File = b'F',
+    /// To the guest and back: [`EntryHeader`](kodo_sandbox::provider::EntryHeader); the content of a file follows.
+    Entry = b'F',
     /// From the guest: [`Outcome`], the last one.
     Outcome = b'X',
     /// From the guest: [`Refusal`], the last one.
@@ -34,7 +35,7 @@ impl FrameKind for Kind {
         Self::Order,
         Self::Data,
         Self::Stream,
-        Self::File,
+        Self::Entry,
         Self::Outcome,
         Self::Refusal,
     ];
@@ -62,20 +63,23 @@ pub struct Order {
     pub cwd: String,
     /// Its limits.
     pub limits: Limits,
-    /// Files whose content follows.
-    pub files: Vec<FileHeader>,
+    /// How many entries of the job's folder follow.
+    pub entries: u64,
+    /// How much of the folder is handed back with all that it has; without it only new and changed files are.
+    pub carried: Option<TreeBounds>,
 }
 
 impl Order {
     /// What is to be sent of a job.
     #[must_use]
-    pub fn of(spec: &JobSpec) -> Self {
+    pub fn of(spec: &JobSpec, entries: u64) -> Self {
         Self {
             argv: spec.argv.clone(),
             env: spec.env.clone(),
             cwd: spec.cwd.clone(),
             limits: spec.limits,
-            files: spec.files.iter().map(FileHeader::from).collect(),
+            entries,
+            carried: spec.workspace.as_ref().map(|it| it.bounds),
         }
     }
 }
@@ -140,6 +144,9 @@ pub struct Outcome {
     pub ended: EndedAs,
     /// Name and kind of what is not handed back.
     pub skipped: Vec<(String, String)>,
+    /// The limit that the workspace exceeds, if it is not carried.
+    #[serde(default)]
+    pub told: Option<String>,
     /// What held it inside the machine.
     pub enforced: BTreeMap<String, String>,
     /// From its beginning to its end.
@@ -169,6 +176,7 @@ impl Outcome {
                 .iter()
                 .map(|it| (it.name.clone(), it.kind.clone()))
                 .collect(),
+            told: result.told.clone(),
             enforced: result
                 .enforced
                 .iter()

@@ -8,6 +8,7 @@
 
 mod bounds;
 mod files;
+mod workspaces;
 
 use std::time::{Duration, Instant};
 
@@ -18,9 +19,9 @@ use crate::{
     Ended, Grant, Job, JobResult, JobSpec, Limits, Reason, Sandbox, SandboxError, SecretFolder,
     result_of,
 };
-
 pub use bounds::*;
 pub use files::*;
+pub use workspaces::*;
 
 /// Long enough for any job here on a machine that is busy, short enough to tell it from a job that hangs.
 const PROMPTLY: Duration = Duration::from_secs(20);
@@ -92,6 +93,11 @@ macro_rules! for_sandboxes_that_run {
             each_job_finds_an_empty_folder
             what_was_used_is_measured
             a_job_that_nobody_waits_for_is_ended
+            a_workspace_is_found_as_it_was_left
+            what_cannot_be_carried_is_told_and_the_rest_is_carried
+            a_workspace_beyond_its_bounds_is_the_reason_and_is_told
+            a_workspace_that_the_limits_have_no_room_for_is_refused
+            a_jobs_own_files_come_over_its_workspace
         }
     };
 }
@@ -174,6 +180,7 @@ pub async fn a_tool_that_it_does_not_have_is_refused(sandbox: &dyn Sandbox) {
             call: &call,
             idempotency_key: "k",
             seed: 1,
+            workspace: None,
             files: &[],
             secrets: Grant {
                 folder: &SecretFolder::default(),
@@ -187,8 +194,8 @@ pub async fn a_tool_that_it_does_not_have_is_refused(sandbox: &dyn Sandbox) {
     assert_eq!(error.unwrap_err().code(), "tool_not_supported");
     let error = execute("exec", json!({"command": "true"})).await;
     assert_eq!(error.unwrap_err().code(), "tool_args_invalid");
-    let result = execute("exec", json!({"shell": "exit 3"})).await.unwrap();
-    assert_eq!(result.exit_code, 3);
+    let outcome = execute("exec", json!({"shell": "exit 3"})).await.unwrap();
+    assert_eq!(outcome.result.exit_code, 3);
 }
 
 pub async fn a_network_is_refused_where_none_is_given(sandbox: &dyn Sandbox) {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Limits, SandboxError};
+use kodo_contract::{ContentHash, Node, NodeKind, Tree, now};
+
+use crate::{Limits, SandboxError, Workspace};
 
 /// The longest name of a file, in bytes: what every file system takes.
 const MAX_COMPONENT: usize = 255;
@@ -12,13 +14,18 @@ const MAX_PATH: usize = 1024;
 const MAX_ARGUMENTS: usize = 1024 * 1024;
 /// The most that Linux takes in one argument.
 const MAX_ARGUMENT: usize = 128 * 1024;
+/// What the content of a file takes room in, on the file system of a job.
+const PAGE: u64 = 4096;
 
 /// One program to run, with everything that it may see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobSpec {
     /// The program and its arguments. The program is a path, or a name that is looked for in `PATH`.
     pub argv: Vec<String>,
-    /// The files that are in the job's folder before it begins.
+    /// The tree that the job finds in its folder, and that is handed back as the job leaves it. Without one, only the files
+    /// that are new or changed are handed back.
+    pub workspace: Option<Workspace>,
+    /// Further files in the job's folder, over those of the workspace.
     pub files: Vec<InputFile>,
     /// The environment, beside `PATH`, `HOME`, `TMPDIR` and `LANG`, which a job may override. Nothing of the
     /// service's own environment is there.
@@ -36,6 +43,7 @@ impl JobSpec {
     pub fn new<S: Into<String>>(argv: impl IntoIterator<Item = S>) -> Self {
         Self {
             argv: argv.into_iter().map(Into::into).collect(),
+            workspace: None,
             files: Vec::new(),
             env: BTreeMap::new(),
             cwd: String::new(),
@@ -47,12 +55,28 @@ impl JobSpec {
     /// The same job with one more file.
     #[must_use]
     pub fn file(mut self, name: &str, content: impl Into<Vec<u8>>) -> Self {
-        self.files.push(InputFile {
-            name: name.to_owned(),
-            content: content.into(),
-            executable: false,
-        });
+        self.files.push(InputFile::new(name, content));
         self
+    }
+
+    /// What the job finds in its folder: its workspace, with its own files over it.
+    #[must_use]
+    pub fn given(&self) -> Tree {
+        let mut tree = self
+            .workspace
+            .as_ref()
+            .map_or_else(Tree::default, |it| it.tree.clone());
+        // Never before 1970, and not after 2262.
+        let modified = i64::try_from(now().unix_timestamp_nanos()).unwrap_or(i64::MAX);
+        for file in &self.files {
+            let kind = NodeKind::File {
+                sha256: ContentHash::of(&file.content),
+                size: file.content.len() as u64,
+            };
+            let mode = if file.executable { 0o755 } else { 0o644 };
+            tree.put(file.name.as_str().into(), Node::new(kind, mode, modified));
+        }
+        tree
     }
 
     /// Checks everything that can be checked without a kernel. Every provider calls this first.
@@ -134,7 +158,29 @@ impl JobSpec {
                 return Some(format!("{name:?} is given as a file and as a folder"));
             }
         }
-        self.limits.fault()
+        self.limits.fault().or_else(|| self.workspace_fault())
+    }
+}
+
+impl JobSpec {
+    /// What the limits have no room for.
+    fn workspace_fault(&self) -> Option<String> {
+        let tree = &self.workspace.as_ref()?.tree;
+        let (entries, limits) = (tree.len() as u64, &self.limits);
+        let pages = tree.iter().filter_map(|(_, node)| node.content());
+        let bytes: u64 = pages.map(|(_, size)| size.div_ceil(PAGE) * PAGE).sum();
+        if bytes > limits.disk_bytes {
+            return Some(format!(
+                "the workspace that the call finds takes {bytes} bytes, and its limits.diskBytes is {}",
+                limits.disk_bytes
+            ));
+        }
+        (entries > limits.inodes).then(|| {
+            format!(
+                "the workspace that the call finds has {entries} entries, and its limits.inodes is {}",
+                limits.inodes
+            )
+        })
     }
 }
 
@@ -163,6 +209,20 @@ pub struct InputFile {
     pub content: Vec<u8>,
     /// Whether it can be run.
     pub executable: bool,
+    /// Whether it is a secret: it is not handed back as long as it is as it was given.
+    pub secret: bool,
+}
+
+impl InputFile {
+    /// A file that cannot be run and is no secret.
+    pub fn new(name: &str, content: impl Into<Vec<u8>>) -> Self {
+        Self {
+            name: name.to_owned(),
+            content: content.into(),
+            executable: false,
+            secret: false,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -208,11 +268,7 @@ mod tests {
             &"x".repeat(256),
         ] {
             let as_file = fault(|job| {
-                job.files.push(InputFile {
-                    name: name.to_owned(),
-                    content: Vec::new(),
-                    executable: false,
-                });
+                job.files.push(InputFile::new(name, ""));
             });
             assert!(as_file.contains("file name"), "{name:?}: {as_file}");
             if !name.is_empty() {

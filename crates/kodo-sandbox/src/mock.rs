@@ -8,7 +8,7 @@ use kodo_contract::{ToolCall, ToolFile, ToolResult, canonical_json, encode, sha2
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{Captured, Ended, Job, JobResult, JobSpec, Sandbox, SandboxError, Usage};
+use crate::{Captured, Ended, Job, JobResult, JobSpec, Sandbox, SandboxError, ToolOutcome, Usage};
 
 /// Carries out nothing, and answers each call with a success that depends on its name, its
 /// arguments and the seed alone.
@@ -85,6 +85,8 @@ impl Sandbox for MockSandbox {
             stdout,
             stderr: Captured::keeping(job.limits.kept_bytes),
             files: Vec::new(),
+            workspace: None,
+            told: None,
             skipped: Vec::new(),
             limits: job.limits,
             enforced: BTreeMap::new(),
@@ -92,7 +94,7 @@ impl Sandbox for MockSandbox {
         })
     }
 
-    async fn execute(&self, job: &Job<'_>) -> Result<ToolResult, SandboxError> {
+    async fn execute(&self, job: &Job<'_>) -> Result<ToolOutcome, SandboxError> {
         let ToolCall { name, args, .. } = job.call;
         let invalid = |reason: String| SandboxError::InvalidCall {
             tool: name.clone(),
@@ -127,10 +129,14 @@ impl Sandbox for MockSandbox {
             files: files.into_iter().map(file).collect(),
             reason: None,
             report: None,
+            workspace: None,
         };
         // A script can ask for what must never be stored, a NUL for instance.
         encode(&result).map_err(|error| invalid(format!("args.mock asks for an {error}")))?;
-        Ok(result)
+        Ok(ToolOutcome {
+            result,
+            workspace: None,
+        })
     }
 }
 
@@ -188,6 +194,7 @@ mod tests {
             call: &call,
             idempotency_key: key,
             seed,
+            workspace: None,
             files: &[],
             secrets: Grant {
                 folder: &SecretFolder::default(),
@@ -195,7 +202,9 @@ mod tests {
             },
             most: &Limits::most(),
         };
-        MockSandbox::new().execute(&job).await
+        let outcome = MockSandbox::new().execute(&job).await?;
+        assert!(outcome.workspace.is_none());
+        Ok(outcome.result)
     }
 
     async fn scripted(script: Value) -> Result<ToolResult, SandboxError> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use kodo_contract::Tree;
 use serde::Serialize;
 
 use crate::{Captured, Limits};
@@ -19,8 +20,13 @@ pub struct JobResult {
     pub stdout: Captured,
     /// What it printed on standard error.
     pub stderr: Captured,
-    /// The files that it created or changed in its folder, by name.
+    /// The files that it created or changed in its folder, by name; empty if the job has a workspace.
     pub files: Vec<OutputFile>,
+    /// The job's folder as the job left it, if the job has a workspace and the tree can be carried. The content of its files
+    /// is where that of the job's workspace is.
+    pub workspace: Option<Tree>,
+    /// What a limit says of itself: its name, its number, its setting.
+    pub told: Option<String>,
     /// What it left besides regular files, and why that is not handed back.
     pub skipped: Vec<Skipped>,
     /// The limits that it ran under.
@@ -58,6 +64,12 @@ impl JobResult {
         let setting = |name, value: u64, setting: &str| (name, value, setting.to_owned());
         let milliseconds = u64::try_from(own.wall.as_millis()).unwrap_or(u64::MAX);
         let limits = match reason {
+            // It has told itself which of the two it was.
+            Reason::Workspace => {
+                let bounds =
+                    "what is carried is bounded, up to SBX_WORKSPACE_MIB and SBX_WORKSPACE_ENTRIES";
+                return Some(self.told.clone().unwrap_or_else(|| bounds.to_owned()));
+            }
             Reason::Timeout => vec![setting("wallMs", milliseconds, "SBX_MAX_WALL_MS")],
             Reason::Memory => vec![setting(
                 "memoryBytes",
@@ -125,11 +137,13 @@ pub enum Reason {
     Inodes,
     /// It left more files, or larger ones, than are handed back.
     Returned,
+    /// It left a workspace that is more than is carried to the next call.
+    Workspace,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Timeout,
         Self::Memory,
         Self::Output,
@@ -137,6 +151,7 @@ impl Reason {
         Self::Disk,
         Self::Inodes,
         Self::Returned,
+        Self::Workspace,
     ];
 
     /// Its name, for programs.
@@ -150,6 +165,7 @@ impl Reason {
             Self::Disk => "disk",
             Self::Inodes => "inodes",
             Self::Returned => "returned",
+            Self::Workspace => "workspace",
         }
     }
 }
@@ -178,7 +194,7 @@ pub struct OutputFile {
 pub struct Skipped {
     /// Its path, relative to the job's folder, as far as it is text.
     pub name: String,
-    /// What it is: `symlink`, `fifo`, `socket`, `device`, `name` (no UTF-8), `depth`, `unreadable`.
+    /// What it is: `symlink` (of a job without a workspace), `secret` (its name or target has one), `fifo`, `socket`, `device`, `name` (no UTF-8), `depth`, `unreadable`.
     pub kind: String,
 }
 
@@ -211,6 +227,8 @@ mod tests {
                 ended,
                 stdout: Captured::default(),
                 stderr: Captured::default(),
+                workspace: None,
+                told: None,
                 files: Vec::new(),
                 skipped: Vec::new(),
                 limits: Limits::default(),

@@ -1,9 +1,10 @@
 //! The port: what every sandbox provider implements.
 
 use async_trait::async_trait;
-use kodo_contract::{ToolCall, ToolResult};
+use kodo_contract::{ToolCall, ToolResult, Tree};
 
-use crate::{Grant, InputFile, JobResult, JobSpec, Limits, SandboxError, job_of, result_of};
+use crate::tool_outcome::outcome_of;
+use crate::{Grant, InputFile, JobResult, JobSpec, Limits, SandboxError, Workspace, job_of};
 
 /// Something that runs programs, and carries out tool calls by doing so.
 #[async_trait]
@@ -35,17 +36,50 @@ pub trait Sandbox: Send + Sync {
     ///
     /// [`SandboxError`], which knows whether asking again can help. A tool that fails is no error
     /// but a result.
-    async fn execute(&self, job: &Job<'_>) -> Result<ToolResult, SandboxError> {
-        let mut asked = job_of(job.call, job.files)?;
+    async fn execute(&self, job: &Job<'_>) -> Result<ToolOutcome, SandboxError> {
+        let mut asked = job_of(job.call, job.files, job.workspace)?;
         asked.spec.limits = asked.spec.limits.within(job.most).map_err(|reason| {
             let tool = job.call.name.clone();
             SandboxError::ToolArgsInvalid { tool, reason }
         })?;
         let taken = job.secrets.give(&mut asked.spec, &asked.secrets)?;
         let mut result = self.run(&asked.spec).await?;
-        taken.redact(&mut result)?;
-        Ok(result_of(&result))
+        // Reads and writes files, as long as the job may have left.
+        let work = move || {
+            keep_own_files(&asked.spec)?;
+            taken.redact(&mut result, &asked.spec)?;
+            outcome_of(result, &asked)
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|error| SandboxError::Unavailable {
+                reason: error.to_string(),
+            })?
     }
+}
+
+/// Adds the call's own files to the content of its workspace: they stay there if the job leaves them as they are.
+fn keep_own_files(spec: &JobSpec) -> Result<(), SandboxError> {
+    let Some(workspace) = &spec.workspace else {
+        return Ok(());
+    };
+    for file in spec.files.iter().filter(|file| !file.secret) {
+        let size = file.content.len() as u64;
+        let kept = workspace.content.keep(&mut file.content.as_slice(), size);
+        kept.map_err(|error| SandboxError::Unavailable {
+            reason: format!("the file {:?} cannot be kept: {error}", file.name),
+        })?;
+    }
+    Ok(())
+}
+
+/// What came of a tool call.
+#[derive(Clone, Debug)]
+pub struct ToolOutcome {
+    /// What is recorded. A file whose `stored` is true has its content in the spool of the call's workspace.
+    pub result: ToolResult,
+    /// The workspace as the call left it, if it had one and all of it can be carried.
+    pub workspace: Option<Tree>,
 }
 
 /// A tool call as the workflow hands it over.
@@ -57,7 +91,9 @@ pub struct Job<'a> {
     pub idempotency_key: &'a str,
     /// The seed of everything random.
     pub seed: u64,
-    /// What is in the job's folder when it begins, beside the files that the call itself brings, which come over
+    /// The tree in the job's folder when it begins.
+    pub workspace: Option<&'a Workspace>,
+    /// Further files there, beside the files that the call itself brings, which come over
     /// these.
     pub files: &'a [InputFile],
     /// What it may have of the secrets.

@@ -1,11 +1,11 @@
 //! What providers that run programs have in common: how a job reaches the thread that runs it, and how that thread
 //! exchanges frames and files with a process inside the sandbox. No part of the port.
 
-mod files;
+mod entries;
 mod frames;
 mod request;
 
-pub use files::{FileHeader, ReceivedFiles, extend_with_content};
+pub use entries::{EntryHeader, EntryKind, OutgoingEntries, ReceivedEntries};
 pub use frames::{
     CHUNK, FrameKind, Frames, frame, from_json, json_frame, receive, send, send_data,
 };

@@ -1,11 +1,15 @@
 //! Removes the secrets that a job was given from what it left.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 
 use aho_corasick::{AhoCorasick, MatchKind};
-use kodo_contract::sha256_hex;
+use kodo_contract::{ContentHash, NodeKind, Tree, sha256_hex};
+use sha2::{Digest, Sha256};
 
-use crate::{JobResult, SandboxError};
+use crate::{JobResult, JobSpec, SandboxError, Skipped, Workspace};
 
 /// The shortest secret, in bytes. A shorter one would be found in ordinary output.
 pub(crate) const SHORTEST: usize = 8;
@@ -27,7 +31,11 @@ impl fmt::Debug for Taken {
 impl Taken {
     /// Removes every secret from what a job left: the secret as it is, and each of its lines that is long enough to be one.
     /// What a job derives from a secret, its base64 for instance, is not recognised.
-    pub(crate) fn redact(&self, result: &mut JobResult) -> Result<(), SandboxError> {
+    pub(crate) fn redact(
+        &self,
+        result: &mut JobResult,
+        spec: &JobSpec,
+    ) -> Result<(), SandboxError> {
         let Some(redactor) = self.redactor()? else {
             return Ok(());
         };
@@ -45,6 +53,13 @@ impl Taken {
                 file.sha256 = sha256_hex(&content);
                 file.content = content;
             }
+        }
+        if let (Some(tree), Some(workspace)) = (&mut result.workspace, &spec.workspace) {
+            let removed = redactor.tree(tree, workspace);
+            let removed = removed.map_err(|error| SandboxError::Unavailable {
+                reason: format!("the workspace cannot be searched for secrets: {error}"),
+            })?;
+            result.skipped.extend(removed);
         }
         for skipped in &mut result.skipped {
             skipped.name = match skipped.name.chars().count() < CUT_NAME {
@@ -97,6 +112,131 @@ struct Redactor {
 }
 
 impl Redactor {
+    /// Removes secrets from the files of a workspace that were not there before the call. An entry whose path or target has
+    /// a secret is not carried, nor is what is below it; returns those.
+    fn tree(&self, tree: &mut Tree, workspace: &Workspace) -> io::Result<Vec<Skipped>> {
+        let has_secret = |bytes: &[u8]| self.automaton.is_match(bytes);
+        let mut gone = Vec::new();
+        for (path, node) in tree.iter() {
+            let target = match &node.kind {
+                NodeKind::Symlink(to) | NodeKind::HardLink(to) => to.as_bytes(),
+                _ => &[],
+            };
+            if has_secret(path.as_bytes()) || has_secret(target) {
+                gone.push(path.clone());
+            }
+        }
+        let skipped = gone.iter().map(|path| Skipped {
+            name: path.text(),
+            kind: "secret".to_owned(),
+        });
+        let skipped = skipped.collect();
+        for path in &gone {
+            tree.remove(path);
+        }
+        let before: HashSet<&ContentHash> = workspace
+            .tree
+            .iter()
+            .filter_map(|(_, node)| Some(node.content()?.0))
+            .collect();
+        let mut redacted: HashMap<ContentHash, Option<(ContentHash, u64)>> = HashMap::new();
+        let mut changed = Vec::new();
+        for (path, node) in tree.iter() {
+            let Some((hash, _)) = node.content().filter(|(hash, _)| !before.contains(hash)) else {
+                continue;
+            };
+            if !redacted.contains_key(hash) {
+                redacted.insert(hash.clone(), self.content(hash, workspace)?);
+            }
+            if let Some((sha256, size)) = redacted[hash].clone() {
+                let kind = NodeKind::File { sha256, size };
+                changed.push((
+                    path.clone(),
+                    kodo_contract::Node {
+                        kind,
+                        ..node.clone()
+                    },
+                ));
+            }
+        }
+        for (path, node) in changed {
+            tree.insert(path, node);
+        }
+        Ok(skipped)
+    }
+
+    /// Writes content without its secrets beside it; `None` if it has none.
+    fn content(
+        &self,
+        hash: &ContentHash,
+        workspace: &Workspace,
+    ) -> io::Result<Option<(ContentHash, u64)>> {
+        let spool = &workspace.content;
+        let open = || {
+            spool
+                .open(hash)
+                .ok_or(io::Error::from(io::ErrorKind::NotFound))
+        };
+        // Once to see whether there is anything, and how much is left without it.
+        let (mut found, mut size) = (false, 0);
+        self.replaced(open()?, |piece, replaced| {
+            found |= replaced;
+            size += piece.len() as u64;
+            Ok(())
+        })?;
+        if !found {
+            return Ok(None);
+        }
+        let (begin, file, mut digest) = (spool.reserve(size), spool.file(), Sha256::new());
+        let mut at = begin;
+        self.replaced(open()?, |piece, _| {
+            file.write_all_at(piece, at)?;
+            digest.update(piece);
+            at += piece.len() as u64;
+            Ok(())
+        })?;
+        let clean = ContentHash::from_digest(digest.finalize().into());
+        spool.add(clean.clone(), begin..at);
+        Ok(Some((clean, size)))
+    }
+
+    /// Reads content in pieces, and hands on what stands in place of it, and whether that is a replacement.
+    fn replaced(
+        &self,
+        mut content: impl Read,
+        mut each: impl FnMut(&[u8], bool) -> io::Result<()>,
+    ) -> io::Result<()> {
+        const PIECE: usize = 256 * 1024;
+        let longest = self.patterns.iter().map(Vec::len).max().unwrap_or(1);
+        let (mut held, mut piece) = (Vec::new(), vec![0; PIECE]);
+        loop {
+            let count = content.read(&mut piece)?;
+            held.extend_from_slice(&piece[..count]);
+            // A secret that begins before this ends in what is held.
+            let safe = match count {
+                0 => held.len(),
+                _ => (held.len() + 1).saturating_sub(longest),
+            };
+            let mut at = 0;
+            for found in self.automaton.find_iter(&held) {
+                if found.start() >= safe {
+                    break;
+                }
+                each(&held[at..found.start()], false)?;
+                each(&self.words[found.pattern().as_usize()], true)?;
+                at = found.end();
+            }
+            if at < safe {
+                each(&held[at..safe], false)?;
+                at = safe;
+            }
+            held.drain(..at);
+            if count == 0 {
+                return Ok(());
+            }
+        }
+    }
+
     fn whole(&self, bytes: &[u8]) -> Vec<u8> {
         self.automaton.replace_all_bytes(bytes, &self.words)
     }
@@ -150,6 +290,8 @@ mod tests {
                 sha256: sha256_hex(format!("a {KEY} b").as_bytes()),
                 executable: false,
             }],
+            workspace: None,
+            told: None,
             skipped: vec![Skipped {
                 name: KEY.to_owned(),
                 kind: "symlink".to_owned(),
@@ -179,7 +321,7 @@ mod tests {
             captured(1000, &format!("{KEY}{KEY} end")),
             captured(1000, "one line: MIIBVwIBADANBgkq."),
         );
-        taken.redact(&mut result).unwrap();
+        taken.redact(&mut result, &JobSpec::new(["true"])).unwrap();
         assert_eq!(result.stdout.text(), "[secret KEY][secret KEY] end");
         assert_eq!(result.stderr.text(), "one line: [secret PEM].");
         assert_eq!(result.files[0].name, "[secret KEY].txt");
@@ -202,7 +344,7 @@ mod tests {
             let mut result = result(captured(60, &text), Captured::keeping(0));
             assert!(result.stdout.truncated());
             let missing = text.len() - 60;
-            taken.redact(&mut result).unwrap();
+            taken.redact(&mut result, &JobSpec::new(["true"])).unwrap();
             let left = result.stdout.text();
             assert!(
                 left.contains(&format!("[{missing} bytes are not kept]")),
@@ -216,10 +358,75 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_is_in_nothing_that_is_carried() {
+        let (_kept, secrets) = folder();
+        let (_, taken) = give(&secrets, &["KEY"], &[variable("KEY")]).unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let mut spec = JobSpec::new(["true"]);
+        let content = std::sync::Arc::new(crate::Spool::in_folder(place.path()).unwrap());
+        let put = |bytes: &[u8]| {
+            let at = content.reserve(bytes.len() as u64);
+            content.file().write_all_at(bytes, at).unwrap();
+            let hash = ContentHash::of(bytes);
+            content.add(hash.clone(), at..at + bytes.len() as u64);
+            let size = bytes.len() as u64;
+            kodo_contract::Node::new(NodeKind::File { sha256: hash, size }, 0o644, 0)
+        };
+        let link = |to: &str| kodo_contract::Node::new(NodeKind::Symlink(to.into()), 0o777, 0);
+        // At every place around the border of a piece.
+        let long = |shift: usize| format!("{}{KEY}{KEY}end", "-".repeat(256 * 1024 - shift));
+        let mut result = result(Captured::keeping(0), Captured::keeping(0));
+        let mut tree: Tree = [
+            ("harmless".into(), put(b"nothing")),
+            ("link".into(), link(&format!("/x/{KEY}"))),
+            (
+                format!("{KEY}.d").as_str().into(),
+                kodo_contract::Node::new(NodeKind::Folder, 0o755, 0),
+            ),
+            (format!("{KEY}.d/below").as_str().into(), put(b"below")),
+        ]
+        .into_iter()
+        .collect();
+        for shift in 0..2 * KEY.len() + 2 {
+            tree.insert(
+                format!("long-{shift}").as_str().into(),
+                put(long(shift).as_bytes()),
+            );
+        }
+        result.workspace = Some(tree);
+        spec.workspace = Some(Workspace {
+            tree: Tree::default(),
+            content: std::sync::Arc::clone(&content),
+            bounds: kodo_contract::TreeBounds::default(),
+        });
+        taken.redact(&mut result, &spec).unwrap();
+        let tree = result.workspace.unwrap();
+        assert_eq!(tree.get(&"harmless".into()), Some(&put(b"nothing")));
+        assert_eq!(
+            tree.len(),
+            1 + 2 * KEY.len() + 2,
+            "neither the link nor the folder"
+        );
+        for shift in 0..2 * KEY.len() + 2 {
+            let node = tree.get(&format!("long-{shift}").as_str().into()).unwrap();
+            let (hash, size) = node.content().unwrap();
+            let clean = content.read(hash).unwrap();
+            let expected = long(shift).replace(KEY, "[secret KEY]");
+            assert!(
+                clean == expected.as_bytes() && size == clean.len() as u64,
+                "{shift}"
+            );
+        }
+        assert!(result.skipped.iter().all(|it| !it.name.contains(KEY)));
+    }
+
+    #[test]
     fn without_a_secret_nothing_is_changed() {
         let mut result = result(captured(10, KEY), Captured::keeping(0));
         let before = (result.stdout.clone(), result.files.clone());
-        Taken(Vec::new()).redact(&mut result).unwrap();
+        Taken(Vec::new())
+            .redact(&mut result, &JobSpec::new(["true"]))
+            .unwrap();
         assert_eq!(before, (result.stdout, result.files));
     }
 }

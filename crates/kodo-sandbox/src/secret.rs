@@ -131,9 +131,8 @@ impl Grant<'_> {
                         files.put(&it.name.clone(), it);
                     }
                     let secret = InputFile {
-                        name: file.file.clone(),
-                        content: value.clone(),
-                        executable: false,
+                        secret: true,
+                        ..InputFile::new(&file.file, value.clone())
                     };
                     files.put(&file.file, secret);
                     job.files = files.into_files().collect();

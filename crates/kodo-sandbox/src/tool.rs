@@ -8,14 +8,15 @@ use kodo_contract::ToolCall;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{InputFile, JobSpec, Limits, Overlay, SandboxError, SecretUse};
+use crate::tool_outcome::patterns_of;
+use crate::{InputFile, JobSpec, Limits, Overlay, SandboxError, SecretUse, Workspace};
 
 /// The one tool of a sandbox that runs programs.
 ///
 /// ```json
 /// {"argv": ["/bin/sh", "-c", "make test"], "files": {"Makefile": "…"}, "env": {"CI": "1"},
 ///  "cwd": "src", "limits": {"wallMs": 30000, "memoryBytes": 268435456},
-///  "secrets": ["TOKEN", {"name": "KEY", "file": "id_ed25519"}]}
+///  "secrets": ["TOKEN", {"name": "KEY", "file": "id_ed25519"}], "artifacts": ["dist/**", "*.log"]}
 /// ```
 ///
 /// `argv`, or `shell`, a string that becomes `["/bin/sh", "-c", …]`; exactly one of them. A file is a string,
@@ -42,6 +43,7 @@ struct Args {
     network: bool,
     #[serde(default)]
     secrets: Vec<SecretUse>,
+    artifacts: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -60,14 +62,20 @@ pub struct ToolJob {
     pub spec: JobSpec,
     /// The secrets that it names.
     pub secrets: Vec<SecretUse>,
+    /// Which of the files that it leaves are artifacts, as patterns of paths; if not given, those that are new or changed.
+    pub artifacts: Option<Vec<String>>,
 }
 
-/// The job that a tool call asks for, with these files in its folder; the call's own files replace those of the same name.
+/// The job that a tool call asks for, with this workspace and these files in its folder; the call's own files replace those of the same name.
 ///
 /// # Errors
 /// [`SandboxError::ToolNotSupported`] for any tool except [`EXEC_TOOL`], [`SandboxError::ToolArgsInvalid`] for invalid
 /// arguments. Nothing has been run in either case.
-pub fn job_of(call: &ToolCall, given: &[InputFile]) -> Result<ToolJob, SandboxError> {
+pub fn job_of(
+    call: &ToolCall,
+    given: &[InputFile],
+    workspace: Option<&Workspace>,
+) -> Result<ToolJob, SandboxError> {
     if call.name != EXEC_TOOL {
         return Err(SandboxError::ToolNotSupported {
             tool: call.name.clone(),
@@ -91,6 +99,9 @@ pub fn job_of(call: &ToolCall, given: &[InputFile]) -> Result<ToolJob, SandboxEr
     if args.secrets.len() > MAX_SECRETS {
         return Err(invalid(format!("it names more than {MAX_SECRETS} secrets")));
     }
+    if let Some(patterns) = &args.artifacts {
+        patterns_of(patterns).map_err(invalid)?;
+    }
     let mut files = Overlay::default();
     for file in given {
         files.put(&file.name, file.clone());
@@ -109,6 +120,7 @@ pub fn job_of(call: &ToolCall, given: &[InputFile]) -> Result<ToolJob, SandboxEr
     let files = files.into_files().collect();
     let spec = JobSpec {
         argv,
+        workspace: workspace.cloned(),
         files,
         env: args.env,
         cwd: args.cwd,
@@ -120,6 +132,7 @@ pub fn job_of(call: &ToolCall, given: &[InputFile]) -> Result<ToolJob, SandboxEr
         checked => checked.map(|()| ToolJob {
             spec,
             secrets: args.secrets,
+            artifacts: args.artifacts,
         }),
     }
 }
@@ -132,7 +145,7 @@ pub fn call_fault(call: &ToolCall, granted: &[String], most: &Limits) -> Option<
     if call.name != EXEC_TOOL {
         return None;
     }
-    let asked = match job_of(call, &[]) {
+    let asked = match job_of(call, &[], None) {
         Ok(asked) => asked,
         Err(SandboxError::ToolArgsInvalid { reason, .. }) => return Some(reason),
         Err(other) => return Some(other.to_string()),
@@ -196,9 +209,8 @@ fn input(name: String, value: Value) -> Result<InputFile, String> {
         }
     };
     Ok(InputFile {
-        name,
-        content,
         executable: file.executable,
+        ..InputFile::new(&name, content)
     })
 }
 
@@ -214,7 +226,7 @@ mod tests {
             args: args.as_object().unwrap().clone(),
             ..ToolCall::default()
         };
-        job_of(&call, &[]).map(|asked| asked.spec)
+        job_of(&call, &[], None).map(|asked| asked.spec)
     }
 
     #[test]
@@ -257,7 +269,7 @@ mod tests {
         };
         let given =
             input_files(&json!({"a": "old", "b": {"content": "Yg==", "encoding": "base64"}}));
-        let asked = job_of(&call, &given.unwrap()).unwrap();
+        let asked = job_of(&call, &given.unwrap(), None).unwrap();
         let files: Vec<(&str, &[u8])> = asked
             .spec
             .files
@@ -349,6 +361,8 @@ mod tests {
             json!({"argv": ["a"], "secrets": vec!["KEY"; 65]}),
             json!({"argv": ["a"], "files": {"a": "", "a/b": ""}}),
             json!({"argv": ["a"], "secrets": [{"name": "KEY"}]}),
+            json!({"argv": ["a"], "artifacts": "all"}),
+            json!({"argv": ["a"], "artifacts": ["a{"]}),
         ] {
             let error = call("exec", args.clone()).unwrap_err();
             assert_eq!(error.code(), "tool_args_invalid", "{args}");

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use kodo_contract::{ToolFile, ToolResult};
 use serde_json::{Map, Value, json};
 
-use crate::{JobResult, OutputFile};
+use crate::JobResult;
 
 /// Where a result's report says which limit ended the job, if one did.
 pub const LIMIT: &str = "limit";
@@ -18,24 +18,29 @@ pub fn result_of(result: &JobResult) -> ToolResult {
         exit_code: result.exit_code(),
         stdout: result.stdout.text(),
         stderr: result.stderr.text(),
-        files: result.files.iter().map(output).collect(),
+        files: result
+            .files
+            .iter()
+            .map(|file| output(&file.name, &file.content, &file.sha256, file.executable))
+            .collect(),
         reason: result.ended.reason().map(str::to_owned),
         report: Some(report_of(result)),
+        workspace: None,
     }
 }
 
 /// A file as text if it is text that a database can store, otherwise as base64. The hash is always that of its bytes.
-fn output(file: &OutputFile) -> ToolFile {
-    let text = std::str::from_utf8(&file.content)
+pub(crate) fn output(name: &str, content: &[u8], sha256: &str, executable: bool) -> ToolFile {
+    let text = std::str::from_utf8(content)
         .ok()
         .filter(|text| !text.contains('\0'));
     ToolFile {
-        name: file.name.replace('\0', "\u{fffd}"),
-        content: Some(text.map_or_else(|| STANDARD.encode(&file.content), str::to_owned)),
-        sha256: file.sha256.clone(),
-        size: Some(file.content.len() as u64),
+        name: name.replace('\0', "\u{fffd}"),
+        content: Some(text.map_or_else(|| STANDARD.encode(content), str::to_owned)),
+        sha256: sha256.to_owned(),
+        size: Some(content.len() as u64),
         encoding: text.is_none().then(|| "base64".to_owned()),
-        executable: file.executable.then_some(true),
+        executable: executable.then_some(true),
         stored: None,
     }
 }

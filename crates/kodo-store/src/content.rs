@@ -18,13 +18,19 @@ mod read;
 mod refused;
 mod s3;
 mod store;
+mod tarball;
+mod unpack;
 mod wire;
 
 pub use cell::ArtifactStoreCell;
 pub use error::ArtifactError;
-pub use inline::{Content, STORED_FROM, content_of, file_bytes, media_type_of, shortened};
+pub use inline::{
+    Content, STORED_FROM, content_of, file_bytes, media_type_of, media_type_of_content, shortened,
+};
 pub use lock::{HeldContent, UnnamedContent};
 pub use objects::ObjectArtifacts;
 pub use place::{Lent, Place, PlaceError, S3Access, S3Place};
-pub use read::{Piece, Pieces, check, read, read_whole};
+pub use read::{Piece, Pieces, check, read, read_into, read_whole};
 pub use store::{ArtifactStore, ContentInfo, Listed};
+pub use tarball::tarball;
+pub use unpack::{UnpackError, unpack};

@@ -57,6 +57,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "forks",
         include_str!("../../../db/migrations/0010_forks.sql"),
     ),
+    (
+        11,
+        "workspaces",
+        include_str!("../../../db/migrations/0011_workspaces.sql"),
+    ),
 ];
 
 /// What `db:seed` inserts. Each statement can run again without effect.

@@ -25,6 +25,9 @@ const MIGRATIONS: &str = "migrations";
 /// The check of `/readyz` that fails while the artifact store is of no use.
 const ARTIFACT_STORE: &str = "artifactStore";
 
+/// The folder for content on its way, in the data folder.
+pub(crate) const SPOOL: &str = "spool";
+
 /// Pause between two tries to reach Postgres.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 
@@ -71,6 +74,8 @@ pub(crate) async fn boot(
             max_concurrent_tool_calls: settings.work.max_concurrent_tool_calls,
             secrets: SecretFolder::new(settings.sbx_secrets_dir.clone()),
             most: settings.sbx_most,
+            workspace: settings.sbx_workspace,
+            spool: settings.data_dir.join(SPOOL)?,
             crash_demo_sleep: settings.work.wf_sleep,
             artifact_patience: settings.artifacts.patience,
             planner_patience: settings.planner.patience,

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use kodo_contract::TreeBounds;
 use kodo_sandbox::Limits;
 use kodo_store::DatabaseConfig;
 
@@ -82,6 +83,8 @@ pub(crate) struct Settings {
     pub(crate) live: SandboxSettings,
     /// The most that a call of a plan may ask for.
     pub(crate) sbx_most: Limits,
+    /// The most that is carried from one call to the next.
+    pub(crate) sbx_workspace: TreeBounds,
     /// Folder of the secrets that jobs can be given, if there is one.
     pub(crate) sbx_secrets_dir: Option<PathBuf>,
     /// Where large artifacts are stored.
@@ -144,6 +147,7 @@ impl Settings {
             sbx_mock_delay: flags.sandbox.sbx_mock_delay,
             live: flags.sandbox.live(given)?,
             sbx_most: most,
+            sbx_workspace: flags.sandbox.workspace(),
             sbx_secrets_dir: flags.sandbox.sbx_secrets_dir,
             artifacts: ArtifactSettings::of(flags.artifacts, given, &data_dir)?,
             data_dir,

@@ -1,9 +1,10 @@
 //! What every step of a run works with.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kodo_contract::{ErrorCode, RunId, StepId};
+use kodo_contract::{ErrorCode, RunId, StepId, TreeBounds};
 use kodo_planner::Planner;
 use kodo_sandbox::{Limits, Sandbox, SecretFolder};
 use kodo_store::content::{ArtifactError, ArtifactStore};
@@ -27,6 +28,10 @@ pub(crate) struct RunContext {
     pub(crate) sandbox: Arc<dyn Sandbox>,
     /// The folder from which jobs get their secrets.
     pub(crate) secrets: SecretFolder,
+    /// The most that is carried from one call to the next.
+    pub(crate) bounds: TreeBounds,
+    /// The folder for content of workspaces on its way.
+    pub(crate) spool: PathBuf,
     /// Upper bounds for the limits that a call of a plan may ask for.
     pub(crate) most: Limits,
     /// One permit for each tool call that this process executes at once.

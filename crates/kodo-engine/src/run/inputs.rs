@@ -1,4 +1,5 @@
-//! The workspace of a tool call: the files of the run's intent, and those that earlier calls left.
+//! What an intent gives to the jobs of its runs, and the files that a call finds in a run that was planned by an older
+//! version: those of the intent, and those that earlier calls left. Runs of this version have a workspace.
 
 use kodo_contract::{ErrorCode, Intent, RunId, StepId, ToolFile, decode};
 use kodo_sandbox::{InputFile, Overlay, granted_secrets, input_files};
@@ -19,6 +20,11 @@ pub(crate) struct Inputs {
 }
 
 impl Inputs {
+    /// The files of the intent.
+    pub(crate) fn files(&self) -> &[InputFile] {
+        &self.files
+    }
+
     /// Those of an intent: `inputs.files` and `constraints.secrets`.
     pub(crate) fn of(intent: &Intent) -> Result<Self, RunFailure> {
         let files = intent.inputs.get("files");
@@ -36,9 +42,9 @@ impl Inputs {
         Self::of(&intent)
     }
 
-    /// The files of a call's workspace. The files of these earlier steps replace those of the intent and those of the
+    /// The files that a call finds without a workspace. The files of these earlier steps replace those of the intent and those of the
     /// steps before them if they have the same name.
-    pub(crate) async fn workspace(
+    pub(crate) async fn inherited(
         &self,
         ctx: &RunContext,
         run_id: &RunId,
@@ -69,6 +75,7 @@ impl Inputs {
                 Origin::Step(file) => InputFile {
                     content: content(ctx, &file).await?.to_vec(),
                     executable: file.executable == Some(true),
+                    secret: false,
                     name: file.name,
                 },
             });

@@ -1,6 +1,8 @@
 //! The planning step: loads the intent, asks the planner, validates the plan and records it.
 
-use kodo_contract::{Boundary, ErrorCode, Intent, Phase, Plan, StepId, Stopwatch, decode, encode};
+use kodo_contract::{
+    Boundary, ErrorCode, Intent, Phase, Plan, SnapshotRef, StepId, Stopwatch, decode, encode,
+};
 use kodo_planner::{PlanRequest, PlanSource};
 use kodo_store::{ClaimedRun, NewStep, Recorded, RunToPlan};
 use serde::{Deserialize, Serialize};
@@ -8,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::dispatch::dispatcher::Execution;
 use crate::failure::RunFailure;
+use crate::run::begin::{archive_of, begin};
 use crate::run::context::RunContext;
 use crate::run::inputs::Inputs;
 use crate::run::patience::plan_patiently;
@@ -19,6 +22,10 @@ use crate::run::record::Recording;
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Planned {
     pub(crate) trace_id: Option<String>,
+    /// What the first calls find. Absent in a run that older versions planned, or for a sandbox that runs nothing: its calls
+    /// find the files that earlier ones left, and nothing is carried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) workspace: Option<SnapshotRef>,
     #[serde(skip)]
     pub(crate) plan: Option<Plan>,
     #[serde(skip)]
@@ -44,6 +51,7 @@ pub(crate) async fn plan(
     if may_be_recorded && let Some(output) = ctx.find_output(run_id, step_id).await? {
         return Ok(Planned {
             trace_id,
+            workspace: recorded_workspace(&output)?,
             plan: Some(recorded_plan(output)?),
             inputs: None,
         });
@@ -52,9 +60,14 @@ pub(crate) async fn plan(
     let intent: Intent =
         decode(&run.intent).map_err(RunFailure::invalid(ErrorCode::StoredIntentInvalid))?;
     // Before the planner is asked, because a model costs.
-    let inputs = match ctx.sandbox.runs_programs() {
-        true => Some(Inputs::of(&intent)?),
-        false => None,
+    let (inputs, begun) = match ctx.sandbox.runs_programs() {
+        true => {
+            let inputs = Inputs::of(&intent)?;
+            let archive = archive_of(&intent)?;
+            let begun = begin(ctx, archive.as_ref(), &inputs, watch.started_at()).await?;
+            (Some(inputs), Some(begun))
+        }
+        false => (None, None),
     };
     let request = PlanRequest {
         intent: &intent,
@@ -66,8 +79,15 @@ pub(crate) async fn plan(
     let plan_json = encode(&planned.plan).map_err(RunFailure::invalid(ErrorCode::PlanInvalid))?;
     let order = planned.plan.dependencies();
     order.map_err(|fault| RunFailure::new(ErrorCode::PlanInvalid, fault.to_string()))?;
-    let output = json!({ "plan": plan_json, "source": source_json(&planned.source) });
-    let recording = Recording::of_plan(&planned.plan, plan_json, output)?;
+    let mut output = json!({ "plan": plan_json, "source": source_json(&planned.source) });
+    let mut workspace = begun.as_ref().map(|begun| begun.reference.clone());
+    if let Some(workspace) = &workspace {
+        output["workspace"] = json!(workspace);
+    }
+    let mut recording = Recording::of_plan(&planned.plan, plan_json, output)?;
+    if let Some(begun) = begun {
+        recording.keep_workspace(begun);
+    }
     let step = NewStep {
         run_id,
         step_id,
@@ -78,17 +98,23 @@ pub(crate) async fn plan(
         started_at: watch.started_at(),
         finished_at: watch.now(),
         artifacts: recording.artifacts(),
+        workspace: recording.workspace(),
     };
     let recorded = recording.record(ctx, &step).await?;
     let plan = match recorded {
         Recorded::Now => planned.plan,
         // Another execution recorded a plan before: that one counts.
-        Recorded::Before => recorded_plan(ctx.recorded_output(run_id, step_id).await?)?,
+        Recorded::Before => {
+            let output = ctx.recorded_output(run_id, step_id).await?;
+            workspace = recorded_workspace(&output)?;
+            recorded_plan(output)?
+        }
         Recorded::Fenced => return Err(RunFailure::superseded()),
     };
     tracing::debug!(run.id = %run_id, tool_calls = plan.tool_calls.len(), "planned");
     Ok(Planned {
         trace_id,
+        workspace,
         plan: Some(plan),
         inputs,
     })
@@ -97,6 +123,18 @@ pub(crate) async fn plan(
 /// The plan in the output of its step.
 pub(crate) fn recorded_plan(mut output: Value) -> Result<Plan, RunFailure> {
     decode(&output["plan"].take()).map_err(RunFailure::invalid(ErrorCode::StoredPlanInvalid))
+}
+
+/// The workspace in the output of its step.
+fn recorded_workspace(output: &Value) -> Result<Option<SnapshotRef>, RunFailure> {
+    let Some(workspace) = output.get("workspace") else {
+        return Ok(None);
+    };
+    let read = SnapshotRef::deserialize(workspace);
+    read.map(Some).map_err(|error| {
+        let text = format!("the workspace in the plan's row: {error}");
+        RunFailure::new(ErrorCode::StoredPlanInvalid, text)
+    })
 }
 
 fn source_json(source: &PlanSource) -> Value {

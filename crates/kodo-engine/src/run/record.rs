@@ -5,9 +5,13 @@
 
 use bytes::Bytes;
 use kodo_contract::{
-    ContentHash, ErrorCode, Plan, StoredContent, ToolFile, ToolResult, canonical_json, encode,
+    ContentHash, ErrorCode, Object, Plan, StoredContent, ToolFile, ToolResult, canonical_json,
+    encode,
 };
-use kodo_store::content::{ArtifactError, STORED_FROM, media_type_of, shortened};
+use kodo_sandbox::Spool;
+use kodo_store::content::{
+    ArtifactError, STORED_FROM, media_type_of, media_type_of_content, shortened,
+};
 use kodo_store::{NewArtifact, NewStep, Recorded};
 use serde_json::{Value, json};
 
@@ -15,7 +19,9 @@ use crate::failpoint;
 use crate::failure::RunFailure;
 use crate::run::context::RunContext;
 use crate::run::files::inline_content;
+use crate::run::large::Large;
 use crate::run::retry::{artifact_failure, retry_store};
+use crate::run::workspace::{Saved, disk};
 
 /// Most bytes of content in the rows of one step.
 const MAX_INLINE: usize = 4 * 1024 * 1024;
@@ -25,7 +31,9 @@ pub(crate) struct Recording {
     /// The step's output.
     pub(crate) output: Value,
     artifacts: Vec<NewArtifact>,
-    large: Vec<(ContentHash, Bytes)>,
+    large: Vec<(ContentHash, Large)>,
+    /// Content that its workspace needs.
+    workspace: Vec<Object>,
     /// Bytes of content that the rows hold.
     inline: usize,
 }
@@ -47,8 +55,11 @@ impl Recording {
     }
 
     /// What a tool step records: stdout, stderr, then the files, in this order. Content that goes into the artifact
-    /// store is left out of the output.
-    pub(crate) fn of_tool(mut result: ToolResult) -> Result<Self, RunFailure> {
+    /// store is left out of the output; files that the sandbox left out are in `content`.
+    pub(crate) fn of_tool(
+        mut result: ToolResult,
+        content: Option<&Spool>,
+    ) -> Result<Self, RunFailure> {
         // Validation before recording, of the result as the sandbox returned it.
         let whole = encode(&result).map_err(RunFailure::invalid(ErrorCode::ToolResultInvalid))?;
         let mut recording = Self::empty();
@@ -57,7 +68,10 @@ impl Recording {
             recording.keep_text("stderr", &mut result.stderr)?;
         }
         for file in &mut result.files {
-            recording.keep_file(file)?;
+            match file.stored {
+                Some(true) => recording.keep_stored_file(file, content)?,
+                _ => recording.keep_file(file)?,
+            }
         }
         recording.output = match recording.large.is_empty() {
             true => whole,
@@ -71,6 +85,7 @@ impl Recording {
             output: Value::Null,
             artifacts: Vec::new(),
             large: Vec::new(),
+            workspace: Vec::new(),
             inline: 0,
         }
     }
@@ -85,7 +100,7 @@ impl Recording {
             self.artifacts.push(NewArtifact::inline(kind, value));
             return Ok(());
         }
-        self.keep_large(kind, bytes.into(), media_type, None)
+        self.keep_large(kind, Bytes::from(bytes), media_type, None)
             .map(drop)
     }
 
@@ -136,6 +151,35 @@ impl Recording {
         Ok(())
     }
 
+    /// A file whose content is already where the artifact store takes it from.
+    fn keep_stored_file(
+        &mut self,
+        file: &ToolFile,
+        content: Option<&Spool>,
+    ) -> Result<(), RunFailure> {
+        let place = ContentHash::parse(&file.sha256).and_then(|hash| {
+            let content = content?;
+            Some((
+                content.find(&hash)?,
+                content.open(&hash)?,
+                content.file(),
+                hash,
+            ))
+        });
+        let Some((range, reader, spool, hash)) = place else {
+            let text = format!("the content of the file {:?} has not come", file.name);
+            return Err(RunFailure::new(ErrorCode::ToolResultInvalid, text));
+        };
+        let media_type = media_type_of_content(reader).map_err(disk)?;
+        self.keep(
+            "file",
+            hash,
+            Large::File(spool, range),
+            media_type,
+            Some(file),
+        )
+    }
+
     fn keep_large(
         &mut self,
         kind: &str,
@@ -144,19 +188,42 @@ impl Recording {
         file: Option<&ToolFile>,
     ) -> Result<ContentHash, RunFailure> {
         let hash = ContentHash::of(&bytes);
+        self.keep(kind, hash.clone(), Large::Memory(bytes), media_type, file)?;
+        Ok(hash)
+    }
+
+    fn keep(
+        &mut self,
+        kind: &str,
+        hash: ContentHash,
+        content: Large,
+        media_type: &str,
+        file: Option<&ToolFile>,
+    ) -> Result<(), RunFailure> {
         let stored = StoredContent {
             stored: true,
             name: file.map(|file| file.name.clone()),
             media_type: media_type.to_owned(),
-            size: bytes.len() as u64,
+            size: content.size(),
             sha256: hash.clone(),
             executable: file.and_then(|file| file.executable),
         };
         let reference = encode(&stored).map_err(RunFailure::invalid(ErrorCode::ArtifactInvalid))?;
         self.artifacts
             .push(NewArtifact::stored(kind, stored, reference));
-        self.large.push((hash.clone(), bytes));
-        Ok(hash)
+        self.large.push((hash, content));
+        Ok(())
+    }
+
+    /// Adds the workspace that the step leaves. Its reference is in the output already.
+    pub(crate) fn keep_workspace(&mut self, saved: Saved) {
+        self.large.extend(saved.new);
+        self.workspace = saved.objects;
+    }
+
+    /// What the step's workspace needs of the artifact store.
+    pub(crate) fn workspace(&self) -> &[Object] {
+        &self.workspace
     }
 
     /// What the step produced, in order.
@@ -173,8 +240,8 @@ impl Recording {
         if self.large.is_empty() {
             return retry_store(|| ctx.store.record_step(step)).await;
         }
-        for (_, bytes) in &self.large {
-            ctx.retry_artifacts(|| ctx.artifacts.put(bytes.clone()))
+        for (hash, content) in &self.large {
+            ctx.retry_artifacts(|| content.put(&*ctx.artifacts, hash))
                 .await?;
         }
         failpoint(&format!("{}:stored", step.step_id));
@@ -194,9 +261,9 @@ impl Recording {
                 return Ok(recorded);
             }
             // Without the lock: it occupies a connection, and the artifact store may be slow.
-            for (hash, bytes) in &self.large {
-                if !ctx.retry_artifacts(|| is_there(ctx, hash, bytes)).await? {
-                    ctx.retry_artifacts(|| ctx.artifacts.put(bytes.clone()))
+            for (hash, content) in &self.large {
+                if !ctx.retry_artifacts(|| is_there(ctx, hash, content)).await? {
+                    ctx.retry_artifacts(|| content.put(&*ctx.artifacts, hash))
                         .await?;
                 }
             }
@@ -205,8 +272,8 @@ impl Recording {
 
     /// Whether all large content is in the artifact store. Asks once, without retries.
     async fn is_stored(&self, ctx: &RunContext) -> Result<bool, ArtifactError> {
-        for (hash, bytes) in &self.large {
-            if !is_there(ctx, hash, bytes).await? {
+        for (hash, content) in &self.large {
+            if !is_there(ctx, hash, content).await? {
                 return Ok(false);
             }
         }
@@ -217,10 +284,10 @@ impl Recording {
 async fn is_there(
     ctx: &RunContext,
     hash: &ContentHash,
-    bytes: &Bytes,
+    content: &Large,
 ) -> Result<bool, ArtifactError> {
     let there = ctx.artifacts.head(hash).await?;
-    Ok(there.is_some_and(|held| held.size == bytes.len() as u64))
+    Ok(there.is_some_and(|held| held.size == content.size()))
 }
 
 #[cfg(test)]
@@ -239,6 +306,7 @@ mod tests {
             files,
             reason: None,
             report: None,
+            workspace: None,
         }
     }
 
@@ -256,15 +324,15 @@ mod tests {
 
     #[test]
     fn content_is_stored_from_64_kib_on_and_not_a_byte_earlier() {
-        let below = Recording::of_tool(result(&"a".repeat(65_535), vec![file(&[0; 65_535])]));
+        let below = Recording::of_tool(result(&"a".repeat(65_535), vec![file(&[0; 65_535])]), None);
         let below = below.ok().unwrap();
         assert!(below.large.is_empty());
         assert_eq!(below.output["stdout"].as_str().unwrap().len(), 65_535);
         assert_eq!(below.output["files"][0]["encoding"], "base64");
 
-        let from = Recording::of_tool(result(&"a".repeat(65_536), vec![file(&[0; 65_536])]));
+        let from = Recording::of_tool(result(&"a".repeat(65_536), vec![file(&[0; 65_536])]), None);
         let from = from.ok().unwrap();
-        let sizes: Vec<usize> = from.large.iter().map(|(_, bytes)| bytes.len()).collect();
+        let sizes: Vec<u64> = from.large.iter().map(|(_, it)| it.size()).collect();
         assert_eq!(sizes, [65_536, 65_536]);
         let hash = ContentHash::of(&[0; 65_536]);
         assert_eq!(
@@ -289,7 +357,7 @@ mod tests {
                 ..file(&[1; 60_000])
             })
             .collect();
-        let recording = Recording::of_tool(result("", files)).ok().unwrap();
+        let recording = Recording::of_tool(result("", files), None).ok().unwrap();
         let inline = recording.artifacts.len() - 1 - recording.large.len();
         assert_eq!(inline, MAX_INLINE / 60_000);
         assert_eq!(recording.output["files"][199]["stored"], true);
@@ -310,7 +378,10 @@ mod tests {
         let large: Vec<&[u8]> = recording
             .large
             .iter()
-            .map(|(_, bytes)| &bytes[..])
+            .map(|(_, content)| match content {
+                Large::Memory(bytes) => &bytes[..],
+                Large::File(..) => panic!("not in memory"),
+            })
             .collect();
         assert_eq!(
             large,
@@ -330,11 +401,15 @@ mod tests {
     fn a_file_without_content_is_no_result() {
         let mut empty = file(b"");
         empty.content = None;
-        let refused = Recording::of_tool(result("", vec![empty])).err().unwrap();
+        let refused = Recording::of_tool(result("", vec![empty]), None)
+            .err()
+            .unwrap();
         assert_eq!(refused.code, "tool_result_invalid");
         let mut odd = file(b"");
         odd.content = Some("!".into());
-        let refused = Recording::of_tool(result("", vec![odd])).err().unwrap();
+        let refused = Recording::of_tool(result("", vec![odd]), None)
+            .err()
+            .unwrap();
         assert_eq!(refused.message, r#"the file "f" is no base64"#);
     }
 }

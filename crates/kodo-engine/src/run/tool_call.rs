@@ -1,9 +1,11 @@
 //! A tool step: executes one call of the plan in the sandbox and records its result.
 
+use std::sync::Arc;
+
 use kodo_contract::{
-    Boundary, ErrorCode, Phase, RunId, StepId, Stopwatch, ToolCall, ToolResult, decode,
+    Boundary, ErrorCode, Phase, RunId, SnapshotRef, StepId, Stopwatch, ToolCall, ToolResult, decode,
 };
-use kodo_sandbox::{Grant, Job, LIMIT};
+use kodo_sandbox::{Grant, Job, LIMIT, Spool};
 use kodo_store::{NewStep, Recorded};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,6 +15,7 @@ use crate::failure::RunFailure;
 use crate::run::context::RunContext;
 use crate::run::inputs::Inputs;
 use crate::run::record::Recording;
+use crate::run::workspace::{Order, Saved, disk, found_by, restored, saved};
 
 /// The checkpoint of a tool step. The whole result is in the step's row.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -47,8 +50,12 @@ pub(crate) struct ToolStep<'a> {
     pub(crate) step_id: StepId,
     pub(crate) call: &'a ToolCall,
     pub(crate) trace_id: Option<&'a str>,
-    /// Indexes of the calls that this one depends on, directly or indirectly.
-    pub(crate) predecessors: &'a [usize],
+    /// Its place in the plan.
+    pub(crate) index: usize,
+    /// What depends on what.
+    pub(crate) order: &'a Order<'a>,
+    /// What the first calls of the run find, if the run has a workspace.
+    pub(crate) workspace: Option<&'a SnapshotRef>,
     /// The inputs of the run. Loaded by the first call that needs them if the plan comes from a checkpoint.
     pub(crate) inputs: &'a OnceCell<Inputs>,
 }
@@ -66,9 +73,20 @@ impl ToolStep<'_> {
             return recorded_exit(&output);
         }
         let watch = Stopwatch::start();
-        let result = self.call_sandbox().await?;
+        let Called {
+            result,
+            content,
+            left,
+        } = self.call_sandbox().await?;
         let executed = Executed::of(&result);
-        let recording = Recording::of_tool(result)?;
+        // Reads what of the files are artifacts.
+        let work = move || Recording::of_tool(result, content.as_deref());
+        let mut recording = tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|error| disk(std::io::Error::other(error)))??;
+        if let Some(left) = left {
+            recording.keep_workspace(left);
+        }
         let step = NewStep {
             run_id,
             step_id,
@@ -79,6 +97,7 @@ impl ToolStep<'_> {
             started_at: watch.started_at(),
             finished_at: watch.now(),
             artifacts: recording.artifacts(),
+            workspace: recording.workspace(),
         };
         match recording.record(ctx, &step).await? {
             Recorded::Now => Ok(executed),
@@ -87,24 +106,29 @@ impl ToolStep<'_> {
         }
     }
 
-    async fn call_sandbox(&self) -> Result<ToolResult, RunFailure> {
+    async fn call_sandbox(&self) -> Result<Called, RunFailure> {
         let (mut files, mut names) = (Vec::new(), &[][..]);
+        let mut found = None;
         if self.ctx.sandbox.runs_programs() {
             let load = || Inputs::load(self.ctx, self.run_id);
             let inputs = self.inputs.get_or_try_init(load).await?;
-            let earlier: Vec<StepId> = self
-                .predecessors
-                .iter()
-                .copied()
-                .map(StepId::tool)
-                .collect();
-            files = inputs.workspace(self.ctx, self.run_id, &earlier).await?;
+            if let Some(base) = self.workspace {
+                let snapshot =
+                    found_by(self.ctx, self.run_id, self.order, self.index, base).await?;
+                let workspace = restored(self.ctx, &snapshot).await?;
+                found = Some((snapshot, workspace));
+            } else {
+                let earlier = self.order.all[self.index].iter();
+                let earlier: Vec<StepId> = earlier.copied().map(StepId::tool).collect();
+                files = inputs.inherited(self.ctx, self.run_id, &earlier).await?;
+            }
             names = &inputs.secrets;
         }
         let job = Job {
             call: self.call,
             idempotency_key: &format!("{}/{}", self.run_id, self.step_id),
             seed: self.ctx.seed,
+            workspace: found.as_ref().map(|(_, workspace)| workspace),
             files: &files,
             secrets: Grant {
                 folder: &self.ctx.secrets,
@@ -112,8 +136,31 @@ impl ToolStep<'_> {
             },
             most: &self.ctx.most,
         };
-        Ok(self.ctx.sandbox.execute(&job).await?)
+        let outcome = self.ctx.sandbox.execute(&job).await?;
+        let mut called = Called {
+            result: outcome.result,
+            content: found
+                .as_ref()
+                .map(|(_, workspace)| Arc::clone(&workspace.content)),
+            left: None,
+        };
+        if let (Some(tree), Some((snapshot, workspace))) = (outcome.workspace, found) {
+            let by = u32::try_from(self.index).ok();
+            let left = saved(snapshot, tree, by, workspace.content).await?;
+            called.result.workspace = Some(left.reference.clone());
+            called.left = Some(left);
+        }
+        Ok(called)
     }
+}
+
+/// What came of a call.
+struct Called {
+    result: ToolResult,
+    /// Where content is that is not in the result.
+    content: Option<Arc<Spool>>,
+    /// The workspace as the call left it.
+    left: Option<Saved>,
 }
 
 fn recorded_exit(output: &Value) -> Result<Executed, RunFailure> {

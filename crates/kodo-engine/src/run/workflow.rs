@@ -18,6 +18,7 @@ use crate::run::inputs::predecessors;
 use crate::run::parallel::run_in_parallel;
 use crate::run::plan::{Planned, plan, recorded_plan};
 use crate::run::tool_call::{Executed, ToolStep};
+use crate::run::workspace::Order;
 
 /// Name of the workflow in `dbos.workflow_status`.
 pub(crate) const WORKFLOW: &str = "intent_run";
@@ -71,20 +72,25 @@ pub(crate) async fn run(
         .dependencies()
         .map_err(|fault| RunFailure::new(ErrorCode::StoredPlanInvalid, fault.to_string()))?;
     let predecessors = predecessors(&dependencies);
+    let order = Order {
+        direct: &dependencies,
+        all: &predecessors,
+    };
     let inputs = OnceCell::new_with(planned.inputs);
     let steps: Vec<ToolStep<'_>> = plan
         .tool_calls
         .iter()
-        .zip(&predecessors)
         .enumerate()
-        .map(|(index, (call, predecessors))| ToolStep {
+        .map(|(index, call)| ToolStep {
             ctx,
             run_id,
             epoch: claimed.epoch,
             step_id: StepId::tool(index),
             call,
             trace_id: planned.trace_id.as_deref(),
-            predecessors,
+            index,
+            order: &order,
+            workspace: planned.workspace.as_ref(),
             inputs: &inputs,
         })
         .collect();

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use kodo_sandbox::provider::{CHUNK, FileHeader, Frames, extend_with_content, frame, json_frame};
+use kodo_sandbox::provider::{CHUNK, Frames, OutgoingEntries, frame, json_frame};
 use kodo_sandbox::{Captured, JobSpec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -40,8 +40,10 @@ pub(crate) struct ServiceProgram<'a> {
 pub(crate) struct Channel {
     pub(crate) helper: HelperProcess,
     pub(crate) outgoing: VecDeque<u8>,
-    /// What is sent after `outgoing`: the program of a jailed service.
-    rest: Option<File>,
+    /// What is sent after `outgoing`: what is in the job's folder.
+    rest: OutgoingEntries<Kind>,
+    /// Why not all of it could be sent.
+    pub(crate) unsent: Option<io::Error>,
     frames: Frames,
     pub(crate) output: Output,
     /// Sockets that were received, in their order.
@@ -72,9 +74,10 @@ impl Channel {
         Ok(Self {
             helper,
             outgoing: VecDeque::new(),
-            rest: None,
+            rest: OutgoingEntries::none(Kind::Entry, Kind::Data),
+            unsent: None,
             frames: Frames::default(),
-            output: Output::default(),
+            output: Output::of(spec),
             sockets: Vec::new(),
             printed: [(); 2].map(|()| Captured::keeping(spec.limits.kept_bytes)),
             too_much: false,
@@ -96,12 +99,14 @@ impl Channel {
         group: Option<&Group>,
         service: Option<ServiceProgram<'_>>,
     ) -> io::Result<()> {
-        let rest = service.map(|it| File::open(it.program)).transpose()?;
-        let service = match (service, &rest) {
-            (Some(service), Some(file)) => Some((service, file.metadata()?.len())),
-            _ => None,
-        };
-        self.outgoing = outgoing(shared, spec, group, service)?.into();
+        let mut rest = OutgoingEntries::of(spec, Kind::Entry, Kind::Data)?;
+        if let Some(service) = service {
+            let program = File::open(service.program)?;
+            let size = program.metadata()?.len();
+            rest.push_program(service.name, program, size);
+        }
+        let port = service.map(|it| it.port);
+        self.outgoing = outgoing(shared, spec, group, port, rest.len())?.into();
         self.rest = rest;
         Ok(())
     }
@@ -146,6 +151,9 @@ impl Channel {
                 return Ok(());
             }
             self.flush();
+            if let Some(error) = self.unsent.take() {
+                return Err(error);
+            }
             self.read_streams(&mut buffer, spec.limits.output_bytes)?;
             let over = self.receive(&mut buffer, spec)?;
             if !self.sockets.is_empty() {
@@ -209,27 +217,24 @@ impl Channel {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(_) => {
                     self.outgoing.clear();
-                    self.rest = None;
+                    self.rest = OutgoingEntries::none(Kind::Entry, Kind::Data);
                 }
             }
         }
     }
 
-    /// Reads the next piece of `rest` into `outgoing`. Returns whether there is any.
+    /// Moves the next frame of `rest` into `outgoing`. Returns whether there is any.
     fn refill(&mut self) -> bool {
-        let Some(file) = &mut self.rest else {
-            return false;
-        };
-        let mut piece = vec![0; CHUNK];
-        match file.read(&mut piece) {
-            Ok(count) if count > 0 => {
-                self.outgoing.extend(frame(Kind::Data, &piece[..count]));
+        match self.rest.next_frame() {
+            Ok(Some(frame)) => {
+                self.outgoing.extend(frame);
                 true
             }
-            Err(error) if error.kind() == ErrorKind::Interrupted => true,
-            // At its end, or unreadable: then the helper waits for the missing content in vain, and is ended.
-            _ => {
-                self.rest = None;
+            Ok(None) => false,
+            // The helper would wait for the missing content in vain, and nothing runs before all of it is there.
+            Err(error) => {
+                self.rest = OutgoingEntries::none(Kind::Entry, Kind::Data);
+                self.unsent = Some(error);
                 false
             }
         }
@@ -237,7 +242,7 @@ impl Channel {
 
     /// Whether there is something left to send.
     pub(crate) fn has_unsent(&self) -> bool {
-        !self.outgoing.is_empty() || self.rest.is_some()
+        !self.outgoing.is_empty() || !self.rest.is_empty()
     }
 
     /// Reads the job's two streams. If they are longer than `most` bytes together, tells the helper to end the job.
@@ -294,12 +299,13 @@ impl Channel {
     }
 }
 
-/// The specification, then the content of each file.
+/// The specification, which is followed by so many entries.
 fn outgoing(
     shared: &Shared,
     spec: &JobSpec,
     group: Option<&Group>,
-    service: Option<(ServiceProgram<'_>, u64)>,
+    service_port: Option<u16>,
+    entries: u64,
 ) -> io::Result<Vec<u8>> {
     let read_only: Vec<_> = shared
         .config
@@ -320,7 +326,8 @@ fn outgoing(
                     argv: Vec::new(),
                     env: Vec::new(),
                     cwd: String::new(),
-                    files: Vec::new(),
+                    entries: 0,
+                    carried: None,
                     limits: spec.limits,
                     groups,
                     become_users,
@@ -341,16 +348,8 @@ fn outgoing(
             argv: spec.argv.clone(),
             env: spec.env.clone().into_iter().collect(),
             cwd: spec.cwd.clone(),
-            files: spec
-                .files
-                .iter()
-                .map(FileHeader::from)
-                .chain(service.map(|(service, size)| FileHeader {
-                    name: service.name.to_owned(),
-                    size,
-                    executable: true,
-                }))
-                .collect(),
+            entries,
+            carried: spec.workspace.as_ref().map(|it| it.bounds),
             limits: spec.limits,
             groups,
             become_users,
@@ -359,13 +358,12 @@ fn outgoing(
             // gVisor has no such filters.
             explain: shared.config.explain && shared.enclosure.is_none(),
             read_only,
-            service_port: service.map(|(service, _)| service.port),
+            service_port,
             enclosed: None,
         },
     )?;
     let mut bytes = around;
     bytes.extend(own);
-    extend_with_content(&mut bytes, Kind::Data, &spec.files);
     Ok(bytes)
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
 
-use kodo_sandbox::provider::ReceivedFiles;
+use kodo_sandbox::provider::ReceivedEntries;
 use kodo_sandbox::{Ended, JobResult, JobSpec, Reason, SandboxError};
 
 use super::cgroup::{CgroupPolicy, Group, NoCgroups, Observed};
@@ -174,7 +174,7 @@ impl Channel {
             (Some(exit), _, _) => exit,
             (None, Some(reason), Some(_)) => {
                 // The job was killed: partially received files are discarded.
-                self.output.files = ReceivedFiles::default();
+                self.output.entries = ReceivedEntries::default();
                 Exit::cut_off(reason, self.began.elapsed())
             }
             _ => {
@@ -189,14 +189,21 @@ impl Channel {
                 });
             }
         };
-        if !self.output.files.is_complete() {
+        if !self.output.entries.is_complete() {
             return Err(unavailable("the helper ended in the middle of a file"));
         }
         let started = self
             .output
             .started
             .ok_or_else(|| unavailable("the helper did not say what confines the job"))?;
-        let ended = ended(&exit, observed, self.too_much);
+        // Of a job that was killed together with its kernel, nothing of its folder has come: that is no tree of it.
+        let (workspace, fault) = match self.output.entries.tree() {
+            Some(Ok(tree)) if exit.not_carried.is_none() => (Some(tree), None),
+            Some(Err(fault)) => (None, Some(fault)),
+            _ => (None, None),
+        };
+        let told = exit.not_carried().or(fault);
+        let ended = ended(&exit, observed, self.too_much, told.is_some());
         // The cgroup around an enclosure counts more than the job's memory.
         let peak = observed.peak_memory.filter(|_| shared.enclosure.is_none());
         let mut enforced = enforced(shared, &started, by_group);
@@ -211,7 +218,18 @@ impl Channel {
             ended,
             stdout,
             stderr,
-            files: self.output.files.into_files(),
+            files: self.output.entries.into_files(),
+            workspace,
+            // Of a limit of the job itself there is more to be told than of what it left.
+            told: told.filter(|_| {
+                matches!(
+                    ended,
+                    Ended::Stopped {
+                        reason: Reason::Workspace,
+                        ..
+                    }
+                )
+            }),
             skipped,
             limits: spec.limits,
             enforced,
@@ -238,7 +256,7 @@ impl Channel {
 }
 
 /// What ended the job. If several reasons hold, the one from outside of the job counts.
-fn ended(exit: &Exit, observed: Observed, too_much: bool) -> Ended {
+fn ended(exit: &Exit, observed: Observed, too_much: bool, not_carried: bool) -> Ended {
     let signal = exit.status & 0x7f;
     let status = if signal == 0 {
         (exit.status >> 8) & 0xff
@@ -266,6 +284,7 @@ fn ended(exit: &Exit, observed: Observed, too_much: bool) -> Ended {
             failed && (observed.refused_a_process || exit.processes_full),
         ),
         (Reason::Returned, exit.returned_full),
+        (Reason::Workspace, not_carried),
     ];
     match reasons.into_iter().find(|(_, holds)| *holds) {
         Some((reason, _)) => Ended::Stopped { reason, status },

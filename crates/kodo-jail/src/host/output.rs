@@ -3,16 +3,15 @@
 use std::io::{self, ErrorKind};
 
 use kodo_sandbox::JobSpec;
-use kodo_sandbox::provider::{ReceivedFiles, from_json};
+use kodo_sandbox::provider::{ReceivedEntries, from_json};
 
 use crate::wire::{Exit, Fault, Kind, Started};
 
 /// What has been received so far.
-#[derive(Default)]
 pub(crate) struct Output {
     pub(crate) started: Option<Started>,
     pub(crate) fault: Option<Fault>,
-    pub(crate) files: ReceivedFiles,
+    pub(crate) entries: ReceivedEntries,
     pub(crate) exit: Option<Exit>,
 }
 
@@ -22,6 +21,16 @@ pub(crate) fn broken_protocol() -> io::Error {
 }
 
 impl Output {
+    /// Nothing yet, of this job.
+    pub(crate) fn of(spec: &JobSpec) -> Self {
+        Self {
+            started: None,
+            fault: None,
+            entries: ReceivedEntries::of(spec),
+            exit: None,
+        }
+    }
+
     /// Takes a frame. The helper handles what a job left, so nothing that it sends is taken without limits.
     ///
     /// # Errors
@@ -34,12 +43,12 @@ impl Output {
         match kind {
             Kind::Started => self.started = Some(from_json(content)?),
             Kind::Fault => self.fault = Some(from_json(content)?),
-            Kind::Exit if self.files.is_complete() => self.exit = Some(from_json(content)?),
-            Kind::File => self
-                .files
-                .begin(from_json(content)?, &spec.limits)
-                .map_err(|_| broken_protocol())?,
-            Kind::Data => self.files.append(content).map_err(|_| broken_protocol())?,
+            Kind::Exit if self.entries.is_complete() => self.exit = Some(from_json(content)?),
+            Kind::Entry => {
+                let begun = self.entries.begin(from_json(content)?, &spec.limits);
+                begun.map_err(unless_of_the_disk)?;
+            }
+            Kind::Data => self.entries.append(content).map_err(unless_of_the_disk)?,
             // The socket itself came beside the frame.
             Kind::Socket => {}
             Kind::Exit | Kind::Spec | Kind::Stop | Kind::NewSocket => {
@@ -47,5 +56,13 @@ impl Output {
             }
         }
         Ok(())
+    }
+}
+
+/// An error of this machine's disk stays what it is.
+fn unless_of_the_disk(error: io::Error) -> io::Error {
+    match error.kind() {
+        ErrorKind::InvalidData => broken_protocol(),
+        _ => error,
     }
 }

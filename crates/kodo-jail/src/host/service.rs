@@ -246,6 +246,9 @@ impl Supervisor<'_> {
                 return Ok(());
             }
             channel.flush();
+            if let Some(error) = channel.unsent.take() {
+                return Err(error);
+            }
             channel.read_streams(&mut buffer, u64::MAX)?;
             let over = channel.receive(&mut buffer, &self.spec.job)?;
             self.hand_out_sockets(channel);

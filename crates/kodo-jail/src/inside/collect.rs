@@ -1,39 +1,31 @@
-//! Sends the files that a job left: regular files only, no link followed, number and size limited.
+//! Sends what a job left in its folder: no link followed, number and size limited.
 //!
 //! Every process of the job has ended by now, so nothing changes meanwhile.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use kodo_sandbox::Limits;
-use kodo_sandbox::provider::{CHUNK, FileHeader, send};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use kodo_contract::{TreeBounds, TreeFault, TreePath};
+use kodo_sandbox::provider::{CHUNK, EntryHeader, EntryKind, send};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, chmodat, openat, readlinkat, statat};
 use sha2::{Digest, Sha256};
 
+use super::restore::{Given, Hash};
 #[cfg(feature = "weaken")]
 use crate::defence::{Defence, on};
-use crate::wire::Kind;
+use crate::wire::{Kind, Spec};
 
-/// The greatest depth of folders that is searched.
+/// The greatest depth of folders that is searched for the files of a job without a workspace.
 const MAX_DEPTH: usize = 64;
 /// The most entries in the list of what is not handed back.
 const MAX_SKIPPED: usize = 256;
 /// The most characters of a name in that list.
 const MAX_NAME: usize = 1024;
-
-/// SHA-256 of a file.
-pub(crate) type Hash = [u8; 32];
-
-/// A file as the job was given it.
-pub(crate) struct Given {
-    pub(crate) size: u64,
-    pub(crate) hash: Hash,
-    pub(crate) executable: bool,
-}
 
 /// What was not handed back.
 #[derive(Default)]
@@ -41,41 +33,71 @@ pub(crate) struct Collected {
     pub(crate) skipped: Vec<(String, String)>,
     /// There were more or larger files than are handed back.
     pub(crate) full: bool,
+    /// The limit of a workspace that was exceeded.
+    pub(crate) not_carried: Option<String>,
 }
 
-/// Sends every regular file below a folder, except those that are as they were given.
-pub(crate) fn send_files(
+/// Sends what is below a folder: of a job with a workspace every entry, of another one every regular file that is not as it
+/// was given.
+pub(crate) fn send_tree(
     folder: &Path,
-    given: &BTreeMap<String, Given>,
-    limits: &Limits,
+    given: &Given,
+    spec: &Spec,
     to: &mut impl Write,
 ) -> io::Result<Collected> {
     let mut walk = Walk {
         given,
-        files_left: limits.returned_files,
-        bytes_left: limits.returned_bytes,
+        carried: spec.carried,
+        files_left: spec.limits.returned_files,
+        bytes_left: spec
+            .carried
+            .map_or(spec.limits.returned_bytes, |it| it.bytes),
+        entries: 0,
+        names: HashMap::new(),
         collected: Collected::default(),
     };
     let root = open(CWD, folder, OFlags::DIRECTORY)?;
-    walk.folder(root, "", 0, to)?;
+    walk.folder(root, &[], 1, to)?;
     Ok(walk.collected)
 }
 
 /// Opens without following a link, and without waiting for the other end of a fifo.
 fn open(at: impl std::os::fd::AsFd, name: &Path, more: OFlags) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | more;
+    #[cfg(feature = "weaken")]
+    let flags = if on(Defence::NoFollow) {
+        flags
+    } else {
+        flags.difference(OFlags::NOFOLLOW)
+    };
     Ok(openat(at, name, flags, Mode::empty())?)
 }
 
+fn stat(folder: &OwnedFd, name: &Path) -> io::Result<Stat> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    #[cfg(feature = "weaken")]
+    let flags = if on(Defence::NoFollow) {
+        flags
+    } else {
+        AtFlags::empty()
+    };
+    Ok(statat(folder, name, flags)?)
+}
+
 struct Walk<'a> {
-    given: &'a BTreeMap<String, Given>,
+    given: &'a Given,
+    carried: Option<TreeBounds>,
     files_left: u64,
     bytes_left: u64,
+    entries: u64,
+    /// The first names of files that have several, by their inodes.
+    names: HashMap<u64, TreePath>,
     collected: Collected,
 }
 
 impl Walk<'_> {
-    fn skip(&mut self, mut name: String, kind: &str) {
+    fn skip(&mut self, path: &TreePath, kind: &str) {
+        let mut name = path.text();
         let most = name.char_indices().nth(MAX_NAME).map(|(at, _)| at);
         name.truncate(most.unwrap_or(name.len()));
         if self.collected.skipped.len() < MAX_SKIPPED {
@@ -83,10 +105,19 @@ impl Walk<'_> {
         }
     }
 
+    fn is_over(&self) -> bool {
+        self.collected.full || self.collected.not_carried.is_some()
+    }
+
+    /// Notes the limit that the tree exceeds.
+    fn too_much(&mut self, fault: &TreeFault) {
+        self.collected.not_carried = Some(fault.to_string());
+    }
+
     fn folder(
         &mut self,
         folder: OwnedFd,
-        prefix: &str,
+        prefix: &[u8],
         depth: usize,
         to: &mut impl Write,
     ) -> io::Result<()> {
@@ -100,115 +131,214 @@ impl Walk<'_> {
         // The order of a folder's entries is arbitrary; that of a result is not.
         names.sort();
         for name in names {
-            if self.collected.full {
+            if self.is_over() {
                 return Ok(());
             }
-            let Ok(text) = String::from_utf8(name.clone()) else {
-                self.skip(
-                    format!("{prefix}{}", String::from_utf8_lossy(&name)),
-                    "name",
-                );
-                continue;
-            };
-            let full = format!("{prefix}{text}");
-            self.entry(&folder, &text, full, depth, to)?;
+            let path = TreePath::new([prefix, &name].concat());
+            let name = Path::new(OsStr::from_bytes(&name));
+            match self.carried {
+                Some(bounds) => self.carry(&folder, name, path, &bounds, depth, to)?,
+                None => self.entry(&folder, name, path, depth, to)?,
+            }
         }
         Ok(())
     }
 
-    fn entry(
+    /// Sends an entry with all that it has.
+    fn carry(
         &mut self,
         folder: &OwnedFd,
-        name: &str,
-        full: String,
+        name: &Path,
+        path: TreePath,
+        bounds: &TreeBounds,
         depth: usize,
         to: &mut impl Write,
     ) -> io::Result<()> {
-        let opened = open(folder, Path::new(name), OFlags::empty());
-        #[cfg(feature = "weaken")]
-        let opened = if on(Defence::NoFollow) {
-            opened
-        } else {
-            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            openat(folder, name, flags, Mode::empty()).map_err(io::Error::from)
-        };
-        let fd = match opened {
-            Ok(fd) => fd,
-            Err(error) => {
-                let kind = match rustix::io::Errno::from_io_error(&error) {
-                    Some(rustix::io::Errno::LOOP) => "symlink",
-                    Some(rustix::io::Errno::NXIO) => "socket",
-                    _ => "unreadable",
-                };
-                self.skip(full, kind);
-                return Ok(());
-            }
-        };
-        let file = File::from(fd);
-        let metadata = file.metadata()?;
-        let kind = metadata.file_type();
-        if kind.is_dir() {
-            if depth + 1 == MAX_DEPTH {
-                self.skip(full, "depth");
-                return Ok(());
-            }
-            return self.folder(file.into(), &format!("{full}/"), depth + 1, to);
-        }
-        if !kind.is_file() {
-            let word = if kind.is_fifo() { "fifo" } else { "device" };
-            self.skip(full, word);
+        if let Err(fault) = path.check() {
+            self.too_much(&fault);
             return Ok(());
         }
-        self.file(file, &metadata, full, to)
+        let stat = stat(folder, name)?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if let Some(word) = special(kind) {
+            self.skip(&path, word);
+            return Ok(());
+        }
+        if self.entries == bounds.entries {
+            self.too_much(&TreeFault::Entries {
+                most: bounds.entries,
+            });
+            return Ok(());
+        }
+        self.entries += 1;
+        let mode = stat.st_mode & 0o7777;
+        let header = |kind| EntryHeader {
+            path: path.clone(),
+            kind,
+            mode,
+            modified: nanoseconds(&stat),
+        };
+        // The owner may have taken rights from itself; the tree is gone after this.
+        let wanted = if kind == FileType::Directory {
+            0o500
+        } else {
+            0o400
+        };
+        if kind != FileType::Symlink && mode & wanted != wanted {
+            chmodat(
+                folder,
+                name,
+                Mode::from_raw_mode(mode | wanted),
+                AtFlags::empty(),
+            )?;
+        }
+        match kind {
+            FileType::Symlink => {
+                let target = readlinkat(folder, name, Vec::new())?;
+                announce(
+                    to,
+                    &header(EntryKind::Symlink(TreePath::new(target.into_bytes()))),
+                )
+            }
+            FileType::Directory => {
+                announce(to, &header(EntryKind::Folder))?;
+                let below = open(folder, name, OFlags::DIRECTORY)?;
+                let prefix = [path.as_bytes(), b"/"].concat();
+                self.folder(below, &prefix, depth + 1, to)
+            }
+            _ => {
+                if stat.st_nlink > 1 {
+                    if let Some(first) = self.names.get(&stat.st_ino) {
+                        return announce(to, &header(EntryKind::HardLink(first.clone())));
+                    }
+                    self.names.insert(stat.st_ino, path.clone());
+                }
+                let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
+                let Some(left) = self.bytes_left.checked_sub(size) else {
+                    self.too_much(&TreeFault::Bytes { most: bounds.bytes });
+                    return Ok(());
+                };
+                self.bytes_left = left;
+                let file = File::from(open(folder, name, OFlags::empty())?);
+                if self.is_as_given(&path, size, &file) {
+                    return announce(to, &header(EntryKind::AsGiven));
+                }
+                announce(to, &header(EntryKind::File(size)))?;
+                send_content(&file, size, to)
+            }
+        }
     }
 
-    fn file(
+    fn is_as_given(&self, path: &TreePath, size: u64, file: &File) -> bool {
+        self.given.get(path).is_some_and(|given| {
+            given.size == size && hash_of(file).is_ok_and(|hash| hash == given.hash)
+        })
+    }
+
+    /// Sends an entry of a job without a workspace, if it is a file that is not as it was given.
+    fn entry(
         &mut self,
-        file: File,
-        metadata: &fs::Metadata,
-        name: String,
+        folder: &OwnedFd,
+        name: &Path,
+        path: TreePath,
+        depth: usize,
         to: &mut impl Write,
     ) -> io::Result<()> {
-        let size = metadata.len();
-        let executable = metadata.mode() & 0o100 != 0;
-        if self.given.get(&name).is_some_and(|given| {
-            given.size == size
-                && given.executable == executable
-                && hash_of(&file).is_ok_and(|it| it == given.hash)
-        }) {
+        if std::str::from_utf8(path.as_bytes()).is_err() {
+            self.skip(&path, "name");
             return Ok(());
         }
-        (&file).rewind()?;
+        let stat = stat(folder, name)?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if let Some(word) = special(kind) {
+            self.skip(&path, word);
+            return Ok(());
+        }
+        if kind == FileType::Symlink {
+            self.skip(&path, "symlink");
+            return Ok(());
+        }
+        let Ok(opened) = open(folder, name, OFlags::empty()) else {
+            self.skip(&path, "unreadable");
+            return Ok(());
+        };
+        if kind == FileType::Directory {
+            if depth == MAX_DEPTH {
+                self.skip(&path, "depth");
+                return Ok(());
+            }
+            let prefix = [path.as_bytes(), b"/"].concat();
+            return self.folder(opened, &prefix, depth + 1, to);
+        }
+        let file = File::from(opened);
+        let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
+        let executable = stat.st_mode & 0o100 != 0;
+        let same_mode = self
+            .given
+            .get(&path)
+            .is_some_and(|it| it.executable == executable);
+        if same_mode && self.is_as_given(&path, size, &file) {
+            return Ok(());
+        }
         if self.files_left == 0 || size > self.bytes_left {
             self.collected.full = true;
             return Ok(());
         }
         self.files_left -= 1;
         self.bytes_left -= size;
-        let header = FileHeader {
-            name,
-            size,
-            executable,
+        let header = EntryHeader {
+            path,
+            kind: EntryKind::File(size),
+            mode: stat.st_mode & 0o7777,
+            modified: nanoseconds(&stat),
         };
-        send(to, Kind::File, &serde_json::to_vec(&header)?)?;
-        let mut left = size;
-        let mut buffer = vec![0; CHUNK];
-        while left > 0 {
-            let most = CHUNK.min(usize::try_from(left).unwrap_or(CHUNK));
-            let count = (&file).read(&mut buffer[..most])?;
-            if count == 0 {
-                return Err(io::Error::other(
-                    "a file became shorter although every process has ended",
-                ));
-            }
-            send(to, Kind::Data, &buffer[..count])?;
-            left -= count as u64;
-        }
-        Ok(())
+        announce(to, &header)?;
+        send_content(&file, size, to)
     }
 }
 
+/// The word for what is never handed back.
+fn special(kind: FileType) -> Option<&'static str> {
+    match kind {
+        FileType::RegularFile | FileType::Directory | FileType::Symlink => None,
+        FileType::Fifo => Some("fifo"),
+        FileType::Socket => Some("socket"),
+        _ => Some("device"),
+    }
+}
+
+/// When an entry was modified, in nanoseconds since 1970, as far as that can be said in 64 bits.
+fn nanoseconds(stat: &Stat) -> i64 {
+    let fraction = i64::try_from(stat.st_mtime_nsec).unwrap_or(0);
+    stat.st_mtime
+        .saturating_mul(1_000_000_000)
+        .saturating_add(fraction)
+}
+
+fn announce(to: &mut impl Write, header: &EntryHeader) -> io::Result<()> {
+    send(to, Kind::Entry, &serde_json::to_vec(header)?)
+}
+
+fn send_content(mut file: &File, size: u64, to: &mut impl Write) -> io::Result<()> {
+    file.rewind()?;
+    let mut left = size;
+    let mut buffer = vec![0; CHUNK];
+    while left > 0 {
+        let most = CHUNK.min(usize::try_from(left).unwrap_or(CHUNK));
+        let count = file.read(&mut buffer[..most])?;
+        if count == 0 {
+            return Err(io::Error::other(
+                "a file became shorter although every process has ended",
+            ));
+        }
+        send(to, Kind::Data, &buffer[..count])?;
+        left -= count as u64;
+    }
+    Ok(())
+}
+
 fn hash_of(mut file: &File) -> io::Result<Hash> {
+    file.rewind()?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; CHUNK];
     loop {

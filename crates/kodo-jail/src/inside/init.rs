@@ -1,11 +1,9 @@
 //! The init process of the jail. It is alone in a pid namespace with the job: when it ends, the kernel kills all that is
 //! left, and no signal from inside reaches it.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,12 +12,12 @@ use kodo_sandbox::provider::{from_json, receive, send};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::RecvFlags;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-use sha2::{Digest, Sha256};
 
-use super::collect::{self, Hash};
+use super::collect;
 use super::control::{die_with_parent, report};
 use super::explain::Explainer;
 use super::program::{self, Program};
+use super::restore::{self, Given};
 use super::seccomp::Filters;
 use super::watch::{self, FileCount};
 use super::{tree, users};
@@ -60,21 +58,11 @@ pub(crate) fn run(
         ));
     }
     let folder = tree::job_folder();
-    let mut given = BTreeMap::new();
     if in_gvisor {
         // The job's files belong to the job's user.
         users::act_as_user(USER).map_err(Fault::at("leave-root"))?;
     }
-    for file in &spec.files {
-        let place = folder.join(&file.name);
-        let hash = receive_file(control, &place, file.size, file.executable)?;
-        let as_given = collect::Given {
-            size: file.size,
-            hash,
-            executable: file.executable,
-        };
-        given.insert(file.name.clone(), as_given);
-    }
+    let given = restore::receive_tree(control, folder, spec.entries)?;
     if in_gvisor {
         users::act_as_user(0).map_err(Fault::at("leave-root"))?;
     }
@@ -186,50 +174,13 @@ fn listener_of(from: &UnixStream) -> io::Result<Option<Explainer>> {
     Ok(sockets.pop().map(Explainer::new))
 }
 
-fn receive_file(
-    control: &mut UnixStream,
-    place: &Path,
-    size: u64,
-    executable: bool,
-) -> Result<Hash, Fault> {
-    let at = |error: io::Error| {
-        let fault = Fault::because("input-file", place.display(), error);
-        // Without room on the job's own disk: that is its limit, and no shortage of the machine.
-        match fault.errno {
-            Some(libc::ENOSPC) => Fault::new("input-file", fault.reason),
-            _ => fault,
-        }
-    };
-    if let Some(folder) = place.parent() {
-        fs::create_dir_all(folder).map_err(at)?;
-    }
-    let mut file = fs::File::options()
-        .write(true)
-        .create_new(true)
-        .mode(if executable { 0o755 } else { 0o644 })
-        .open(place)
-        .map_err(at)?;
-    let mut hash = Sha256::new();
-    let mut left = size;
-    while left > 0 {
-        let (kind, content) = receive::<Kind>(control).map_err(at)?;
-        if kind != Kind::Data || content.len() as u64 > left {
-            return Err(at(io::Error::from(io::ErrorKind::InvalidData)));
-        }
-        file.write_all(&content).map_err(at)?;
-        hash.update(&content);
-        left -= content.len() as u64;
-    }
-    Ok(hash.finalize().into())
-}
-
 struct Job<'a> {
     spec: &'a Spec,
     child: libc::pid_t,
     deadline: Option<Instant>,
     folder: &'a Path,
     /// The files that it was given; they are handed back only if they were changed.
-    given: BTreeMap<String, collect::Given>,
+    given: Given,
     /// The most that the watch has seen.
     most: watch::Seen,
     watch: watch::Watch,
@@ -369,7 +320,7 @@ impl Job<'_> {
         wall: Duration,
         disk: &Disk,
     ) -> io::Result<Exit> {
-        let collected = collect::send_files(self.folder, &self.given, &self.spec.limits, control)?;
+        let collected = collect::send_tree(self.folder, &self.given, self.spec, control)?;
         let (user, system, max_rss) = sys::children_used();
         let micros = |it: Duration| u64::try_from(it.as_micros()).unwrap_or(u64::MAX);
         Ok(Exit {
@@ -380,6 +331,7 @@ impl Job<'_> {
             inodes_full: disk.inodes_full,
             processes_full: self.spec.watch && self.most.processes >= self.spec.limits.processes,
             returned_full: collected.full,
+            not_carried: collected.not_carried,
             skipped: collected.skipped,
             wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
             user_us: micros(user),

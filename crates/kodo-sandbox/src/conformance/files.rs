@@ -9,9 +9,8 @@ pub async fn files_are_there_before_the_program_is(sandbox: &dyn Sandbox) {
     let mut job = shell("cat a.txt deep/er/b.txt; ./run; ls -A").file("a.txt", "one\n");
     job = job.file("deep/er/b.txt", "two\n");
     job.files.push(InputFile {
-        name: "run".to_owned(),
-        content: b"#!/bin/sh\necho three\n".to_vec(),
         executable: true,
+        ..InputFile::new("run", "#!/bin/sh\necho three\n")
     });
     // More than any pipe or socket holds.
     job = job.file("large", vec![b'x'; 3 << 20]);

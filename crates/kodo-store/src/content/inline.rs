@@ -1,5 +1,7 @@
 //! The bytes of an artifact whose row holds its content, and from which size on content is stored elsewhere.
 
+use std::io::{self, Read};
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kodo_contract::{ContentHash, canonical_json};
@@ -74,6 +76,32 @@ pub fn media_type_of(bytes: &[u8]) -> &'static str {
     }
 }
 
+/// The same of content that is read piece by piece.
+///
+/// # Errors
+/// Those of the reader.
+pub fn media_type_of_content(mut content: impl Read) -> io::Result<&'static str> {
+    let (mut piece, mut held) = (vec![0; 64 * 1024], 0);
+    loop {
+        let count = content.read(&mut piece[held..])?;
+        let length = held + count;
+        let bytes = &piece[..length];
+        if bytes.contains(&0) {
+            return Ok(BINARY);
+        }
+        // A character may be cut by the end of the piece.
+        held = match std::str::from_utf8(bytes) {
+            Ok(_) => 0,
+            Err(error) if error.error_len().is_none() && count > 0 => length - error.valid_up_to(),
+            Err(_) => return Ok(BINARY),
+        };
+        if count == 0 {
+            return Ok(TEXT);
+        }
+        piece.copy_within(length - held..length, 0);
+    }
+}
+
 /// Shortens a long text for a step's row: beginning and end, with a line in between that names the artifact with all of it.
 /// Returns at most [`STORED_FROM`] bytes.
 #[must_use]
@@ -94,6 +122,31 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn content_is_text_or_not_wherever_it_is_cut() {
+        struct Cut<'a>(&'a [u8], usize);
+        impl Read for Cut<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                let count = self.1.min(self.0.len()).min(buffer.len());
+                buffer[..count].copy_from_slice(&self.0[..count]);
+                self.0 = &self.0[count..];
+                Ok(count)
+            }
+        }
+        for bytes in [
+            "é€𝄞 text".as_bytes(),
+            b"",
+            b"a\0b",
+            b"a\xffb",
+            b"ends \xe2\x82",
+        ] {
+            for size in 1..=bytes.len().max(1) {
+                let found = media_type_of_content(Cut(bytes, size)).unwrap();
+                assert_eq!(found, media_type_of(bytes), "{bytes:?} in {size}");
+            }
+        }
+    }
 
     #[test]
     fn a_file_is_its_bytes_and_anything_else_its_json() {

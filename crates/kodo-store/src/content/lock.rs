@@ -79,7 +79,9 @@ impl Store {
         }
         // A statement of its own, so that its snapshot is taken after the lock was granted.
         let named: bool = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT FROM app.artifacts WHERE sha256 = $1 AND stored_bytes IS NOT NULL)",
+            "SELECT EXISTS (SELECT FROM app.artifacts WHERE sha256 = $1 AND stored_bytes IS NOT NULL)
+                 OR EXISTS (SELECT FROM app.workspace_objects WHERE sha256 = $1)
+                 OR EXISTS (SELECT FROM app.uploads WHERE sha256 = $1)",
         )
         .bind(hash.as_str())
         .fetch_one(&mut *transaction)
@@ -97,6 +99,25 @@ impl HeldContent {
         let recorded = record(&mut *self.transaction, step).await?;
         self.transaction.commit().await?;
         Ok(recorded)
+    }
+}
+
+impl HeldContent {
+    /// Records that the content was uploaded, and releases the lock. Uploaded again, it counts as new.
+    ///
+    /// # Errors
+    /// As any statement; then nothing is recorded.
+    pub async fn record_upload(mut self, hash: &ContentHash, size: u64) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO app.uploads (sha256, bytes) VALUES ($1, $2)
+             ON CONFLICT (sha256) DO UPDATE SET created_at = now()",
+        )
+        .bind(hash.as_str())
+        .bind(i64::try_from(size).unwrap_or(i64::MAX))
+        .execute(&mut *self.transaction)
+        .await?;
+        self.transaction.commit().await?;
+        Ok(())
     }
 }
 

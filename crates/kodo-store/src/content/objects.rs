@@ -1,6 +1,8 @@
 //! The artifact store over `object_store`: a local folder, or a bucket.
 
+use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +25,10 @@ use super::{ArtifactError, Pieces, Place, S3Access, s3};
 /// content that was damaged since.
 const FRESH: Duration = Duration::from_secs(12 * 3600);
 
-/// How long a store may take to begin to answer.
+/// Content is sent in pieces of this size, and in one if it is smaller: the least that S3 takes of all but the last.
+const PART: u64 = 5 << 20;
+
+/// How long a store may take to begin to answer, and to take one piece.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Content by hash, in a local folder or in a bucket. Cheap to clone.
@@ -135,6 +140,13 @@ impl ObjectArtifacts {
         matches!(&self.place, Place::Folder(folder) if !folder.is_dir())
     }
 
+    /// Whether content of this size was stored not long ago.
+    async fn is_fresh(&self, hash: &ContentHash, size: u64) -> Result<bool, ArtifactError> {
+        let fresh = kodo_contract::now() - FRESH;
+        let there = self.head(hash).await?;
+        Ok(there.is_some_and(|info| info.size == size && info.written_at > fresh))
+    }
+
     fn open(&self) -> Result<Arc<dyn ObjectStore>, ArtifactError> {
         match &self.backend {
             Backend::Folder(folder) => folder.open(),
@@ -180,11 +192,7 @@ impl ArtifactStore for ObjectArtifacts {
     async fn put(&self, bytes: Bytes) -> Result<ContentHash, ArtifactError> {
         let hash = ContentHash::of(&bytes);
         self.prepare().await?;
-        let fresh = kodo_contract::now() - FRESH;
-        if let Some(info) = self.head(&hash).await?
-            && info.size == bytes.len() as u64
-            && info.written_at > fresh
-        {
+        if self.is_fresh(&hash, bytes.len() as u64).await? {
             return Ok(hash);
         }
         let written = self.open()?;
@@ -193,6 +201,46 @@ impl ArtifactStore for ObjectArtifacts {
             .await
             .map_err(ArtifactError::of_write)?;
         Ok(hash)
+    }
+
+    async fn put_file(
+        &self,
+        file: Arc<File>,
+        range: Range<u64>,
+        hash: &ContentHash,
+    ) -> Result<(), ArtifactError> {
+        let size = range.end - range.start;
+        if size <= PART {
+            let bytes = piece_of(file, range).await?;
+            return self.put(bytes).await.map(drop);
+        }
+        self.prepare().await?;
+        if self.is_fresh(hash, size).await? {
+            return Ok(());
+        }
+        let store = self.open()?;
+        let key = self.key(hash);
+        let mut upload = in_time(store.put_multipart(&key))
+            .await
+            .map_err(ArtifactError::of_write)?;
+        let sent = async {
+            let mut at = range.start;
+            while at < range.end {
+                let end = range.end.min(at + PART);
+                let bytes = piece_of(Arc::clone(&file), at..end).await?;
+                in_time(upload.put_part(PutPayload::from(bytes))).await?;
+                at = end;
+            }
+            in_time(upload.complete()).await
+        };
+        match sent.await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                // What was sent would stay at the store, unseen. If that cannot be said either, its owner's rules clean up.
+                let _ = in_time(upload.abort()).await;
+                Err(error.of_write())
+            }
+        }
     }
 
     async fn head(&self, hash: &ContentHash) -> Result<Option<ContentInfo>, ArtifactError> {
@@ -263,6 +311,17 @@ impl ArtifactStore for ObjectArtifacts {
             Backend::Bucket(_) => Ok(0),
         }
     }
+}
+
+/// Reads a range of a file.
+async fn piece_of(file: Arc<File>, range: Range<u64>) -> Result<Bytes, ArtifactError> {
+    blocking(move || {
+        let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, range.start)?;
+        Ok(bytes.into())
+    })
+    .await
 }
 
 fn info(meta: &ObjectMeta) -> ContentInfo {

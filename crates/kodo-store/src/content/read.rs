@@ -1,6 +1,9 @@
 //! Reads content and verifies it against the hash that it is stored under.
 
+use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream};
@@ -66,6 +69,54 @@ pub async fn read_whole(
     let pieces = read(store, hash, size, None).await?;
     let pieces: Vec<Bytes> = pieces.try_collect().await?;
     Ok(pieces.concat().into())
+}
+
+/// Reads some content, or a range of it, into a file from this byte on. A range is not compared with anything: the caller
+/// knows its hash.
+///
+/// # Errors
+/// As [`read`], or that of the file.
+pub async fn read_into(
+    store: &dyn ArtifactStore,
+    hash: &ContentHash,
+    size: u64,
+    range: Option<Range<u64>>,
+    file: &Arc<File>,
+    at: u64,
+) -> Result<(), ArtifactError> {
+    let mut pieces = match range {
+        None => {
+            let (info, pieces) = store.get(hash, None).await?;
+            fits_size(info.size, size)?;
+            verified(pieces, hash.clone(), size)
+        }
+        Some(range) => {
+            let length = range.end - range.start;
+            let (info, pieces) = store.get(hash, Some(range)).await?;
+            fits_size(info.size, size)?;
+            exactly(pieces, length)
+        }
+    };
+    let (mut at, mut held) = (at, BytesMut::new());
+    loop {
+        let piece = pieces.try_next().await?;
+        let over = piece.is_none();
+        held.extend_from_slice(&piece.unwrap_or_default());
+        if (held.len() as u64) < WHOLE && !over {
+            continue;
+        }
+        let (bytes, to) = (held.split().freeze(), Arc::clone(file));
+        let length = bytes.len() as u64;
+        let written = tokio::task::spawn_blocking(move || to.write_all_at(&bytes, at));
+        match written.await {
+            Ok(written) => written?,
+            Err(error) => return Err(ArtifactError::Unavailable(error.to_string())),
+        }
+        at += length;
+        if over {
+            return Ok(());
+        }
+    }
 }
 
 /// Reads all of some content and compares it with its hash.

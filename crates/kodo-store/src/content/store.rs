@@ -1,6 +1,8 @@
 //! The trait of artifact stores.
 
+use std::fs::File;
 use std::ops::Range;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -24,6 +26,14 @@ pub trait ArtifactStore: Send + Sync {
 
     /// Stores content, unless it was stored not long ago, and returns its hash.
     async fn put(&self, bytes: Bytes) -> Result<ContentHash, ArtifactError>;
+
+    /// Stores a range of a file, as [`put`](Self::put) does, in pieces. `hash` is that of the range.
+    async fn put_file(
+        &self,
+        file: Arc<File>,
+        range: Range<u64>,
+        hash: &ContentHash,
+    ) -> Result<(), ArtifactError>;
 
     /// Size and time of what is stored under a hash; `None` if nothing is.
     async fn head(&self, hash: &ContentHash) -> Result<Option<ContentInfo>, ArtifactError>;

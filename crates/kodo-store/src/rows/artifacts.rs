@@ -2,6 +2,7 @@
 
 use kodo_contract::{ContentHash, RunId, StepId, StoredContent, canonical_json, sha256_hex};
 use serde_json::Value;
+use time::OffsetDateTime;
 
 use super::json::{content_hash, stored_json};
 use crate::{Store, StoreError};
@@ -90,6 +91,8 @@ pub enum Found {
     Row(ArtifactRow),
     /// The hash of the file in the row.
     File(ArtifactRow),
+    /// What somebody uploaded, with its length.
+    Upload(u64),
 }
 
 /// The columns of an [`ArtifactRow`].
@@ -167,13 +170,76 @@ impl Store {
             .fetch_optional(&self.pool)
             .await?;
         let Some(found) = found.map(row).transpose()? else {
-            return Ok(None);
+            return self.upload(hash).await;
         };
         Ok(Some(if found.sha256 == hash.as_str() {
             Found::Row(found)
         } else {
             Found::File(found)
         }))
+    }
+
+    async fn upload(&self, hash: &ContentHash) -> Result<Option<Found>, StoreError> {
+        let size: Option<i64> =
+            sqlx::query_scalar("SELECT bytes FROM app.uploads WHERE sha256 = $1")
+                .bind(hash.as_str())
+                .fetch_optional(&self.pool)
+                .await?;
+        Ok(size
+            .and_then(|size| u64::try_from(size).ok())
+            .map(Found::Upload))
+    }
+
+    /// Forgets uploads of before a time that no intent names; returns how many there were. With `dry_run` only counts them.
+    ///
+    /// # Errors
+    /// As any statement.
+    pub async fn forget_uploads(
+        &self,
+        older_than: OffsetDateTime,
+        dry_run: bool,
+    ) -> Result<u64, StoreError> {
+        // An intent that is stored meanwhile finds its upload gone when it is run, as one that is stored later does.
+        let which = "u.created_at < $1 AND NOT EXISTS (
+                         SELECT FROM app.intents i WHERE i.payload #>> '{inputs,workspace}' = u.sha256)";
+        let statement = match dry_run {
+            true => format!("SELECT count(*) FROM app.uploads u WHERE {which}"),
+            false => format!(
+                "WITH gone AS (DELETE FROM app.uploads u WHERE {which} RETURNING 1) SELECT count(*) FROM gone"
+            ),
+        };
+        let count: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(statement))
+            .bind(older_than)
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(u64::try_from(count).unwrap_or_default())
+    }
+
+    /// Content of workspaces and uploads: up to `limit` hashes with their lengths, by hash, after the given one.
+    ///
+    /// # Errors
+    /// As any statement; [`StoreError::Corrupt`] if a row is unreadable.
+    pub async fn further_content_after(
+        &self,
+        after: Option<&ContentHash>,
+        limit: i64,
+    ) -> Result<Vec<(ContentHash, u64)>, StoreError> {
+        let rows: Vec<(String, i64)> = sqlx::query_as(
+            "SELECT sha256, max(bytes) FROM (
+                 SELECT sha256, bytes FROM app.workspace_objects WHERE sha256 > $1
+                 UNION ALL
+                 SELECT sha256, bytes FROM app.uploads WHERE sha256 > $1
+             ) AS content GROUP BY sha256 ORDER BY sha256 LIMIT $2",
+        )
+        .bind(after.map_or("", ContentHash::as_str))
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        let read = |(hash, bytes): (String, i64)| {
+            let read = ContentHash::parse(&hash).zip(u64::try_from(bytes).ok());
+            read.ok_or_else(|| StoreError::Corrupt(format!("content {hash} of {bytes} bytes")))
+        };
+        rows.into_iter().map(read).collect()
     }
 
     /// Up to `limit` artifacts of all runs, by run, step and index, after the given one.

@@ -45,6 +45,10 @@ impl Store {
                         a.inline, a.sha256, a.stored_bytes, a.media_type, a.canonical
                  FROM made m JOIN app.artifacts a
                    ON a.run_id = m.forked_from AND a.step_id = ANY($4) AND a.kind <> 'error'
+             ), workspace AS (
+                 INSERT INTO app.workspace_objects (run_id, step_id, sha256, bytes)
+                 SELECT m.id, o.step_id, o.sha256, o.bytes
+                 FROM made m JOIN app.workspace_objects o ON o.run_id = m.forked_from AND o.step_id = ANY($4)
              )
              -- Whoever comes second to make it does not see the first one's row.
              SELECT EXISTS (SELECT FROM app.runs WHERE workflow_id IN ($2, $3))",

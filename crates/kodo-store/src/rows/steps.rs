@@ -1,6 +1,6 @@
 //! Steps of a run: each recorded once, under its natural key.
 
-use kodo_contract::{Phase, RunId, RunStatus, StepId, Transition};
+use kodo_contract::{Object, Phase, RunId, RunStatus, StepId, Transition};
 use serde_json::Value;
 use sqlx::PgExecutor;
 use sqlx::types::Json;
@@ -30,6 +30,8 @@ pub struct NewStep<'a> {
     pub finished_at: OffsetDateTime,
     /// What it produced, in order.
     pub artifacts: &'a [NewArtifact],
+    /// What its workspace needs of the artifact store.
+    pub workspace: &'a [Object],
 }
 
 /// What became of recording a step.
@@ -93,6 +95,14 @@ pub(crate) async fn record<'e>(
             (size, stored.map(|stored| stored.media_type.as_str()))
         })
         .unzip();
+    let (objects, object_sizes): (Vec<&str>, Vec<i64>) = step
+        .workspace
+        .iter()
+        .map(|object| {
+            let size = i64::try_from(object.size).unwrap_or(i64::MAX);
+            (object.sha256.as_str(), size)
+        })
+        .unzip();
     // The run's row is written only by the step that starts it, or that ends the wait for a planner, so later steps do not
     // touch it. The claim is locked, so
     // that whoever takes it away waits for this commit, or is waited for: afterwards no step of it is recorded.
@@ -119,6 +129,11 @@ pub(crate) async fn record<'e>(
              FROM step, unnest($8::int[], $9::text[], $10::text[], $11::jsonb[], $12::text[],
                              $13::bigint[], $14::text[], $16::text[])
                  AS a (idx, kind, uri, inline, sha256, stored_bytes, media_type, canonical)
+         ), workspace AS (
+             INSERT INTO app.workspace_objects (run_id, step_id, sha256, bytes)
+             SELECT step.run_id, step.step_id, o.sha256, o.bytes
+             FROM step, unnest($18::text[], $19::bigint[]) AS o (sha256, bytes)
+             ON CONFLICT DO NOTHING
          )
          SELECT EXISTS (SELECT FROM step) FROM claim",
     )
@@ -139,6 +154,8 @@ pub(crate) async fn record<'e>(
     .bind(Transition::Start.sources(RunStatus::Running))
     .bind(texts)
     .bind(step.epoch)
+    .bind(objects)
+    .bind(object_sizes)
     .fetch_optional(executor)
     .await?;
     Ok(match written {

@@ -70,9 +70,8 @@ fn spec_of(arguments: &SandboxRun) -> anyhow::Result<JobSpec> {
         let content = fs::read(path).with_context(place)?;
         let mode = fs::metadata(path).with_context(place)?.permissions().mode();
         spec.files.push(InputFile {
-            name: name.clone(),
-            content,
             executable: mode & 0o100 != 0,
+            ..InputFile::new(name, content)
         });
     }
     spec.env.extend(arguments.env.iter().cloned());

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
+use kodo_contract::TreeBounds;
 use kodo_jail::gvisor::{GvisorConfig, Platform};
 use kodo_jail::{CgroupPolicy, JailConfig};
 use kodo_sandbox::Limits;
@@ -70,6 +71,12 @@ pub(super) struct SandboxFlags {
     /// Most memory that a call of a plan may ask for, in MiB
     #[arg(long, env, value_name = "MIB", default_value = "4096", value_parser = number::<u64>(8, 256 * 1024))]
     sbx_max_memory_mib: u64,
+    /// Most that the workspace of a run is carried from one call to the next with, in MiB
+    #[arg(long, env, value_name = "MIB", default_value = "1024", value_parser = number::<u64>(1, 1024 * 1024))]
+    sbx_workspace_mib: u64,
+    /// Files, folders and links that it has at most
+    #[arg(long, env, value_name = "COUNT", default_value = "100000", value_parser = number::<u64>(1, 1_000_000))]
+    sbx_workspace_entries: u64,
     /// Folder of the secrets that jobs can be given by name, one file each
     #[arg(long, env, value_name = "DIR", value_parser = absolute_folder)]
     pub(super) sbx_secrets_dir: Option<PathBuf>,
@@ -162,6 +169,14 @@ pub(crate) struct MicroVmSettings {
 }
 
 impl SandboxFlags {
+    /// The most that is carried from one call to the next.
+    pub(super) fn workspace(&self) -> TreeBounds {
+        TreeBounds {
+            entries: self.sbx_workspace_entries,
+            bytes: self.sbx_workspace_mib << 20,
+        }
+    }
+
     /// The most that a call of a plan may ask for.
     pub(super) fn most(&self) -> Limits {
         Limits {

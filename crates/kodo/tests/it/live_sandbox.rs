@@ -91,7 +91,11 @@ async fn a_call_that_fails_or_is_ended_ends_the_run_and_says_how() {
     let error = view["artifacts"].as_array().unwrap().last().unwrap();
     assert_eq!(error["inline"]["code"], "tool_failed");
     let message = error["inline"]["message"].as_str().unwrap();
-    assert!(message.contains("exit code 137 (timeout)"), "{message}");
+    assert!(
+        message.contains("exit code 137 (timeout: wallMs is 300, a call sets")
+            && message.contains("SBX_MAX_WALL_MS"),
+        "{message}"
+    );
 }
 
 #[tokio::test]

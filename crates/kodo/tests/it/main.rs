@@ -82,3 +82,4 @@ mod transitions;
 mod verdicts;
 mod workers;
 mod workflow_commands;
+mod workspaces;

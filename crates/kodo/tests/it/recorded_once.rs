@@ -37,6 +37,7 @@ fn step<'a>(
         started_at: kodo_contract::now(),
         finished_at: kodo_contract::now(),
         artifacts,
+        workspace: &[],
     }
 }
 

@@ -79,8 +79,11 @@ impl World {
         databases: TestDatabases,
         change: impl FnOnce(ServiceOptions) -> ServiceOptions,
     ) -> Self {
-        let options =
-            change(ServiceOptions::new(program()).envs(databases.databases.environment()));
+        // What runs leave in the artifact store goes with the build.
+        let options = ServiceOptions::new(program())
+            .env("KODO_DATA_DIR", env!("CARGO_TARGET_TMPDIR"))
+            .envs(databases.databases.environment());
+        let options = change(options);
         let service = Service::start(&options).await.expect("the service starts");
         Self {
             client: service.client(),

@@ -17,7 +17,7 @@ async fn world(scratch: &Scratch, test: &str, intent: &Value, calls: &Value) -> 
     world_with(scratch, test, intent, calls, &[]).await
 }
 
-async fn world_with(
+pub async fn world_with(
     scratch: &Scratch,
     test: &str,
     intent: &Value,
@@ -41,32 +41,32 @@ async fn world_with(
     .await
 }
 
-fn goal(inputs: Value, constraints: Value) -> Value {
+pub fn goal(inputs: Value, constraints: Value) -> Value {
     json!({"goal": "Do it", "inputs": inputs, "constraints": constraints})
 }
 
-async fn run(world: &World, intent: &Value) -> Value {
+pub async fn run(world: &World, intent: &Value) -> Value {
     let intent = world.intent(&intent.to_string()).await;
     let run = world.run(&intent).await;
     world.ended(&run).await
 }
 
 /// A call that runs a line of shell.
-fn call(id: &str, shell: &str, deps: &[&str]) -> Value {
+pub fn call(id: &str, shell: &str, deps: &[&str]) -> Value {
     json!({"id": id, "name": "exec", "args": {"shell": shell}, "deps": deps})
 }
 
-fn step<'a>(view: &'a Value, id: &str) -> &'a Value {
+pub fn step<'a>(view: &'a Value, id: &str) -> &'a Value {
     let steps = view["steps"].as_array().unwrap();
     let found = steps.iter().find(|step| step["stepId"] == id);
     found.unwrap_or_else(|| panic!("{id} in {view:#}"))
 }
 
-fn stdout<'a>(view: &'a Value, id: &str) -> &'a str {
+pub fn stdout<'a>(view: &'a Value, id: &str) -> &'a str {
     step(view, id)["output"]["stdout"].as_str().unwrap()
 }
 
-fn error(view: &Value) -> &Value {
+pub fn error(view: &Value) -> &Value {
     assert_eq!(view["status"], "failed", "{view:#}");
     &view["artifacts"].as_array().unwrap().last().unwrap()["inline"]
 }

@@ -48,6 +48,7 @@ async fn asked(
                 started_at: now(),
                 finished_at: now(),
                 artifacts: &[],
+                workspace: &[],
             };
             store.record_step(&step).await.map(drop)
         }

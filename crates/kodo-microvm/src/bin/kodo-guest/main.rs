@@ -6,12 +6,20 @@
 mod system;
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
+use kodo_contract::{ContentHash, Node, NodeKind, Tree};
 use kodo_jail::{CgroupPolicy, Jail, JailConfig};
 use kodo_microvm::wire::{Kind, Order, Outcome, Ready, Refusal, StreamHeader};
-use kodo_sandbox::provider::{FileHeader, from_json, json_frame, receive, send_data};
-use kodo_sandbox::{InputFile, JobResult, JobSpec, Sandbox, SandboxError};
+use kodo_sandbox::provider::{
+    CHUNK, EntryHeader, EntryKind, from_json, json_frame, receive, send_data,
+};
+use kodo_sandbox::{
+    InputFile, JobResult, JobSpec, OutputFile, Sandbox, SandboxError, Spool, Workspace,
+};
+use sha2::{Digest, Sha256};
 
 fn main() {
     kodo_jail::be_the_helper_if_asked();
@@ -36,7 +44,7 @@ fn serve() -> io::Result<()> {
     port.write_all(&json_frame(Kind::Ready, &ready)?)?;
     let spec = take_order(&mut port)?;
     match carry_out(&spec) {
-        Ok(result) => report(&mut port, &result),
+        Ok(result) => report(&mut port, &spec, &result),
         Err(error) => port.write_all(&json_frame(Kind::Refusal, &Refusal::from(error))?),
     }
 }
@@ -47,34 +55,86 @@ fn take_order(port: &mut File) -> io::Result<JobSpec> {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let order: Order = from_json(&content)?;
-    let mut files = Vec::with_capacity(order.files.len());
-    for FileHeader {
-        name,
-        size,
-        executable,
-    } in order.files
-    {
-        let mut content = Vec::new();
-        while (content.len() as u64) < size {
-            match receive(port)? {
-                (Kind::Data, piece) => content.extend(piece),
-                _ => return Err(io::ErrorKind::InvalidData.into()),
-            }
+    let spool =
+        Spool::new(rustix::fs::memfd_create("spool", rustix::fs::MemfdFlags::CLOEXEC)?.into());
+    let (mut tree, mut files) = (Tree::default(), Vec::new());
+    for _ in 0..order.entries {
+        let (kind, content) = receive::<Kind>(port)?;
+        if kind != Kind::Entry {
+            return Err(io::ErrorKind::InvalidData.into());
         }
-        files.push(InputFile {
-            name,
-            content,
-            executable,
-        });
+        let EntryHeader {
+            path,
+            kind,
+            mode,
+            modified,
+        } = from_json(&content)?;
+        let kind = match kind {
+            EntryKind::Folder => NodeKind::Folder,
+            EntryKind::Symlink(to) => NodeKind::Symlink(to),
+            EntryKind::HardLink(to) => NodeKind::HardLink(to),
+            EntryKind::AsGiven => return Err(io::ErrorKind::InvalidData.into()),
+            EntryKind::File(size) if order.carried.is_none() => {
+                let mut content = Vec::new();
+                take_content(port, size, |piece| {
+                    content.extend_from_slice(piece);
+                    Ok(())
+                })?;
+                files.push(InputFile {
+                    executable: mode & 0o100 != 0,
+                    ..InputFile::new(&path.text(), content)
+                });
+                continue;
+            }
+            EntryKind::File(size) => {
+                let begin = spool.reserve(size);
+                let (mut at, mut hash) = (begin, Sha256::new());
+                take_content(port, size, |piece| {
+                    hash.update(piece);
+                    spool.file().write_all_at(piece, at)?;
+                    at += piece.len() as u64;
+                    Ok(())
+                })?;
+                let sha256 = ContentHash::from_digest(hash.finalize().into());
+                spool.add(sha256.clone(), begin..at);
+                NodeKind::File { sha256, size }
+            }
+        };
+        tree.insert(path, Node::new(kind, mode, modified));
     }
+    let workspace = order.carried.map(|bounds| Workspace {
+        tree,
+        content: Arc::new(spool),
+        bounds,
+    });
     Ok(JobSpec {
         argv: order.argv,
+        workspace,
         files,
         env: order.env,
         cwd: order.cwd,
         limits: order.limits,
         network: false,
     })
+}
+
+/// Receives content of this size in pieces.
+fn take_content(
+    port: &mut File,
+    size: u64,
+    mut each: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut left = size;
+    while left > 0 {
+        match receive(port)? {
+            (Kind::Data, piece) if !piece.is_empty() && piece.len() as u64 <= left => {
+                each(&piece)?;
+                left -= piece.len() as u64;
+            }
+            _ => return Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+    Ok(())
 }
 
 fn carry_out(spec: &JobSpec) -> Result<JobResult, SandboxError> {
@@ -91,7 +151,7 @@ fn carry_out(spec: &JobSpec) -> Result<JobResult, SandboxError> {
     runtime.block_on(jail.run(spec))
 }
 
-fn report(port: &mut File, result: &JobResult) -> io::Result<()> {
+fn report(port: &mut File, spec: &JobSpec, result: &JobResult) -> io::Result<()> {
     for stream in [&result.stdout, &result.stderr] {
         let (head, tail) = stream.parts();
         let header = StreamHeader {
@@ -103,14 +163,63 @@ fn report(port: &mut File, result: &JobResult) -> io::Result<()> {
         send_data(port, Kind::Data, head)?;
         send_data(port, Kind::Data, tail)?;
     }
-    for file in &result.files {
-        let header = FileHeader {
-            name: file.name.clone(),
-            size: file.content.len() as u64,
-            executable: file.executable,
+    for OutputFile {
+        name,
+        content,
+        executable,
+        ..
+    } in &result.files
+    {
+        let header = EntryHeader {
+            path: name.as_str().into(),
+            kind: EntryKind::File(content.len() as u64),
+            mode: if *executable { 0o755 } else { 0o644 },
+            modified: 0,
         };
-        port.write_all(&json_frame(Kind::File, &header)?)?;
-        send_data(port, Kind::Data, &file.content)?;
+        port.write_all(&json_frame(Kind::Entry, &header)?)?;
+        send_data(port, Kind::Data, content)?;
+    }
+    if let (Some(tree), Some(found)) = (&result.workspace, &spec.workspace) {
+        send_tree(port, tree, found)?;
     }
     port.write_all(&json_frame(Kind::Outcome, &Outcome::of(result))?)
+}
+
+/// Sends the workspace as the job left it.
+fn send_tree(port: &mut File, tree: &Tree, found: &Workspace) -> io::Result<()> {
+    for (path, node) in tree.iter() {
+        let new = match &node.kind {
+            NodeKind::File { sha256, size } => {
+                let given = found.tree.get(path).and_then(Node::content);
+                (given != Some((sha256, *size))).then_some((sha256, *size))
+            }
+            _ => None,
+        };
+        let kind = match (&node.kind, new) {
+            (NodeKind::Folder, _) => EntryKind::Folder,
+            (NodeKind::Symlink(to), _) => EntryKind::Symlink(to.clone()),
+            (NodeKind::HardLink(to), _) => EntryKind::HardLink(to.clone()),
+            (NodeKind::File { .. }, None) => EntryKind::AsGiven,
+            (NodeKind::File { .. }, Some((_, size))) => EntryKind::File(size),
+        };
+        let header = EntryHeader {
+            path: path.clone(),
+            kind,
+            mode: node.mode,
+            modified: node.modified,
+        };
+        port.write_all(&json_frame(Kind::Entry, &header)?)?;
+        if let Some((sha256, _)) = new {
+            let content = found.content.open(sha256);
+            let mut content = content.ok_or(io::Error::from(io::ErrorKind::NotFound))?;
+            let mut piece = vec![0; CHUNK];
+            loop {
+                match content.read(&mut piece)? {
+                    0 => break,
+                    count => send_data(port, Kind::Data, &piece[..count])?,
+                }
+            }
+        }
+    }
+    Ok(())
 }

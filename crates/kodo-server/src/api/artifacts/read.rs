@@ -94,6 +94,14 @@ fn content(hash: ContentHash, found: Found) -> Result<Content, ApiError> {
                 inline: None,
             });
         }
+        Found::Upload(size) => {
+            return Ok(Content {
+                hash,
+                media_type: "application/octet-stream".to_owned(),
+                size,
+                inline: None,
+            });
+        }
         // Found by the hash of the row. That is the hash of its canonical JSON, for every kind.
         Found::Row(row) => (canonical_json(&row.inline).into_bytes(), "application/json"),
         Found::File(row) => {

@@ -17,7 +17,9 @@ use crate::say::counted;
 struct Report {
     dry_run: bool,
     objects: u64,
-    /// Of those: a run names it, or is about to.
+    /// Uploads that no intent names, and that are forgotten.
+    uploads: u64,
+    /// Of the objects: a run names it, or is about to.
     named: u64,
     /// Of those: written within the grace period.
     young: u64,
@@ -39,6 +41,8 @@ pub(super) async fn run(
         dry_run,
         ..Report::default()
     };
+    // First: content of an upload that is forgotten here goes with it.
+    report.uploads = artifacts.rows.forget_uploads(older_than, dry_run).await?;
     let mut listing = artifacts.store.list();
     while let Some(listed) = listing.try_next().await? {
         report.objects += 1;
@@ -70,12 +74,13 @@ pub(super) async fn run(
 fn told(report: &Report, place: &str) -> String {
     let would = if report.dry_run { "would be " } else { "" };
     format!(
-        "artifacts: {} in {place}: {} named by runs, {} written lately, {} ({} bytes) {would}removed; {} {would}removed\n",
+        "artifacts: {} in {place}: {} named by runs, {} written lately, {} ({} bytes) {would}removed; {} {would}removed; {} {would}forgotten\n",
         counted(report.objects.cast_signed(), "objects"),
         report.named,
         report.young,
         report.removed,
         report.removed_bytes,
-        counted(report.half_written.cast_signed(), "half-written files")
+        counted(report.half_written.cast_signed(), "half-written files"),
+        counted(report.uploads.cast_signed(), "uploads")
     )
 }

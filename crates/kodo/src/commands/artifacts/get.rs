@@ -21,14 +21,9 @@ pub(super) async fn run(artifacts: &Artifacts, sha256: &str) -> anyhow::Result<E
             return Ok(ExitCode::from(NOT_FOUND));
         }
         Some(Found::Row(row)) if let Some((size, _)) = row.stored => {
-            let mut pieces = read(&artifacts.store, &hash, size, None).await?;
-            while let Some(piece) = pieces.try_next().await? {
-                if !output::print(&piece)? {
-                    break;
-                }
-            }
-            return Ok(ExitCode::SUCCESS);
+            return stored(artifacts, &hash, size).await;
         }
+        Some(Found::Upload(size)) => return stored(artifacts, &hash, size).await,
         Some(Found::Row(row)) => canonical_json(&row.inline).into_bytes(),
         Some(Found::File(row)) => content_of(&row.kind, &row.inline).bytes,
     };
@@ -37,5 +32,16 @@ pub(super) async fn run(artifacts: &Artifacts, sha256: &str) -> anyhow::Result<E
         "a row says that it has {hash}, and has something else (see kodo artifacts verify)"
     );
     output::print(&inline)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes content that is in the store.
+async fn stored(artifacts: &Artifacts, hash: &ContentHash, size: u64) -> anyhow::Result<ExitCode> {
+    let mut pieces = read(&artifacts.store, hash, size, None).await?;
+    while let Some(piece) = pieces.try_next().await? {
+        if !output::print(&piece)? {
+            break;
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }

@@ -73,7 +73,7 @@ async fn look(artifacts: &Artifacts) -> anyhow::Result<Report> {
     loop {
         let page = artifacts.rows.artifacts_after(last.as_ref(), PAGE).await?;
         if page.is_empty() {
-            return Ok(report);
+            break;
         }
         for row in &page {
             report.artifacts += 1;
@@ -104,6 +104,32 @@ async fn look(artifacts: &Artifacts) -> anyhow::Result<Report> {
             }));
         }
         last = page.into_iter().next_back();
+    }
+    // What workspaces and uploads are made of: no row of an artifact names it.
+    let mut last: Option<ContentHash> = None;
+    loop {
+        let page = artifacts
+            .rows
+            .further_content_after(last.as_ref(), PAGE)
+            .await?;
+        let Some((next, _)) = page.last() else {
+            return Ok(report);
+        };
+        last = Some(next.clone());
+        for key in page {
+            if objects.contains_key(&key) {
+                continue;
+            }
+            let found = in_store(&artifacts.store, &key.0, key.1).await?;
+            report.objects += 1;
+            report.object_bytes += key.1;
+            report.findings.extend(found.map(|finding| Finding {
+                artifact: "-".to_owned(),
+                kind: "workspace".to_owned(),
+                sha256: key.0.as_str().to_owned(),
+                finding,
+            }));
+        }
     }
 }
 

@@ -1,0 +1,482 @@
+//! Unpacks an uploaded archive into a tree: tar, as it is or compressed by gzip.
+//!
+//! The archive comes from outside. What leads out of the tree, means something on another machine or is larger than it looks
+//! is refused by name, never left out in silence.
+
+use std::io::{self, BufRead, BufReader, Read};
+
+use flate2::bufread::MultiGzDecoder;
+use kodo_contract::{ContentHash, Node, NodeKind, Tree, TreeBounds, TreeFault, TreePath};
+use tar::{Archive, EntryType, PaxExtensions};
+
+/// How a file that is compressed by gzip begins.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+/// The longest name, link target or list of further attributes that an archive may have.
+const MAX_EXTENSION: u64 = 64 * 1024;
+/// Mode bits that change a user or a group.
+const SET_ID: u32 = 0o6000;
+
+/// Why an archive is not unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// It is none, or ends in its middle.
+    #[error("it is neither a tar archive nor one that gzip has compressed: {0}")]
+    NoArchive(io::Error),
+    /// It has something that is not taken.
+    #[error("its entry {path} {reason}")]
+    Entry {
+        /// The entry.
+        path: TreePath,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// What it holds is no tree that can be carried.
+    #[error(transparent)]
+    Tree(#[from] TreeFault),
+    /// Its content could not be kept. The fault is this machine's.
+    #[error("its content cannot be kept: {0}")]
+    Kept(io::Error),
+}
+
+/// What headers before an entry say of it.
+#[derive(Default)]
+struct Extended {
+    path: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+    modified: Option<i64>,
+    size: Option<u64>,
+    sparse: bool,
+}
+
+/// Unpacks an archive. `keep` takes content of a known length and returns its hash; `modified` is the time of folders that the
+/// archive does not name.
+///
+/// # Errors
+/// [`UnpackError`]. What was kept until then is of no use.
+pub fn unpack(
+    archive: impl Read,
+    bounds: &TreeBounds,
+    modified: i64,
+    mut keep: impl FnMut(&mut dyn Read, u64) -> io::Result<ContentHash>,
+) -> Result<Tree, UnpackError> {
+    let mut archive = BufReader::new(archive);
+    let begins = archive.fill_buf().map_err(UnpackError::NoArchive)?;
+    let reader: Box<dyn Read> = if begins.starts_with(&GZIP) {
+        Box::new(MultiGzDecoder::new(archive))
+    } else {
+        Box::new(archive)
+    };
+    let mut archive = Archive::new(reader);
+    let mut tree = Tree::default();
+    let mut extended = Extended::default();
+    let (mut bytes, mut seen) = (0_u64, 0_u64);
+    // Raw: the library would read names of any length into memory.
+    for entry in archive.entries().map_err(UnpackError::NoArchive)?.raw(true) {
+        let mut entry = entry.map_err(UnpackError::NoArchive)?;
+        let kind = entry.header().entry_type();
+        if extend(&mut extended, kind, &mut entry)? {
+            continue;
+        }
+        let Extended {
+            path,
+            link,
+            modified: younger,
+            size: larger,
+            sparse,
+        } = std::mem::take(&mut extended);
+        let path = path.unwrap_or_else(|| entry.path_bytes().into_owned());
+        let Some(path) = tree_path(&path) else {
+            continue;
+        };
+        let refused = |reason| UnpackError::Entry {
+            path: path.clone(),
+            reason,
+        };
+        path.check()?;
+        // Entries of one name count, too: each costs the reading of it.
+        seen += 1;
+        if seen > bounds.entries {
+            return Err(TreeFault::Entries {
+                most: bounds.entries,
+            }
+            .into());
+        }
+        let header = entry.header();
+        let mode = header.mode().map_err(UnpackError::NoArchive)?;
+        let size = header.entry_size().map_err(UnpackError::NoArchive)?;
+        let seconds = header.mtime().map_err(UnpackError::NoArchive)?;
+        let time = i64::try_from(seconds)
+            .unwrap_or(i64::MAX)
+            .saturating_mul(1_000_000_000);
+        if sparse || kind.is_gnu_sparse() {
+            return Err(refused(
+                "is a sparse file: make the archive without --sparse",
+            ));
+        }
+        if larger.is_some_and(|larger| larger != size) {
+            return Err(refused("has two sizes"));
+        }
+        if mode & SET_ID != 0 {
+            return Err(refused("has a set-user-id or set-group-id bit"));
+        }
+        let link = || link.or_else(|| entry.link_name_bytes().map(|it| it.into_owned()));
+        let kind = match kind {
+            EntryType::Regular | EntryType::Continuous => {
+                bytes = bytes.saturating_add(size);
+                if bytes > bounds.bytes {
+                    return Err(TreeFault::Bytes { most: bounds.bytes }.into());
+                }
+                NodeKind::File {
+                    sha256: content(&mut entry, size, &mut keep)?,
+                    size,
+                }
+            }
+            EntryType::Directory => NodeKind::Folder,
+            EntryType::Symlink => {
+                let target = link().unwrap_or_default();
+                if target.first() == Some(&b'/') {
+                    return Err(refused("is a symbolic link to an absolute path"));
+                }
+                if leads_out(&path, &target) {
+                    return Err(refused("is a symbolic link that leads out of the archive"));
+                }
+                NodeKind::Symlink(TreePath::new(target))
+            }
+            EntryType::Link => {
+                let to = link().as_deref().and_then(tree_path);
+                let to = to.ok_or_else(|| refused("is a hard link to nothing"))?;
+                to.check()?;
+                match tree.get(&to).map(|node| &node.kind) {
+                    Some(NodeKind::File { .. }) if to != path => NodeKind::HardLink(to),
+                    Some(NodeKind::HardLink(first)) if *first != path => {
+                        NodeKind::HardLink(first.clone())
+                    }
+                    _ => return Err(refused("is a hard link to no file before it")),
+                }
+            }
+            EntryType::Fifo => return Err(refused("is a fifo")),
+            EntryType::Char | EntryType::Block => return Err(refused("is a device")),
+            _ => return Err(refused("is of a kind that is not taken")),
+        };
+        for folder in std::iter::successors(path.parent(), TreePath::parent) {
+            if tree.get(&folder).is_some_and(|it| !it.is_folder()) {
+                return Err(refused("is in something that is no folder"));
+            }
+        }
+        let time = younger.unwrap_or(time);
+        let is_new = path
+            .parent()
+            .is_some_and(|folder| tree.get(&folder).is_none());
+        let node = Node::new(kind, mode, if is_new { modified } else { time });
+        tree.put(path.clone(), node.clone());
+        // Folders that were made above have the time of now; the entry has its own.
+        tree.insert(
+            path,
+            Node {
+                modified: time,
+                ..node
+            },
+        );
+    }
+    tree.check(bounds)?;
+    Ok(tree)
+}
+
+/// Takes an entry that says something of the next one. Returns whether it was one.
+fn extend<R: Read>(
+    extended: &mut Extended,
+    kind: EntryType,
+    entry: &mut tar::Entry<'_, R>,
+) -> Result<bool, UnpackError> {
+    let known = kind.is_gnu_longname() || kind.is_gnu_longlink() || kind.is_pax_local_extensions();
+    if !known && !kind.is_pax_global_extensions() {
+        return Ok(false);
+    }
+    let mut content = Vec::new();
+    let count = entry.take(MAX_EXTENSION + 1).read_to_end(&mut content);
+    if count.map_err(UnpackError::NoArchive)? as u64 > MAX_EXTENSION {
+        return Err(UnpackError::NoArchive(io::Error::other(
+            "it has a header of more than 64 KiB",
+        )));
+    }
+    let without_end = |mut name: Vec<u8>| {
+        while name.last() == Some(&0) {
+            name.pop();
+        }
+        name
+    };
+    if kind.is_gnu_longname() {
+        extended.path = Some(without_end(content));
+    } else if kind.is_gnu_longlink() {
+        extended.link = Some(without_end(content));
+    } else if kind.is_pax_local_extensions() {
+        for pair in PaxExtensions::new(&content) {
+            let pair = pair.map_err(UnpackError::NoArchive)?;
+            let value = pair.value_bytes();
+            match pair.key_bytes() {
+                b"path" => extended.path = Some(value.to_vec()),
+                b"linkpath" => extended.link = Some(value.to_vec()),
+                b"mtime" => {
+                    extended.modified = std::str::from_utf8(value).ok().and_then(nanoseconds)
+                }
+                b"size" => {
+                    extended.size = std::str::from_utf8(value)
+                        .ok()
+                        .and_then(|it| it.parse().ok())
+                }
+                key => extended.sparse |= key.starts_with(b"GNU.sparse."),
+            }
+        }
+    }
+    // What counts for all entries of the archive (git puts the commit's name there) says nothing of a tree.
+    Ok(true)
+}
+
+/// Keeps content of exactly this length.
+fn content<R: Read>(
+    entry: &mut tar::Entry<'_, R>,
+    size: u64,
+    keep: &mut impl FnMut(&mut dyn Read, u64) -> io::Result<ContentHash>,
+) -> Result<ContentHash, UnpackError> {
+    let mut exact = Exact {
+        from: entry,
+        left: size,
+        failed: None,
+    };
+    let kept = keep(&mut exact, size);
+    match (kept, exact.failed) {
+        (_, Some(error)) => Err(UnpackError::NoArchive(error)),
+        (Ok(hash), None) => Ok(hash),
+        (Err(error), None) => Err(UnpackError::Kept(error)),
+    }
+}
+
+/// Content of an archive, which tells its own errors from those of whoever keeps it.
+struct Exact<'a, R> {
+    from: &'a mut R,
+    left: u64,
+    failed: Option<io::Error>,
+}
+
+impl<R: Read> Read for Exact<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = buffer
+            .len()
+            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let count = match self.from.read(&mut buffer[..most]) {
+            Ok(0) if most > 0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+            other => other,
+        };
+        let count = count.inspect_err(|error| {
+            self.failed = Some(io::Error::new(error.kind(), error.to_string()));
+        })?;
+        self.left -= count as u64;
+        Ok(count)
+    }
+}
+
+/// The path of an entry without `./` before it and `/` behind it; `None` for the archive's top itself.
+fn tree_path(mut path: &[u8]) -> Option<TreePath> {
+    while let Some(rest) = path.strip_prefix(b"./") {
+        path = rest;
+    }
+    while let Some(rest) = path.strip_suffix(b"/").filter(|rest| !rest.is_empty()) {
+        path = rest;
+    }
+    (!path.is_empty() && path != b".").then(|| TreePath::new(path))
+}
+
+/// Whether a relative target, taken as it is written, leaves the tree.
+fn leads_out(link: &TreePath, target: &[u8]) -> bool {
+    let mut depth = link.as_bytes().iter().filter(|byte| **byte == b'/').count();
+    for name in target.split(|byte| *byte == b'/') {
+        match name {
+            b"" | b"." => {}
+            b".." => match depth.checked_sub(1) {
+                Some(less) => depth = less,
+                None => return true,
+            },
+            _ => depth += 1,
+        }
+    }
+    false
+}
+
+/// Seconds since 1970 with a fraction, as nanoseconds.
+fn nanoseconds(text: &str) -> Option<i64> {
+    let (sign, text) = match text.strip_prefix('-') {
+        Some(rest) => (-1, rest),
+        None => (1, text),
+    };
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let seconds: i64 = seconds.parse().ok()?;
+    let digits: String = fraction
+        .chars()
+        .chain("000000000".chars())
+        .take(9)
+        .collect();
+    let fraction: i64 = digits.parse().ok()?;
+    seconds
+        .checked_mul(1_000_000_000)?
+        .checked_add(fraction)?
+        .checked_mul(sign)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use tar::{Builder, Header};
+
+    use super::*;
+
+    fn header(kind: EntryType, path: &[u8], size: u64) -> Header {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(0o644);
+        header.set_mtime(7);
+        header.set_size(size);
+        let name = &mut header.as_old_mut().name;
+        name[..path.len()].copy_from_slice(path);
+        header
+    }
+
+    fn archive(entries: &[(EntryType, &str, &str, u32)]) -> Vec<u8> {
+        let mut builder = Builder::new(Vec::new());
+        for (kind, path, content, mode) in entries {
+            let is_file = matches!(kind, EntryType::Regular | EntryType::GNUSparse);
+            let size = if is_file { content.len() as u64 } else { 0 };
+            let mut header = header(*kind, path.as_bytes(), size);
+            header.set_mode(*mode);
+            if !is_file {
+                header.as_old_mut().linkname[..content.len()].copy_from_slice(content.as_bytes());
+            }
+            header.set_cksum();
+            builder
+                .append(&header, if is_file { content.as_bytes() } else { b"" })
+                .unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    fn unpacked(archive: &[u8]) -> Result<Tree, UnpackError> {
+        let bounds = TreeBounds {
+            entries: 8,
+            bytes: 100,
+        };
+        unpack(archive, &bounds, 42, |content, size| {
+            let mut bytes = Vec::new();
+            content.read_to_end(&mut bytes)?;
+            assert_eq!(bytes.len() as u64, size);
+            Ok(ContentHash::of(&bytes))
+        })
+    }
+
+    use EntryType::{Block, Char, Directory, Fifo, GNUSparse, Link, Regular, Symlink};
+
+    #[test]
+    fn an_archive_is_a_tree_compressed_or_not() {
+        let plain = archive(&[
+            (Directory, "./", "", 0o755),
+            (Directory, "d/", "", 0o700),
+            (Regular, "./d/f", "content", 0o755),
+            (Link, "d/g", "./d/f", 0o755),
+            (Symlink, "d/l", "../d/f", 0o777),
+            (Regular, "made/by/the way", "x", 0o644),
+        ]);
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        gzip.write_all(&plain).unwrap();
+        for bytes in [plain.clone(), gzip.finish().unwrap()] {
+            let tree = unpacked(&bytes).unwrap();
+            let names: Vec<String> = tree.iter().map(|(path, _)| path.text()).collect();
+            assert_eq!(
+                names,
+                [
+                    "d",
+                    "d/f",
+                    "d/g",
+                    "d/l",
+                    "made",
+                    "made/by",
+                    "made/by/the way"
+                ]
+            );
+            let node = |path: &str| tree.get(&path.into()).unwrap().clone();
+            assert_eq!((node("d").mode, node("d").modified), (0o700, 7_000_000_000));
+            assert_eq!(node("d/g").kind, NodeKind::HardLink("d/f".into()));
+            assert_eq!(node("d/l").kind, NodeKind::Symlink("../d/f".into()));
+            assert_eq!(node("made/by").modified, 42);
+            assert_eq!(node("made/by/the way").modified, 7_000_000_000);
+        }
+        assert!(unpacked(&archive(&[])).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_leads_out_or_means_something_elsewhere_is_refused_by_name() {
+        for (entries, said) in [
+            (vec![(Regular, "../x", "", 0o644)], "`.` or `..`"),
+            (vec![(Regular, "a/../../x", "", 0o644)], "`.` or `..`"),
+            (vec![(Regular, "/etc/x", "", 0o644)], "absolute"),
+            (vec![(Symlink, "l", "/etc", 0o777)], "absolute"),
+            (vec![(Symlink, "d/l", "../../etc", 0o777)], "leads out"),
+            (
+                vec![(Symlink, "l", "x", 0o777), (Regular, "l/y", "", 0o644)],
+                "no folder",
+            ),
+            (vec![(Link, "l", "/etc/passwd", 0o644)], "absolute"),
+            (vec![(Link, "l", "nothing", 0o644)], "no file before it"),
+            (vec![(Char, "null", "", 0o666)], "a device"),
+            (vec![(Block, "sda", "", 0o666)], "a device"),
+            (vec![(Fifo, "fifo", "", 0o644)], "a fifo"),
+            (vec![(Regular, "su", "x", 0o4755)], "set-user-id"),
+            (vec![(Directory, "d", "", 0o2755)], "set-group-id"),
+            (vec![(GNUSparse, "holes", "", 0o644)], "sparse"),
+        ] {
+            let error = unpacked(&archive(&entries)).unwrap_err().to_string();
+            assert!(error.contains(said), "{entries:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_larger_than_is_carried_is_refused_before_it_is_read() {
+        let said = |bytes: &[u8]| unpacked(bytes).unwrap_err().to_string();
+        let many: Vec<_> = (0..9).map(|_| (Regular, "same", "", 0o644)).collect();
+        assert!(said(&archive(&many)).contains("more than 8 entries"));
+        let mut claims = header(Regular, b"large", 1 << 40);
+        claims.set_cksum();
+        assert!(said(claims.as_bytes()).contains("more than 100 bytes"));
+        // Its name alone, by the library's own extension.
+        let mut name = header(EntryType::GNULongName, b"././@LongLink", 1 << 30);
+        name.set_cksum();
+        let mut long = name.as_bytes().to_vec();
+        long.resize(1 << 20, b'a');
+        assert!(said(&long).contains("64 KiB"));
+    }
+
+    #[test]
+    fn what_is_no_archive_or_ends_early_is_told() {
+        let whole = archive(&[(Regular, "f", &"x".repeat(90), 0o644)]);
+        for bad in [
+            &b"PK\x03\x04 and more of a zip"[..],
+            &[b'x'; 2000],
+            &[0x1f, 0x8b, 1, 2],
+            &whole[..540],
+        ] {
+            let error = unpacked(bad).unwrap_err();
+            assert!(matches!(error, UnpackError::NoArchive(_)), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_time_with_a_fraction_is_read_to_the_nanosecond() {
+        assert_eq!(nanoseconds("1.5"), Some(1_500_000_000));
+        assert_eq!(
+            nanoseconds("1700000000.123456789"),
+            Some(1_700_000_000_123_456_789)
+        );
+        assert_eq!(nanoseconds("-1.25"), Some(-1_250_000_000));
+        assert_eq!(nanoseconds("soon"), None);
+    }
+}
