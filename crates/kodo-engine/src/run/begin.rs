@@ -25,7 +25,7 @@ pub(crate) fn archive_of(intent: &Intent) -> Result<Option<ContentHash>, RunFail
     };
     let hash = named.as_str().and_then(ContentHash::parse);
     hash.map(Some).ok_or_else(|| {
-        invalid("it must be the sha256 of an archive that PUT /artifacts has taken, 64 lower-case hexadecimal digits")
+        invalid("it must be the sha256 of an archive among the artifacts, 64 lower-case hexadecimal digits")
     })
 }
 
@@ -82,8 +82,7 @@ async fn unpacked(
             None
         }
         None => {
-            let text =
-                format!("nothing has been uploaded as {hash}, or kodo artifacts gc has removed it");
+            let text = format!("no artifact has the content {hash}");
             return Err(invalid(&text));
         }
     };
