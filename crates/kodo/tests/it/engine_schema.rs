@@ -43,8 +43,10 @@ async fn warned(world: &World, version: i64) {
         warning.as_str().is_some_and(|text| text.contains(&said))
     })
     .await;
-    let log = world.service.log();
-    assert!(log.contains(&said), "{log}");
+    until("the warning in the log", || async {
+        world.service.log().contains(&said)
+    })
+    .await;
     let doctor = kodo_on(world, &["doctor"]).await;
     assert!(doctor.stdout.contains(&said), "{}", doctor.stdout);
     let proof = proof(world).await;

@@ -140,7 +140,7 @@ async fn the_tables_have_the_columns_and_keys_of_the_contract() {
     intents: id text, goal text, payload jsonb, created_at timestamptz
     marks: run_id text, step text, created_at timestamptz
     run_steps: run_id text, step_id text, phase text, output jsonb, trace_id text?, started_at timestamptz, finished_at timestamptz?, epoch integer?
-    runs: id text, intent_id text, workflow_id text, status text, trace_id text?, error jsonb?, created_at timestamptz, updated_at timestamptz
+    runs: id text, intent_id text, workflow_id text, status text, trace_id text?, error jsonb?, created_at timestamptz, updated_at timestamptz, planner_away_since timestamptz?, forked_from text?, from_step text?
     ");
     for refused in [
         "INSERT INTO app.marks (run_id, step) VALUES ('x', 's3')",
