@@ -287,10 +287,13 @@ impl ReceivedEntries {
                 return self.finish_if_complete();
             }
             EntryKind::AsGiven => {
-                let given = self
-                    .given
-                    .get(&header.path)
-                    .filter(|it| it.content().is_some());
+                let mut given = self.given.get(&header.path);
+                // The job's folder is read in another order than what was given has: the first name of a file may have been a
+                // further one there.
+                if let Some(NodeKind::HardLink(to)) = given.map(|it| &it.kind) {
+                    given = self.given.get(to);
+                }
+                let given = given.filter(|it| it.content().is_some());
                 given.ok_or_else(invalid)?.kind.clone()
             }
             EntryKind::Folder => NodeKind::Folder,
@@ -464,6 +467,33 @@ mod tests {
         let files = files.into_files();
         assert_eq!(files[0].content, b"abc");
         assert_eq!(files[0].sha256, ContentHash::of(b"abc").as_str());
+    }
+
+    #[test]
+    fn a_file_as_it_was_given_may_come_first_under_a_name_that_was_a_further_one() {
+        let node = |kind| Node::new(kind, 0o644, 1);
+        let content = NodeKind::File {
+            sha256: ContentHash::of(b""),
+            size: 0,
+        };
+        let tree: Tree = [
+            ("a".into(), node(NodeKind::HardLink("b".into()))),
+            ("b".into(), node(content.clone())),
+        ]
+        .into_iter()
+        .collect();
+        let (_folder, job) = with_workspace(tree);
+        let mut entries = ReceivedEntries::of(&job);
+        for header in [
+            header("a", EntryKind::AsGiven),
+            header("b", EntryKind::HardLink("a".into())),
+        ] {
+            entries.begin(header, &job.limits).unwrap();
+        }
+        let left = entries.tree().unwrap().unwrap();
+        assert_eq!(left.get(&"a".into()).unwrap().kind, content);
+        let link = NodeKind::HardLink("a".into());
+        assert_eq!(left.get(&"b".into()).unwrap().kind, link);
     }
 
     #[test]
