@@ -96,15 +96,8 @@ async fn what_does_not_fit_its_hash_is_never_handed_on_whole() {
         let mut flipped = bytes.to_vec();
         *flipped.last_mut().unwrap() ^= 1;
         fs::write(&file, &flipped).unwrap();
-        for range in [None, Some(0..10)] {
-            let damaged = whole(&store, &hash, length, range.clone())
-                .await
-                .unwrap_err();
-            assert!(
-                matches!(damaged, ArtifactError::Damaged(_)),
-                "{range:?}: {damaged}"
-            );
-        }
+        let damaged = whole(&store, &hash, length, None).await.unwrap_err();
+        assert!(matches!(damaged, ArtifactError::Damaged(_)), "{damaged}");
         let mut pieces = match read(&store, &hash, length as u64, None).await {
             Ok(pieces) => pieces,
             Err(error) => {
@@ -123,8 +116,10 @@ async fn what_does_not_fit_its_hash_is_never_handed_on_whole() {
 
         for wrong in [&bytes[..length - 1], b""] {
             fs::write(&file, wrong).unwrap();
-            let damaged = whole(&store, &hash, length, None).await.unwrap_err();
-            assert!(matches!(damaged, ArtifactError::Damaged(_)), "{damaged}");
+            for range in [None, Some(0..10)] {
+                let damaged = whole(&store, &hash, length, range).await.unwrap_err();
+                assert!(matches!(damaged, ArtifactError::Damaged(_)), "{damaged}");
+            }
         }
     }
 }

@@ -24,9 +24,9 @@ const WHOLE: u64 = 1 << 20;
 
 /// Reads content of a known size, or a range of it, and makes sure that it fits its hash.
 ///
-/// A range, and content of up to 1 MiB, is returned after all of the content was read and its hash was found to match.
-/// Longer content is streamed while it is read, except for its last piece: that follows once the hash matches, and
-/// otherwise an error does. So a caller never gets all of something that does not match.
+/// Content of up to 1 MiB is returned after all of it was read and its hash was found to match. Longer content is streamed while it is read, except for its last piece: that follows once the hash matches, and
+/// otherwise an error does. So a caller never gets all of something that does not match. Of a range, nothing else is read,
+/// and only the size of the whole is compared: who puts ranges together compares the whole with its hash.
 ///
 /// # Errors
 /// [`ArtifactError::Missing`] if nothing is stored under the hash, [`ArtifactError::Damaged`] if something else is, or the
@@ -38,7 +38,8 @@ pub async fn read(
     range: Option<Range<u64>>,
 ) -> Result<Pieces, ArtifactError> {
     if let Some(range) = range {
-        check(store, hash, size).await?;
+        let info = store.head(hash).await?.ok_or(ArtifactError::Missing)?;
+        fits_size(info.size, size)?;
         let length = range.end - range.start;
         let (_, pieces) = store.get(hash, Some(range)).await?;
         return Ok(exactly(pieces, length));

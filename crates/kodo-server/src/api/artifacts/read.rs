@@ -134,13 +134,8 @@ async fn body(app: &App, content: &Content, range: Option<Range<u64>>) -> Result
     }
     let store = app.artifacts()?;
     let hash = content.hash.clone();
-    let reading = kodo_store::content::read(store, &hash, content.size, range.clone());
-    let pieces = match range {
-        None => app.in_time(reading).await?,
-        // A range is sent after all of the content was read and checked. That takes longer, and each piece has its own
-        // deadline.
-        Some(_) => reading.await?,
-    };
+    let reading = kodo_store::content::read(store, &hash, content.size, range);
+    let pieces = app.in_time(reading).await?;
     // The status is sent before the body: if reading fails from here on, the body ends before its length.
     Ok(Body::from_stream(pieces.inspect_err(move |error| {
         tracing::error!(%error, artifact.sha256 = %hash, "an artifact was not sent to its end");
