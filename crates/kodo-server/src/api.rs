@@ -10,6 +10,7 @@ use crate::route::Operation;
 mod artifacts {
     pub(super) mod list;
     pub(super) mod read;
+    pub(super) mod upload;
 }
 mod crashdemo {
     pub(super) mod start;
@@ -41,6 +42,7 @@ pub(crate) fn operations() -> Vec<Operation> {
         runs::read::operation(),
         artifacts::list::operation(),
         artifacts::read::operation(),
+        artifacts::upload::operation(),
         // The crash demo
         crashdemo::start::operation(),
         marks::read::operation(),

@@ -1,5 +1,6 @@
 //! The settings of the server, which the binary chooses.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::access::token::ApiToken;
@@ -19,6 +20,11 @@ pub struct ServerConfig {
     pub request_timeout: Duration,
     /// How long a client may take to send its body; then the answer is 408.
     pub body_timeout: Duration,
+    /// The longest upload, in bytes; then the answer is 413. How long it may take in all is not bounded: as long as a
+    /// client sends something within [`body_timeout`](Self::body_timeout), it is waited for.
+    pub max_upload_bytes: u64,
+    /// The folder for uploads on their way, which is made if it is missing.
+    pub upload_folder: PathBuf,
 }
 
 impl Default for ServerConfig {
@@ -31,6 +37,8 @@ impl Default for ServerConfig {
             request_timeout: Duration::from_millis(3700),
             // Enough for 1 MiB at 35 KB/s; a client that needs longer is most likely stuck.
             body_timeout: Duration::from_secs(30),
+            max_upload_bytes: 1 << 30,
+            upload_folder: std::env::temp_dir(),
         }
     }
 }

@@ -56,6 +56,8 @@ pub(crate) enum ApiError {
     BrokenBody,
     #[error("payload too large")]
     PayloadTooLarge,
+    #[error("payload too large: an upload has at most {0} bytes (MAX_UPLOAD_BYTES)")]
+    UploadTooLarge(u64),
     #[error("request timeout")]
     SlowBody,
     #[error("Idempotency-Key must be one header of 1 to 255 visible ASCII characters")]
@@ -96,7 +98,7 @@ impl ApiError {
             | Self::BrokenBody
             | Self::BadHost
             | Self::BadIdempotencyKey => StatusCode::BAD_REQUEST,
-            Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::PayloadTooLarge | Self::UploadTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::WorkflowIdTaken => StatusCode::CONFLICT,
@@ -148,7 +150,7 @@ impl IntoResponse for ApiError {
                 }
             }
             // The rest of the body is not read, so the connection cannot carry another request.
-            Self::PayloadTooLarge | Self::SlowBody | Self::BrokenBody => {
+            Self::PayloadTooLarge | Self::UploadTooLarge(_) | Self::SlowBody | Self::BrokenBody => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             _ => {}
@@ -245,6 +247,7 @@ mod tests {
     async fn an_answer_that_leaves_a_body_unread_closes_the_connection() {
         for error in [
             ApiError::PayloadTooLarge,
+            ApiError::UploadTooLarge(1),
             ApiError::SlowBody,
             ApiError::BrokenBody,
         ] {

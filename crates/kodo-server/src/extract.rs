@@ -4,6 +4,7 @@ pub(crate) mod body;
 pub(crate) mod idempotency;
 pub(crate) mod params;
 pub(crate) mod service;
+pub(crate) mod upload;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, Method};

@@ -5,7 +5,7 @@
 
 use axum::handler::Handler;
 use axum::http::StatusCode;
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, get, post, put};
 use serde_json::Value;
 
 use crate::app::App;
@@ -38,6 +38,8 @@ pub enum Input {
     Body(&'static Value),
     /// A body whose content does not matter.
     AnyBody,
+    /// A body that is kept as it is, up to `MAX_UPLOAD_BYTES`.
+    Upload,
 }
 
 /// An answer that a route gives.
@@ -61,7 +63,7 @@ impl From<ApiError> for Answer {
 /// A route, as documentation and tests see it.
 #[derive(Debug, Clone)]
 pub struct Route {
-    /// `GET` (which answers `HEAD` as well) or `POST`.
+    /// `GET` (which answers `HEAD` as well), `POST` or `PUT`.
     pub method: &'static str,
     /// The path, with its parameters in braces.
     pub path: &'static str,
@@ -103,6 +105,15 @@ impl Operation {
         handler: impl Handler<T, App>,
     ) -> Self {
         Self::new::<T>("POST", path, access, post(handler))
+    }
+
+    /// A `PUT`.
+    pub(crate) fn put<T: Inputs>(
+        path: &'static str,
+        access: Access,
+        handler: impl Handler<T, App>,
+    ) -> Self {
+        Self::new::<T>("PUT", path, access, put(handler))
     }
 
     fn new<T: Inputs>(

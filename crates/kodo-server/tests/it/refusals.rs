@@ -180,6 +180,19 @@ async fn refuses_large_bodies(router: &Router, route: &Route) {
     assert_eq!(answer.headers["connection"], "close");
 }
 
+async fn refuses_large_uploads(router: &Router, route: &Route) {
+    let most = config().max_upload_bytes;
+    let body = " ".repeat(usize::try_from(most).unwrap() + 1);
+    let answer = ask(router, &request(route), &[], &body).await;
+    let error = format!("payload too large: an upload has at most {most} bytes (MAX_UPLOAD_BYTES)");
+    assert_eq!(
+        (answer.status, answer.body),
+        (413, json!({ "error": error }).to_string()),
+        "{route:?}"
+    );
+    assert_eq!(answer.headers["connection"], "close");
+}
+
 async fn is_not_changed_by_a_body(router: &Router, route: &Route) {
     let request = request(route);
     let plain = ask(router, &request, &[], "").await;
@@ -216,6 +229,7 @@ async fn every_route_refuses_what_it_does_not_take_and_writes_nothing() {
                         refuses_large_bodies(&router, route).await;
                     }
                     Input::AnyBody => refuses_large_bodies(&router, route).await,
+                    Input::Upload => refuses_large_uploads(&router, route).await,
                 }
             }
             if route.inputs.is_empty() {

@@ -58,6 +58,7 @@ pub(crate) fn config() -> ServerConfig {
         allowed_origins: origins_of("127.0.0.1", 3001),
         request_timeout: Duration::from_millis(800),
         body_timeout: Duration::from_secs(1),
+        max_upload_bytes: 2 << 20,
         ..ServerConfig::default()
     }
 }

@@ -103,21 +103,27 @@ impl HeldContent {
 }
 
 impl HeldContent {
-    /// Records that the content was uploaded, and releases the lock. Uploaded again, it counts as new.
+    /// Records that the content was uploaded, and releases the lock. Uploaded again, it counts as new for
+    /// [`Store::forget_uploads`]. Returns whether it was not among the uploads before.
     ///
     /// # Errors
     /// As any statement; then nothing is recorded.
-    pub async fn record_upload(mut self, hash: &ContentHash, size: u64) -> Result<(), StoreError> {
-        sqlx::query(
+    pub async fn record_upload(
+        mut self,
+        hash: &ContentHash,
+        size: u64,
+    ) -> Result<bool, StoreError> {
+        let is_new = sqlx::query_scalar(
             "INSERT INTO app.uploads (sha256, bytes) VALUES ($1, $2)
-             ON CONFLICT (sha256) DO UPDATE SET created_at = now()",
+             ON CONFLICT (sha256) DO UPDATE SET created_at = now()
+             RETURNING xmax = 0",
         )
         .bind(hash.as_str())
         .bind(i64::try_from(size).unwrap_or(i64::MAX))
-        .execute(&mut *self.transaction)
+        .fetch_one(&mut *self.transaction)
         .await?;
         self.transaction.commit().await?;
-        Ok(())
+        Ok(is_new)
     }
 }
 

@@ -16,7 +16,7 @@ use kodo_store::content::ArtifactStoreCell;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
-use crate::boot::boot;
+use crate::boot::{SPOOL, boot};
 use crate::descriptors::room_for_clients;
 use crate::ports::Ports;
 use crate::settings::Settings;
@@ -55,6 +55,8 @@ pub(crate) async fn run_on(
                 .as_ref()
                 .and_then(|token| ApiToken::new(token.expose())),
             allowed_origins: origins_of(&settings.api.host.to_string(), address.port()),
+            max_upload_bytes: settings.api.max_upload_bytes,
+            upload_folder: settings.data_dir.join(SPOOL)?,
             ..ServerConfig::default()
         },
         store.clone(),

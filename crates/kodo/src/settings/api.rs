@@ -33,6 +33,9 @@ pub(crate) struct ApiSettings {
     /// Most clients of the product API that are connected at a time; one more takes the place of an idle one
     #[arg(long, env, value_name = "COUNT", default_value = "1000", value_parser = number::<usize>(1, 100_000))]
     pub(crate) max_connections: usize,
+    /// Most bytes of an upload to PUT /artifacts; on its way it is in the folder spool in KODO_DATA_DIR
+    #[arg(long, env, value_name = "BYTES", default_value = "1073741824", value_parser = number::<u64>(1, 1 << 40))]
+    pub(crate) max_upload_bytes: u64,
     /// How long a shutdown waits for running steps and requests, in milliseconds
     #[arg(long = "drain-grace-ms", env = "DRAIN_GRACE_MS", value_name = "MS", default_value = "10000", value_parser = milliseconds)]
     pub(crate) drain_grace: Duration,

@@ -79,6 +79,7 @@ mod tasks;
 mod token;
 mod tool_calls;
 mod transitions;
+mod uploads;
 mod verdicts;
 mod workers;
 mod workflow_commands;

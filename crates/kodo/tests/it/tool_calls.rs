@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::scratch::Scratch;
 use crate::support::World;
 
-const SEED: u64 = 424_242;
+pub const SEED: u64 = 424_242;
 const SECRET: &str = "correct-horse-battery-staple";
 
 /// A live service that plans these calls for this intent.
