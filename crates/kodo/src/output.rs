@@ -25,7 +25,7 @@ pub(crate) fn print(text: impl AsRef<[u8]>) -> anyhow::Result<bool> {
 /// The same for standard error, if what is written there is a result: a job's own standard error.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub(crate) fn print_to_stderr(text: impl AsRef<[u8]>) -> anyhow::Result<bool> {
     write(&mut std::io::stderr().lock(), text.as_ref()).context("cannot write to standard error")
 }
