@@ -7,7 +7,7 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use flate2::bufread::MultiGzDecoder;
 use kodo_contract::{ContentHash, Node, NodeKind, Tree, TreeBounds, TreeFault, TreePath};
-use tar::{Archive, EntryType, PaxExtensions};
+use tar::{Archive, EntryType};
 
 /// How a file that is compressed by gzip begins.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
@@ -210,10 +210,13 @@ fn extend<R: Read>(
     } else if kind.is_gnu_longlink() {
         extended.link = Some(without_end(content));
     } else if kind.is_pax_local_extensions() {
-        for pair in PaxExtensions::new(&content) {
-            let pair = pair.map_err(UnpackError::NoArchive)?;
-            let value = pair.value_bytes();
-            match pair.key_bytes() {
+        let mut left = &content[..];
+        // The records may be followed by zeros.
+        while left.first().is_some_and(|first| *first != 0) {
+            let malformed = || UnpackError::NoArchive(io::Error::other("malformed pax extension"));
+            let (key, value, rest) = pax_record(left).ok_or_else(malformed)?;
+            left = rest;
+            match key {
                 b"path" => extended.path = Some(value.to_vec()),
                 b"linkpath" => extended.link = Some(value.to_vec()),
                 b"mtime" => {
@@ -230,6 +233,17 @@ fn extend<R: Read>(
     }
     // What counts for all entries of the archive (git puts the commit's name there) says nothing of a tree.
     Ok(true)
+}
+
+/// The key and the value of the first record of a pax header, and what follows it. By its length, and not by its line as the
+/// crate reads it: a name may have line ends.
+fn pax_record(records: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let space = records.iter().position(|byte| *byte == b' ')?;
+    let length: usize = std::str::from_utf8(&records[..space]).ok()?.parse().ok()?;
+    let (record, rest) = records.split_at_checked(length)?;
+    let record = record.get(space + 1..)?.strip_suffix(b"\n")?;
+    let equals = record.iter().position(|byte| *byte == b'=')?;
+    Some((&record[..equals], &record[equals + 1..], rest))
 }
 
 /// Keeps content of exactly this length.
@@ -478,5 +492,25 @@ mod tests {
         );
         assert_eq!(nanoseconds("-1.25"), Some(-1_250_000_000));
         assert_eq!(nanoseconds("soon"), None);
+    }
+
+    #[test]
+    fn a_pax_record_ends_where_its_length_says() {
+        let read = |text: &'static [u8]| pax_record(text);
+        let first: (&[u8], &[u8], &[u8]) = (b"path", b"a\nb=c", b"7 x=y\n");
+        assert_eq!(read(b"14 path=a\nb=c\n7 x=y\n"), Some(first));
+        for malformed in [
+            &b"15 path=a"[..],
+            b"5 path=a\n",
+            b"3 a\n",
+            b"0 \n",
+            b"2 \n",
+            b"-9 a=b\n",
+            b"99999999999999999999 a=b\n",
+            b"a=b\n",
+            b"4 a\n",
+        ] {
+            assert_eq!(read(malformed), None, "{malformed:?}");
+        }
     }
 }
