@@ -24,6 +24,7 @@ pub use failpoint::failpoint;
 pub use failure::RunFailure;
 pub use handle::EngineHandle;
 pub use launched::{EngineError, Launched};
+pub use run::kept::{WorkspaceError, workspace_of};
 pub use sysdb::evidence::{EngineCopy, EngineRows, EngineTable};
 pub use sysdb::inspect::{InspectError, Inspector, StepSummary, WorkflowSummary};
 pub use sysdb::locks::LaunchLock;

@@ -7,6 +7,7 @@ pub(crate) mod durable;
 pub(crate) mod files;
 pub(crate) mod guard;
 pub(crate) mod inputs;
+pub(crate) mod kept;
 pub(crate) mod large;
 pub(crate) mod parallel;
 pub(crate) mod patience;

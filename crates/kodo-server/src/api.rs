@@ -28,6 +28,7 @@ mod marks {
 mod runs {
     pub(super) mod create;
     pub(super) mod read;
+    pub(super) mod workspace;
 }
 
 /// Every operation of the product API.
@@ -40,6 +41,7 @@ pub(crate) fn operations() -> Vec<Operation> {
         intents::create::operation(),
         runs::create::operation(),
         runs::read::operation(),
+        runs::workspace::operation(),
         artifacts::list::operation(),
         artifacts::read::operation(),
         artifacts::upload::operation(),

@@ -58,7 +58,7 @@ impl App {
     ///
     /// # Errors
     /// [`ApiError::Unavailable`] if boot has not opened it yet.
-    pub(crate) fn artifacts(&self) -> Result<&dyn ArtifactStore, ApiError> {
+    pub(crate) fn artifacts(&self) -> Result<&Arc<dyn ArtifactStore>, ApiError> {
         let store = self.inner.artifacts.get();
         store.ok_or_else(|| ApiError::Unavailable("boot has not opened the artifact store".into()))
     }

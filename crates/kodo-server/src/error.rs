@@ -8,7 +8,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use kodo_contract::{Invalid, MAX_ID_BYTES, Violation};
-use kodo_engine::EngineError;
+use kodo_engine::{EngineError, WorkspaceError};
 use kodo_store::StoreError;
 use kodo_store::content::ArtifactError;
 use serde::Serialize;
@@ -26,6 +26,11 @@ pub(crate) enum ApiError {
     IntentNotFound,
     #[error("run not found")]
     RunNotFound,
+    #[error("run has no workspace")]
+    NoWorkspace,
+    /// The text says which path, and which calls.
+    #[error("workspace conflict{0}")]
+    WorkspaceConflict(String),
     #[error("artifact not found")]
     ArtifactNotFound,
     #[error("artifact id must be a sha256 of 64 lower-case hexadecimal digits")]
@@ -81,9 +86,11 @@ pub(crate) enum ApiError {
 impl ApiError {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::NotFound | Self::IntentNotFound | Self::RunNotFound | Self::ArtifactNotFound => {
-                StatusCode::NOT_FOUND
-            }
+            Self::NotFound
+            | Self::IntentNotFound
+            | Self::RunNotFound
+            | Self::NoWorkspace
+            | Self::ArtifactNotFound => StatusCode::NOT_FOUND,
             Self::RangeNotSatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::ArtifactGone(_) => StatusCode::GONE,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -101,7 +108,7 @@ impl ApiError {
             Self::PayloadTooLarge | Self::UploadTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::WorkflowIdTaken => StatusCode::CONFLICT,
+            Self::WorkflowIdTaken | Self::WorkspaceConflict(_) => StatusCode::CONFLICT,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::ForbiddenOrigin => StatusCode::FORBIDDEN,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -198,6 +205,17 @@ impl From<EngineError> for ApiError {
             EngineError::Unavailable => Self::Unavailable(error.to_string()),
             EngineError::TakenByAnotherWorkflow => Self::WorkflowIdTaken,
             EngineError::Refused(_) => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+impl From<WorkspaceError> for ApiError {
+    fn from(error: WorkspaceError) -> Self {
+        match error {
+            WorkspaceError::Store(error) => error.into(),
+            WorkspaceError::Artifacts(error) => error.into(),
+            WorkspaceError::Conflict(conflict) => Self::WorkspaceConflict(format!(": {conflict}")),
+            WorkspaceError::Unreadable(failure) => Self::Internal(failure.to_string()),
         }
     }
 }

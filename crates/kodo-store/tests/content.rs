@@ -19,12 +19,13 @@ mod conformance;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use kodo_contract::ContentHash;
+use kodo_contract::{At, ContentHash, Node, NodeKind, Object, Snapshot, Tree, TreeBounds};
 use kodo_store::content::{
-    ArtifactError, ArtifactStore, ObjectArtifacts, Place, S3Access, check, read,
+    ArtifactError, ArtifactStore, ObjectArtifacts, Place, S3Access, check, read, tarball, unpack,
 };
 use tempfile::TempDir;
 
@@ -291,4 +292,108 @@ async fn a_store_that_is_not_there_is_unavailable() {
         .of_instance("0123abcd");
     let error = store.put(content(10)).await.unwrap_err();
     assert_eq!(error.code(), "artifact_store_unavailable", "{error}");
+}
+
+/// The snapshot of a tree whose files have these contents, all in one object.
+async fn snapshot(store: &ObjectArtifacts, tree: Tree, contents: &[&[u8]]) -> Snapshot {
+    let packed = contents.concat();
+    let size = packed.len() as u64;
+    let sha256 = store.put(packed.into()).await.unwrap();
+    let mut snapshot = Snapshot::default().after(tree, None);
+    snapshot.objects.push(Object { sha256, size });
+    for kept in snapshot.entries.values_mut() {
+        let Some((hash, 1..)) = kept.node.content() else {
+            continue;
+        };
+        let index = contents.iter().position(|it| ContentHash::of(it) == *hash);
+        let before = &contents[..index.unwrap()];
+        let offset = before.iter().map(|it| it.len() as u64).sum();
+        kept.at = Some(At { object: 0, offset });
+    }
+    assert!(snapshot.is_whole());
+    snapshot
+}
+
+#[tokio::test]
+async fn the_archive_of_a_snapshot_is_the_tree_again_with_whatever_names_and_times() {
+    let above = TempDir::new().unwrap();
+    let store = folder(above.path());
+    let large = content(3_000_000);
+    let contents: [&[u8]; 3] = [b"one", &large, &[7; 512]];
+    let file = |content: &[u8]| NodeKind::File {
+        sha256: ContentHash::of(content),
+        size: content.len() as u64,
+    };
+    let deep = format!("d/{}", "n".repeat(150));
+    let tree: Tree = [
+        (&b"before"[..], NodeKind::HardLink("d/f".into()), 0o755, 5),
+        (b"d", NodeKind::Folder, 0o700, -1_500_000_000),
+        (b"d/f", file(b"one"), 0o755, 5),
+        (deep.as_bytes(), NodeKind::Folder, 0o755, 1_000_000_000),
+        (
+            b"d/\xff\n\"'",
+            file(&large),
+            0o600,
+            1_234_567_890_123_456_789,
+        ),
+        (b"block", file(&[7; 512]), 0o444, -1),
+        (b"none", file(b""), 0o644, 0),
+        (
+            b"link",
+            NodeKind::Symlink(deep.as_str().into()),
+            0o777,
+            999_999_999,
+        ),
+        (
+            "ü".as_bytes(),
+            NodeKind::Symlink("d/\u{fc}".into()),
+            0o777,
+            0,
+        ),
+    ]
+    .into_iter()
+    .map(|(path, kind, mode, time)| {
+        (
+            kodo_contract::TreePath::new(path),
+            Node::new(kind, mode, time),
+        )
+    })
+    .collect();
+    let snapshot = snapshot(&store, tree.clone(), &contents).await;
+    let stored: Arc<dyn ArtifactStore> = Arc::new(store.clone());
+    let archive: Vec<_> = tarball(Arc::clone(&stored), snapshot.clone())
+        .try_collect()
+        .await
+        .unwrap();
+    let bounds = TreeBounds {
+        entries: 100,
+        bytes: 10_000_000,
+    };
+    let unpacked = unpack(&*archive.concat(), &bounds, 42, |content, _| {
+        let mut bytes = Vec::new();
+        content.read_to_end(&mut bytes)?;
+        Ok(ContentHash::of(&bytes))
+    });
+    assert_eq!(unpacked.unwrap(), tree);
+
+    // Content that was spoiled is never handed on whole, and the archive has no end.
+    let hash = snapshot.objects[0].sha256.as_str();
+    let place = above
+        .path()
+        .join("0123abcd/sha256")
+        .join(&hash[..2])
+        .join(hash);
+    let mut spoiled = fs::read(&place).unwrap();
+    spoiled[3 + 1_000_000] ^= 1;
+    fs::write(&place, spoiled).unwrap();
+    let mut pieces = tarball(stored, snapshot);
+    let mut seen = 0;
+    let error = loop {
+        match pieces.try_next().await {
+            Ok(piece) => seen += piece.expect("no end without an error").len(),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, ArtifactError::Damaged(_)), "{error}");
+    assert!(seen < archive.concat().len());
 }

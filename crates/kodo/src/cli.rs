@@ -139,6 +139,11 @@ pub(crate) enum ArtifactsCommand {
         /// Its sha256, 64 hexadecimal digits
         sha256: String,
     },
+    /// Write the workspace of a run to standard output, as a tar archive; exit code 3 if it has none
+    Workspace {
+        /// The run's id
+        run: String,
+    },
     /// Compare every artifact with its hash, reading all stored content
     #[command(
         after_help = "Exit codes: 0 every artifact is whole; 1 one is missing or does not fit its hash; 2 nothing is \

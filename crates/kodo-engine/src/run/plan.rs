@@ -126,7 +126,7 @@ pub(crate) fn recorded_plan(mut output: Value) -> Result<Plan, RunFailure> {
 }
 
 /// The workspace in the output of its step.
-fn recorded_workspace(output: &Value) -> Result<Option<SnapshotRef>, RunFailure> {
+pub(crate) fn recorded_workspace(output: &Value) -> Result<Option<SnapshotRef>, RunFailure> {
     let Some(workspace) = output.get("workspace") else {
         return Ok(None);
     };

@@ -129,9 +129,15 @@ async fn load(ctx: &RunContext, reference: &SnapshotRef) -> Result<Snapshot, Run
     let json = ctx
         .retry_artifacts(|| read_whole(&*ctx.artifacts, sha256, *size))
         .await?;
-    let snapshot = serde_json::from_slice(&json)
-        .ok()
-        .filter(Snapshot::is_whole);
+    read_snapshot(&json, sha256)
+}
+
+/// Reads a manifest.
+///
+/// # Errors
+/// If it is none.
+pub(crate) fn read_snapshot(json: &[u8], sha256: &ContentHash) -> Result<Snapshot, RunFailure> {
+    let snapshot = serde_json::from_slice(json).ok().filter(Snapshot::is_whole);
     snapshot.ok_or_else(|| {
         let text =
             format!("the workspace {sha256} was not written by this version, nor by an older one");

@@ -16,7 +16,7 @@ impl ArtifactStoreCell {
 
     /// Returns the store, or `None` if boot has not set it yet.
     #[must_use]
-    pub fn get(&self) -> Option<&dyn ArtifactStore> {
-        self.0.get().map(AsRef::as_ref)
+    pub fn get(&self) -> Option<&Arc<dyn ArtifactStore>> {
+        self.0.get()
     }
 }

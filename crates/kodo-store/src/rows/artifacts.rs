@@ -147,7 +147,11 @@ impl Store {
             .map(Some)
     }
 
-    async fn run_exists(&self, run: &RunId) -> Result<bool, StoreError> {
+    /// Whether there is such a run.
+    ///
+    /// # Errors
+    /// As any statement.
+    pub async fn run_exists(&self, run: &RunId) -> Result<bool, StoreError> {
         let exists = sqlx::query_scalar("SELECT EXISTS (SELECT FROM app.runs WHERE id = $1)");
         Ok(exists.bind(run.as_str()).fetch_one(&self.pool).await?)
     }

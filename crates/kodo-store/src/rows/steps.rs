@@ -1,6 +1,6 @@
 //! Steps of a run: each recorded once, under its natural key.
 
-use kodo_contract::{Object, Phase, RunId, RunStatus, StepId, Transition};
+use kodo_contract::{Object, Phase, RunId, RunStatus, SnapshotRef, StepId, Transition};
 use serde_json::Value;
 use sqlx::PgExecutor;
 use sqlx::types::Json;
@@ -72,6 +72,34 @@ impl Store {
         .fetch_optional(&self.pool)
         .await?;
         text.as_deref().map(stored_json).transpose()
+    }
+
+    /// What the tool steps of a run say of the workspace that they left, if they left one, with their ids.
+    ///
+    /// # Errors
+    /// As any statement; [`StoreError::Corrupt`] if a row is unreadable.
+    pub async fn workspaces_of(
+        &self,
+        run_id: &RunId,
+    ) -> Result<Vec<(String, SnapshotRef)>, StoreError> {
+        let rows: Vec<(String, String)> = sqlx::query_as(
+            "SELECT step_id, (output -> 'workspace')::text FROM app.run_steps
+             WHERE run_id = $1 AND step_id <> 'plan' AND jsonb_typeof(output -> 'workspace') = 'object'",
+        )
+        .bind(run_id.as_str())
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|(step_id, text)| {
+                let read = serde_json::from_str(&text);
+                let read = read.map_err(|error| {
+                    StoreError::Corrupt(format!(
+                        "the workspace of step {step_id} of {run_id}: {error}"
+                    ))
+                });
+                Ok((step_id, read?))
+            })
+            .collect()
     }
 }
 

@@ -1,9 +1,10 @@
-//! `kodo artifacts list|get|verify|gc`: what runs produced, in rows and in the store.
+//! `kodo artifacts list|get|workspace|verify|gc`: what runs produced, in rows and in the store.
 
 mod gc;
 mod get;
 mod list;
 mod verify;
+mod workspace;
 
 use std::process::ExitCode;
 
@@ -64,6 +65,9 @@ pub(crate) async fn run(
         }
         ArtifactsCommand::Get { sha256 } => {
             get::run(&Artifacts::open(settings).await?, &sha256).await
+        }
+        ArtifactsCommand::Workspace { run } => {
+            workspace::run(&Artifacts::open(settings).await?, &run).await
         }
         ArtifactsCommand::Adopt => {
             let artifacts = Artifacts::open(settings).await?;

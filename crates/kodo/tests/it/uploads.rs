@@ -1,4 +1,4 @@
-//! Uploads: what a run can begin with.
+//! What a run begins with, uploaded, and what it leaves, downloaded.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +13,7 @@ use crate::proof::assert_invariants_hold;
 use crate::raw::{Raw, chunked, request};
 use crate::scratch::Scratch;
 use crate::support::World;
-use crate::tool_calls::{SEED, goal, run, stdout};
+use crate::tool_calls::{SEED, call, goal, run, stdout, world_with};
 
 /// An archive as GNU tar makes it, of a folder with what a workspace can have.
 fn archive(scratch: &Scratch) -> Vec<u8> {
@@ -70,12 +70,14 @@ async fn world(scratch: &Scratch, test: &str, intent: &Value, scripts: &[&str]) 
 }
 
 #[tokio::test]
-async fn an_uploaded_archive_is_what_a_run_begins_with() {
+async fn an_uploaded_archive_is_what_a_run_begins_with_and_the_whole_workspace_comes_back() {
     let scratch = Scratch::new("uploads_run");
     let archive = archive(&scratch);
     let hash = ContentHash::of(&archive);
     let intent = goal(json!({"workspace": hash.as_str()}), json!({}));
-    let scripts = ["./run.sh; cat link hard; stat -c '%h %Y' src/a; wc -c < large; ls -d none"];
+    let scripts = ["./run.sh; cat link hard; stat -c '%h %Y' src/a; wc -c < large; ls -d none
+        rm large; echo two >> hard; touch -d '2011-01-01 00:00:00.123456789' run.sh; mkdir -p ü/$(printf %0120d 1); echo x > ü/$(printf %0120d 1)/f
+        ln -s $(printf %0150d 2) far; ln ü/$(printf %0120d 1)/f same"];
     let world = world(&scratch, "uploads_run", &intent, &scripts).await;
     for status in [201, 200] {
         let answer = put(&world, archive.clone()).await;
@@ -97,6 +99,28 @@ async fn an_uploaded_archive_is_what_a_run_begins_with() {
     assert_eq!(
         stdout(&view, "tool-001"),
         format!("ran\none\none\n2 {time}3000000\nnone\n")
+    );
+    let path = format!("/runs/{}/workspace", view["runId"].as_str().unwrap());
+    let downloaded = get(&world, &path, &[]).await;
+    assert_eq!(downloaded.status, 200, "{}", downloaded.text());
+    assert_eq!(downloaded.header("content-type"), Some("application/x-tar"));
+    scratch.file("left.tar", "");
+    std::fs::write(scratch.path().join("left.tar"), &downloaded.body).unwrap();
+    // The same is done to what was given: then both are the same, times included.
+    let differs = shell(
+        scratch.path(),
+        "mkdir left; tar -xpf left.tar -C left; cd given; rm large; echo two >> hard; touch -d '2011-01-01 00:00:00.123456789' run.sh
+        d=ü/$(printf %0120d 1); mkdir -p $d; echo x > $d/f; ln -s $(printf %0150d 2) far; ln $d/f same
+        list() { find . -mindepth 1 -printf '%P %y %m %n %l\n' | LC_ALL=C sort; stat -c %y run.sh; }
+        list > ../given.txt; cd ../left; list > ../left.txt; cd ..; diff given.txt left.txt; diff -r --no-dereference given left",
+    );
+    assert_eq!(differs, "");
+    let printed = artifacts(&world, &["workspace", view["runId"].as_str().unwrap()]).await;
+    assert_eq!(printed.code, Some(0));
+    assert_eq!(printed.stdout, String::from_utf8_lossy(&downloaded.body));
+    assert_eq!(
+        artifacts(&world, &["workspace", "run_x"]).await.code,
+        Some(3)
     );
     assert_invariants_hold(&world).await;
     let verified = artifacts(&world, &["verify"]).await;
@@ -159,4 +183,40 @@ async fn an_upload_that_is_too_long_or_breaks_off_leaves_nothing() {
     assert_eq!(answer.status, 201, "{}", answer.text());
     let path = format!("/artifacts/{}", ContentHash::of(b""));
     assert_eq!(get(&world, &path, &[]).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_run_without_a_workspace_says_so_and_a_conflict_is_told_with_its_path() {
+    let scratch = Scratch::new("uploads_none");
+    let none = crate::large::large("uploads_none", &scratch, &[]).await;
+    let view = crate::large::run(&none).await;
+    let path = format!("/runs/{}/workspace", view["runId"].as_str().unwrap());
+    let answer = get(&none, &path, &[]).await;
+    assert_eq!(
+        (answer.status, answer.json()),
+        (404, json!({"error": "run has no workspace"}))
+    );
+    let unknown = format!("/runs/{}/workspace", kodo_contract::RunId::generate());
+    let answer = get(&none, &unknown, &[]).await;
+    assert_eq!(
+        (answer.status, answer.json()),
+        (404, json!({"error": "run not found"}))
+    );
+
+    let scratch = Scratch::new("uploads_conflict");
+    let intent = goal(json!({"files": {"a": "0"}}), json!({}));
+    let calls = json!([
+        call("one", "echo 1 > a; echo 1 > b", &[]),
+        call("two", "echo 2 > a", &[]),
+    ]);
+    let world = world_with(&scratch, "uploads_conflict", &intent, &calls, &[]).await;
+    let view = run(&world, &intent).await;
+    assert_eq!(view["status"], "succeeded", "{view:#}");
+    let path = format!("/runs/{}/workspace", view["runId"].as_str().unwrap());
+    let answer = get(&world, &path, &[]).await;
+    assert_eq!(answer.status, 409, "{}", answer.text());
+    assert_eq!(
+        answer.json()["error"],
+        "workspace conflict: \"a\" was changed differently by tool call 1 and by tool call 2, neither of which came after the other"
+    );
 }

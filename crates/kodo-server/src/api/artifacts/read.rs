@@ -132,7 +132,7 @@ async fn body(app: &App, content: &Content, range: Option<Range<u64>>) -> Result
             bytes.slice(place(range.start)..place(range.end)),
         ));
     }
-    let store = app.artifacts()?;
+    let store = app.artifacts()?.as_ref();
     let hash = content.hash.clone();
     let reading = kodo_store::content::read(store, &hash, content.size, range);
     let pieces = app.in_time(reading).await?;
