@@ -79,6 +79,24 @@ async fn a_bucket_conforms() {
 }
 
 #[tokio::test]
+async fn of_a_range_nothing_else_is_read() {
+    let fake = Bucket::default();
+    let store = bucket(&fake, BUCKET).await;
+    let bytes = content(3_000_000);
+    let hash = store.put(bytes.clone()).await.unwrap();
+    let before = fake.requests().len();
+    let part = whole(&store, &hash, bytes.len(), Some(2_000_000..2_000_010)).await;
+    assert_eq!(part.unwrap(), bytes[2_000_000..2_000_010]);
+    let requests = fake.requests().split_off(before);
+    let methods: Vec<&str> = requests
+        .iter()
+        .filter_map(|it| it.split(' ').next())
+        .collect();
+    // The answer to the second one was the range: more than was asked for is refused.
+    assert_eq!(methods, ["HEAD", "GET"], "{requests:?}");
+}
+
+#[tokio::test]
 async fn what_does_not_fit_its_hash_is_never_handed_on_whole() {
     let above = TempDir::new().unwrap();
     let store = folder(above.path());

@@ -220,3 +220,34 @@ async fn a_run_without_a_workspace_says_so_and_a_conflict_is_told_with_its_path(
         "workspace conflict: \"a\" was changed differently by tool call 1 and by tool call 2, neither of which came after the other"
     );
 }
+
+#[tokio::test]
+async fn an_upload_that_no_intent_names_is_collected_and_one_that_is_named_stays() {
+    let scratch = Scratch::new("uploads_gc");
+    let (named, other) = (archive(&scratch), b"nobody names it".to_vec());
+    let hash = ContentHash::of(&named);
+    let intent = goal(json!({"workspace": hash.as_str()}), json!({}));
+    let world = world(&scratch, "uploads_gc", &intent, &["./run.sh"]).await;
+    for body in [&named, &other] {
+        assert_eq!(put(&world, body.clone()).await.status, 201);
+    }
+    let id = world.intent(&intent.to_string()).await;
+    let young = artifacts(&world, &["gc"]).await;
+    assert_eq!(young.code, Some(0), "{young:?}");
+    assert_eq!(world.count("SELECT count(*) FROM app.uploads").await, 2);
+    let collected = artifacts(&world, &["gc", "--grace", "0"]).await;
+    assert_eq!(collected.code, Some(0), "{collected:?}");
+    let path = |hash| format!("/artifacts/{hash}");
+    assert_eq!(get(&world, &path(hash), &[]).await.body, named);
+    let gone = get(&world, &path(ContentHash::of(&other)), &[]).await;
+    assert_eq!(gone.status, 404, "{}", gone.text());
+    let files = shell(scratch.path(), "find store -type f ! -name mark | wc -l");
+    assert_eq!(files.trim(), "1");
+    // What was collected can be uploaded again, and is new.
+    assert_eq!(put(&world, other).await.status, 201);
+
+    let run = world.run(&id).await;
+    let view = world.ended(&run).await;
+    assert_eq!(view["status"], "succeeded", "{view:#}");
+    assert_invariants_hold(&world).await;
+}
