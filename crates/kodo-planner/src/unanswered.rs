@@ -12,6 +12,7 @@ pub(crate) enum Unanswered {
     Failed(Failure),
 }
 
+#[cfg(any(test, feature = "opencode"))]
 impl Unanswered {
     /// The failure of a plan, after so many retries of this request.
     pub(crate) fn failure(self, retries: u32) -> Failure {

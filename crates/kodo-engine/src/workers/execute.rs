@@ -50,8 +50,17 @@ pub(crate) async fn execute(shared: &Shared, worker: &str) -> dbos::Result<RunOu
         failpoint("recover:before");
         open_again(shared, &workflow).await;
     }
-    let Some(claimed) = claim(shared, worker, &workflow, &mut execution).await? else {
-        return Err(superseded());
+    let claimed = match claim(shared, worker, &workflow, &mut execution).await {
+        Ok(Some(claimed)) => claimed,
+        Ok(None) => return Err(superseded()),
+        Err(failure) if failure.code == ErrorCode::RunMissing.as_str() => {
+            return Err(failure.into());
+        }
+        Err(failure) => {
+            // An execution without a claim must not decide how the run ends: another one may be under way.
+            tracing::warn!(workflow.id = %workflow, error = %failure, "could not take the run's claim; left to the sweep");
+            return Err(superseded());
+        }
     };
     let held = Held {
         settler: &shared.settler,
