@@ -49,6 +49,7 @@ pub use storable::{MAX_NUMBER_BYTES, check_storable};
 pub use timestamp::Timestamp;
 pub use tool::{ToolFile, ToolResult};
 pub use tree::{
-    MAX_TREE_DEPTH, MAX_TREE_PATH, Node, NodeKind, Tree, TreeBounds, TreeFault, TreePath,
+    MAX_TREE_DEPTH, MAX_TREE_NAMES, MAX_TREE_PATH, Node, NodeKind, Tree, TreeBounds, TreeFault,
+    TreePath,
 };
 pub use view::{ArtifactRef, RunError, RunView, StepView};

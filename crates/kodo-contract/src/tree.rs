@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Bound;
 
-use serde::de::{self, SeqAccess, Visitor};
+use serde::de::{self, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
@@ -16,6 +16,8 @@ use crate::ContentHash;
 pub const MAX_TREE_PATH: usize = 4095;
 /// The most folders that a path goes through.
 pub const MAX_TREE_DEPTH: usize = 256;
+/// The most bytes of all paths and link targets together: they stand in memory and in what is stored after every step.
+pub const MAX_TREE_NAMES: u64 = 16 << 20;
 /// The longest name of one entry: what file systems take.
 const MAX_NAME: usize = 255;
 /// The mode bits that are carried: permissions, and the sticky bit. Never those that change a user or a group.
@@ -23,7 +25,7 @@ const MODE: u32 = 0o1777;
 
 /// A path below the job's folder, or the target of a symbolic link: bytes without U+0000.
 ///
-/// In JSON a string, or the list of its bytes where they are no UTF-8.
+/// In JSON a string, or `{"hex": "…"}` where the bytes are no UTF-8. A list of the bytes is read, too.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TreePath(Vec<u8>);
 
@@ -128,7 +130,7 @@ impl Serialize for TreePath {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match std::str::from_utf8(&self.0) {
             Ok(text) => serializer.serialize_str(text),
-            Err(_) => serializer.collect_seq(&self.0),
+            Err(_) => serializer.collect_map([("hex", hex::encode(&self.0))]),
         }
     }
 }
@@ -140,7 +142,7 @@ impl<'de> Deserialize<'de> for TreePath {
             type Value = TreePath;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a path: a string or a list of bytes")
+                f.write_str("a path: a string, `hex` with its bytes, or a list of them")
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<TreePath, E> {
@@ -153,6 +155,18 @@ impl<'de> Deserialize<'de> for TreePath {
                     path.push(byte);
                 }
                 Ok(TreePath(path))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TreePath, A::Error> {
+                let bytes = match map.next_entry::<String, String>()? {
+                    Some((key, digits)) if key == "hex" => hex::decode(digits).ok(),
+                    _ => None,
+                };
+                let more = map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some();
+                bytes
+                    .filter(|_| !more)
+                    .map(TreePath)
+                    .ok_or_else(|| de::Error::custom("a path that is no string has `hex` alone"))
             }
         }
         deserializer.deserialize_any(Reader)
@@ -219,6 +233,16 @@ impl Node {
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         self.kind == other.kind && (self.mode == other.mode || self.is_symlink())
+    }
+
+    /// What it and its path add to [`MAX_TREE_NAMES`].
+    #[must_use]
+    pub fn name_bytes(&self, path: &TreePath) -> u64 {
+        let target = match &self.kind {
+            NodeKind::Symlink(to) | NodeKind::HardLink(to) => to.0.len(),
+            NodeKind::Folder | NodeKind::File { .. } => 0,
+        };
+        (path.0.len() + target) as u64
     }
 
     fn is_symlink(&self) -> bool {
@@ -338,6 +362,12 @@ pub enum TreeFault {
         /// The limit.
         most: u64,
     },
+    /// A limit.
+    #[error(
+        "the paths and link targets in the workspace have more than {MAX_TREE_NAMES} bytes together, the most that is \
+         carried from one call to the next"
+    )]
+    Names,
     /// An entry without the folder that it is in.
     #[error("{path} is in something that is no folder of the tree")]
     NoFolder {
@@ -370,6 +400,7 @@ impl TreeFault {
                 | Self::Depth { .. }
                 | Self::Entries { .. }
                 | Self::Bytes { .. }
+                | Self::Names
         )
     }
 }
@@ -417,18 +448,14 @@ impl Tree {
     /// Puts an entry over what is there: it replaces what cannot exist beside it, and the folders that it needs are made.
     /// A folder over a folder keeps what is in it. A file that goes and has another name stays under that one.
     pub fn put(&mut self, path: TreePath, node: Node) {
-        let mut folders = Vec::new();
-        let mut above = path.parent();
-        while let Some(folder) = above {
-            above = folder.parent();
-            folders.push(folder);
-        }
-        for folder in folders.into_iter().rev() {
-            if !self.get(&folder).is_some_and(Node::is_folder) {
-                self.remove(&folder);
-                let made = Node::new(NodeKind::Folder, 0o755, node.modified);
-                self.0.insert(folder, made);
-            }
+        // A folder stands in folders: nothing is missing above one.
+        let missing: Vec<TreePath> = std::iter::successors(path.parent(), TreePath::parent)
+            .take_while(|folder| !self.get(folder).is_some_and(Node::is_folder))
+            .collect();
+        for folder in missing.into_iter().rev() {
+            self.remove(&folder);
+            let made = Node::new(NodeKind::Folder, 0o755, node.modified);
+            self.0.insert(folder, made);
         }
         if !(node.is_folder() && self.get(&path).is_some_and(Node::is_folder)) {
             self.remove(&path);
@@ -487,8 +514,13 @@ impl Tree {
         if self.bytes() > bounds.bytes {
             return Err(TreeFault::Bytes { most: bounds.bytes });
         }
+        let mut names = 0;
         for (path, node) in &self.0 {
             path.check()?;
+            names += node.name_bytes(path);
+            if names > MAX_TREE_NAMES {
+                return Err(TreeFault::Names);
+            }
             if let Some(folder) = path.parent()
                 && !self.get(&folder).is_some_and(Node::is_folder)
             {
@@ -601,6 +633,49 @@ pub(crate) mod tests {
         assert!(fault.to_string().contains("SBX_WORKSPACE_ENTRIES"));
         let fault = two.check(&bounds(2, 2)).unwrap_err().to_string();
         assert!(fault.contains("more than 2 bytes") && fault.contains("SBX_WORKSPACE_MIB"));
+    }
+
+    #[test]
+    fn all_paths_and_targets_together_are_bounded() {
+        let long = "x".repeat(250);
+        let target = Node::new(
+            NodeKind::Symlink(vec![&*long; 16].join("/").as_str().into()),
+            0o777,
+            0,
+        );
+        let links = |count: usize| -> Tree {
+            let path = |index: usize| format!("{index:0>100}").as_str().into();
+            (0..count)
+                .map(|index| (path(index), target.clone()))
+                .collect()
+        };
+        let most = (MAX_TREE_NAMES / target.name_bytes(&"x".repeat(100).as_str().into())) as usize;
+        let bounds = TreeBounds::default();
+        assert_eq!(links(most).check(&bounds), Ok(()));
+        let fault = links(most + 1).check(&bounds).unwrap_err();
+        assert!(
+            fault.is_limit() && fault.to_string().contains("16777216 bytes"),
+            "{fault}"
+        );
+    }
+
+    #[test]
+    fn a_path_that_is_no_text_is_short_in_json_and_the_older_form_is_read() {
+        let path = TreePath::new(b"a/\xff".to_vec());
+        let text = serde_json::to_string(&path).unwrap();
+        assert_eq!(text, r#"{"hex":"612fff"}"#);
+        for form in [text.as_str(), "[97,47,255]"] {
+            assert_eq!(serde_json::from_str::<TreePath>(form).unwrap(), path);
+        }
+        for bad in [
+            r#"{"hex":"f"}"#,
+            r#"{"hex":"zz"}"#,
+            r#"{"other":"ff"}"#,
+            "{}",
+            r#"{"hex":"ff","hex":"ff"}"#,
+        ] {
+            assert!(serde_json::from_str::<TreePath>(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::run::large::Large;
 /// From this many bytes on, content is an object of its own.
 const OWN_OBJECT: u64 = 1 << 20;
 /// The longest manifest.
-const MAX_MANIFEST: u64 = 64 << 20;
+const MAX_MANIFEST: usize = 64 << 20;
 /// How much is copied at once.
 const PIECE: usize = 1 << 20;
 
@@ -269,14 +269,8 @@ fn save(before: &Snapshot, left: Tree, by: Writer, content: &Spool) -> Result<Sa
             .content()
             .and_then(|(hash, _)| places.get(hash).copied());
     }
-    let json = serde_json::to_vec(&after).map_err(|error| disk(error.into()))?;
+    let json = manifest(&after, MAX_MANIFEST)?;
     let size = json.len() as u64;
-    if size > MAX_MANIFEST {
-        let text = format!(
-            "the names of the {entries} entries of the workspace take {size} bytes, at most {MAX_MANIFEST} are carried"
-        );
-        return Err(RunFailure::new(ErrorCode::WorkspaceTooLarge, text));
-    }
     let sha256 = ContentHash::of(&json);
     new.push((sha256.clone(), Large::Memory(json.into())));
     let manifest = Object {
@@ -294,6 +288,37 @@ fn save(before: &Snapshot, left: Tree, by: Writer, content: &Spool) -> Result<Sa
         objects: objects.into_iter().collect(),
         new,
     })
+}
+
+/// What is stored of a snapshot. It is not written further than the limit.
+fn manifest(snapshot: &Snapshot, most: usize) -> Result<Vec<u8>, RunFailure> {
+    struct Limited(Vec<u8>, usize);
+    impl io::Write for Limited {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if bytes.len() > self.1 - self.0.len() {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            self.0.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut json = Limited(Vec::new(), most);
+    match serde_json::to_writer(&mut json, snapshot) {
+        Ok(()) => Ok(json.0),
+        Err(error) if error.is_io() => {
+            let entries = snapshot.entries.len();
+            let text = format!(
+                "the names of the {entries} entries of the workspace, and of what was removed from it, take more than \
+                 {most} bytes, the most that is carried"
+            );
+            Err(RunFailure::new(ErrorCode::WorkspaceTooLarge, text))
+        }
+        Err(error) => Err(disk(error.into())),
+    }
 }
 
 fn missing(hash: &ContentHash) -> RunFailure {
@@ -422,6 +447,18 @@ mod tests {
             let kept = &ended.entries[&path.into()];
             assert_eq!(kept.node.content().unwrap().0, &ContentHash::of(content));
         }
+    }
+
+    #[test]
+    fn a_manifest_is_not_written_further_than_its_limit() {
+        let (_folder, spool) = spool();
+        let tree: Tree = [("a".into(), file(&spool, b""))].into_iter().collect();
+        let after = Snapshot::default().after(tree, None);
+        let whole = serde_json::to_vec(&after).unwrap();
+        assert_eq!(manifest(&after, whole.len()).unwrap(), whole);
+        let error = manifest(&after, whole.len() - 1).unwrap_err();
+        assert_eq!(error.code, ErrorCode::WorkspaceTooLarge.as_str());
+        assert!(error.message.contains("more than"), "{}", error.message);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use kodo_contract::{TreeBounds, TreeFault, TreePath};
+use kodo_contract::{MAX_TREE_NAMES, TreeBounds, TreeFault, TreePath};
 use kodo_sandbox::provider::{CHUNK, EntryHeader, EntryKind, send};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, chmodat, openat, readlinkat, statat};
 use sha2::{Digest, Sha256};
@@ -53,6 +53,7 @@ pub(crate) fn send_tree(
             .carried
             .map_or(spec.limits.returned_bytes, |it| it.bytes),
         entries: 0,
+        name_bytes: 0,
         names: HashMap::new(),
         collected: Collected::default(),
     };
@@ -90,6 +91,8 @@ struct Walk<'a> {
     files_left: u64,
     bytes_left: u64,
     entries: u64,
+    /// Bytes of the paths and link targets of those.
+    name_bytes: u64,
     /// The first names of files that have several, by their inodes.
     names: HashMap<u64, TreePath>,
     collected: Collected,
@@ -107,6 +110,15 @@ impl Walk<'_> {
 
     fn is_over(&self) -> bool {
         self.collected.full || self.collected.not_carried.is_some()
+    }
+
+    /// Counts the bytes of a path and its target. Returns whether they are within the limit.
+    fn count_names(&mut self, bytes: usize) -> bool {
+        self.name_bytes += bytes as u64;
+        if self.name_bytes > MAX_TREE_NAMES {
+            self.too_much(&TreeFault::Names);
+        }
+        self.name_bytes <= MAX_TREE_NAMES
     }
 
     /// Notes the limit that the tree exceeds.
@@ -171,6 +183,9 @@ impl Walk<'_> {
             return Ok(());
         }
         self.entries += 1;
+        if !self.count_names(path.as_bytes().len()) {
+            return Ok(());
+        }
         let mode = stat.st_mode & 0o7777;
         let header = |kind| EntryHeader {
             path: path.clone(),
@@ -194,11 +209,11 @@ impl Walk<'_> {
         }
         match kind {
             FileType::Symlink => {
-                let target = readlinkat(folder, name, Vec::new())?;
-                announce(
-                    to,
-                    &header(EntryKind::Symlink(TreePath::new(target.into_bytes()))),
-                )
+                let target = TreePath::new(readlinkat(folder, name, Vec::new())?.into_bytes());
+                if !self.count_names(target.as_bytes().len()) {
+                    return Ok(());
+                }
+                announce(to, &header(EntryKind::Symlink(target)))
             }
             FileType::Directory => {
                 announce(to, &header(EntryKind::Folder))?;
@@ -208,8 +223,11 @@ impl Walk<'_> {
             }
             _ => {
                 if stat.st_nlink > 1 {
-                    if let Some(first) = self.names.get(&stat.st_ino) {
-                        return announce(to, &header(EntryKind::HardLink(first.clone())));
+                    if let Some(first) = self.names.get(&stat.st_ino).cloned() {
+                        if !self.count_names(first.as_bytes().len()) {
+                            return Ok(());
+                        }
+                        return announce(to, &header(EntryKind::HardLink(first)));
                     }
                     self.names.insert(stat.st_ino, path.clone());
                 }

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use kodo_contract::{ContentHash, Node, NodeKind, Tree, TreeBounds, TreePath};
+use kodo_contract::{ContentHash, MAX_TREE_NAMES, Node, NodeKind, Tree, TreeBounds, TreePath};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -211,6 +211,8 @@ pub struct ReceivedEntries {
     tree: Tree,
     files: Vec<OutputFile>,
     new_bytes: u64,
+    /// Bytes of paths and link targets.
+    names: u64,
     current: Option<Arriving>,
     any: bool,
 }
@@ -371,6 +373,10 @@ impl ReceivedEntries {
         };
         if !stays {
             let node = Node::new(kind, header.mode, header.modified);
+            self.names += node.name_bytes(&header.path);
+            if self.names > MAX_TREE_NAMES {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
             if self.tree.insert(header.path.clone(), node).is_some() {
                 return Err(io::ErrorKind::InvalidData.into());
             }
