@@ -115,6 +115,10 @@ fn refused(error: UnpackError) -> RunFailure {
             ErrorCode::WorkspaceTooLarge,
             format!("inputs.workspace: {fault}"),
         ),
+        long @ UnpackError::TooLong { .. } => RunFailure::new(
+            ErrorCode::WorkspaceTooLarge,
+            format!("inputs.workspace: {long}"),
+        ),
         other => invalid(&other.to_string()),
     }
 }

@@ -3,16 +3,23 @@
 //! The archive comes from outside. What leads out of the tree, means something on another machine or is larger than it looks
 //! is refused by name, never left out in silence.
 
+use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Read};
 
 use flate2::bufread::MultiGzDecoder;
-use kodo_contract::{ContentHash, Node, NodeKind, Tree, TreeBounds, TreeFault, TreePath};
+use kodo_contract::{
+    ContentHash, MAX_TREE_NAMES, Node, NodeKind, Tree, TreeBounds, TreeFault, TreePath,
+};
 use tar::{Archive, EntryType};
 
 /// How a file that is compressed by gzip begins.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 /// The longest name, link target or list of further attributes that an archive may have.
 const MAX_EXTENSION: u64 = 64 * 1024;
+/// What an archive may take for each entry besides its content: headers with a name and a link target of 4095 bytes each.
+const OVERHEAD: u64 = 16 * 1024;
+/// The most headers of an entry: its own, and those with its name, its link target and its attributes.
+const MAX_HEADERS: u64 = 4;
 /// Mode bits that change a user or a group.
 const SET_ID: u32 = 0o6000;
 
@@ -33,6 +40,17 @@ pub enum UnpackError {
     /// What it holds is no tree that can be carried.
     #[error(transparent)]
     Tree(#[from] TreeFault),
+    /// It has more than what can be carried could take.
+    #[error(
+        "its archive has more than {most} {what}, the most that is read for a workspace within SBX_WORKSPACE_ENTRIES and \
+         SBX_WORKSPACE_MIB"
+    )]
+    TooLong {
+        /// The limit.
+        most: u64,
+        /// What is counted.
+        what: &'static str,
+    },
     /// Its content could not be kept. The fault is this machine's.
     #[error("its content cannot be kept: {0}")]
     Kept(io::Error),
@@ -57,6 +75,29 @@ pub fn unpack(
     archive: impl Read,
     bounds: &TreeBounds,
     modified: i64,
+    keep: impl FnMut(&mut dyn Read, u64) -> io::Result<ContentHash>,
+) -> Result<Tree, UnpackError> {
+    // One entry more: the top of the archive is none of the tree.
+    let headers = bounds.entries.saturating_add(1);
+    let most = bounds
+        .bytes
+        .saturating_add(headers.saturating_mul(OVERHEAD));
+    let left = Cell::new(Some(most));
+    let tree = unpack_within(archive, bounds, &left, modified, keep);
+    // The library wraps errors of what it reads from.
+    if left.get().is_none() {
+        let what = "bytes";
+        return Err(UnpackError::TooLong { most, what });
+    }
+    tree
+}
+
+/// The same, with how many bytes may be read yet once they are not compressed any more; `None` when there were more.
+fn unpack_within(
+    archive: impl Read,
+    bounds: &TreeBounds,
+    left: &Cell<Option<u64>>,
+    modified: i64,
     mut keep: impl FnMut(&mut dyn Read, u64) -> io::Result<ContentHash>,
 ) -> Result<Tree, UnpackError> {
     let mut archive = BufReader::new(archive);
@@ -66,13 +107,19 @@ pub fn unpack(
     } else {
         Box::new(archive)
     };
-    let mut archive = Archive::new(reader);
+    let mut archive = Archive::new(Limited { from: reader, left });
     let mut tree = Tree::default();
     let mut extended = Extended::default();
-    let (mut bytes, mut seen) = (0_u64, 0_u64);
+    let (mut bytes, mut seen, mut names, mut headers) = (0_u64, 0_u64, 0_u64, 0_u64);
+    let most_headers = bounds.entries.saturating_add(1).saturating_mul(MAX_HEADERS);
     // Raw: the library would read names of any length into memory.
     for entry in archive.entries().map_err(UnpackError::NoArchive)?.raw(true) {
         let mut entry = entry.map_err(UnpackError::NoArchive)?;
+        headers += 1;
+        if headers > most_headers {
+            let (most, what) = (most_headers, "headers");
+            return Err(UnpackError::TooLong { most, what });
+        }
         let kind = entry.header().entry_type();
         if extend(&mut extended, kind, &mut entry)? {
             continue;
@@ -84,6 +131,15 @@ pub fn unpack(
             size: larger,
             sparse,
         } = std::mem::take(&mut extended);
+        // Of whatever it is the size of: the library reads that much to get to the next one.
+        let size = entry
+            .header()
+            .entry_size()
+            .map_err(UnpackError::NoArchive)?;
+        bytes = bytes.saturating_add(size);
+        if bytes > bounds.bytes {
+            return Err(TreeFault::Bytes { most: bounds.bytes }.into());
+        }
         let path = path.unwrap_or_else(|| entry.path_bytes().into_owned());
         let Some(path) = tree_path(&path) else {
             continue;
@@ -103,7 +159,6 @@ pub fn unpack(
         }
         let header = entry.header();
         let mode = header.mode().map_err(UnpackError::NoArchive)?;
-        let size = header.entry_size().map_err(UnpackError::NoArchive)?;
         let seconds = header.mtime().map_err(UnpackError::NoArchive)?;
         let time = i64::try_from(seconds)
             .unwrap_or(i64::MAX)
@@ -121,16 +176,10 @@ pub fn unpack(
         }
         let link = || link.or_else(|| entry.link_name_bytes().map(|it| it.into_owned()));
         let kind = match kind {
-            EntryType::Regular | EntryType::Continuous => {
-                bytes = bytes.saturating_add(size);
-                if bytes > bounds.bytes {
-                    return Err(TreeFault::Bytes { most: bounds.bytes }.into());
-                }
-                NodeKind::File {
-                    sha256: content(&mut entry, size, &mut keep)?,
-                    size,
-                }
-            }
+            EntryType::Regular | EntryType::Continuous => NodeKind::File {
+                sha256: content(&mut entry, size, &mut keep)?,
+                size,
+            },
             EntryType::Directory => NodeKind::Folder,
             EntryType::Symlink => {
                 let target = link().unwrap_or_default();
@@ -158,16 +207,31 @@ pub fn unpack(
             EntryType::Char | EntryType::Block => return Err(refused("is a device")),
             _ => return Err(refused("is of a kind that is not taken")),
         };
+        // The folders that are made for it, the nearest first; a folder that is there stands in folders.
+        let mut made = 0;
         for folder in std::iter::successors(path.parent(), TreePath::parent) {
-            if tree.get(&folder).is_some_and(|it| !it.is_folder()) {
-                return Err(refused("is in something that is no folder"));
+            match tree.get(&folder) {
+                Some(it) if it.is_folder() => break,
+                Some(_) => return Err(refused("is in something that is no folder")),
+                None => {
+                    made += 1;
+                    names += folder.as_bytes().len() as u64;
+                }
             }
         }
         let time = younger.unwrap_or(time);
-        let is_new = path
-            .parent()
-            .is_some_and(|folder| tree.get(&folder).is_none());
-        let node = Node::new(kind, mode, if is_new { modified } else { time });
+        let node = Node::new(kind, mode, if made > 0 { modified } else { time });
+        names += node.name_bytes(&path);
+        let new = made + u64::from(tree.get(&path).is_none());
+        if tree.len() as u64 + new > bounds.entries {
+            return Err(TreeFault::Entries {
+                most: bounds.entries,
+            }
+            .into());
+        }
+        if names > MAX_TREE_NAMES {
+            return Err(TreeFault::Names.into());
+        }
         tree.put(path.clone(), node.clone());
         // Folders that were made above have the time of now; the entry has its own.
         tree.insert(
@@ -262,6 +326,31 @@ fn content<R: Read>(
         (_, Some(error)) => Err(UnpackError::NoArchive(error)),
         (Ok(hash), None) => Ok(hash),
         (Err(error), None) => Err(UnpackError::Kept(error)),
+    }
+}
+
+/// An archive of which only so much is read.
+struct Limited<'a, R> {
+    from: R,
+    /// How many bytes are left; `None` once more were asked for.
+    left: &'a Cell<Option<u64>>,
+}
+
+impl<R: Read> Read for Limited<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let Some(left @ 1..) = self.left.get() else {
+            self.left.set(None);
+            return Err(io::Error::other("it is too long"));
+        };
+        let most = buffer
+            .len()
+            .min(usize::try_from(left).unwrap_or(usize::MAX));
+        let count = self.from.read(&mut buffer[..most])?;
+        self.left.set(Some(left - count as u64));
+        Ok(count)
     }
 }
 
@@ -467,6 +556,41 @@ mod tests {
         let mut long = name.as_bytes().to_vec();
         long.resize(1 << 20, b'a');
         assert!(said(&long).contains("64 KiB"));
+    }
+
+    #[test]
+    fn folders_that_the_archive_does_not_name_count_before_they_are_made() {
+        let said = |path: &str| unpacked(&archive(&[(Regular, path, "", 0o644)]));
+        assert_eq!(said("1/2/3/4/5/6/7/f").unwrap().len(), 8);
+        let error = said("1/2/3/4/5/6/7/8/f").unwrap_err().to_string();
+        assert!(error.contains("more than 8 entries"), "{error}");
+    }
+
+    #[test]
+    fn what_leaves_no_entry_behind_is_bounded_too() {
+        let said = |bytes: &[u8]| unpacked(bytes).unwrap_err().to_string();
+        let tops: Vec<_> = (0..37).map(|_| (Directory, "./", "", 0o755)).collect();
+        assert!(unpacked(&archive(&tops[1..])).unwrap().is_empty());
+        assert!(said(&archive(&tops)).contains("more than 36 headers"));
+        for kind in [Directory, Symlink, Regular] {
+            let mut padded = header(kind, b"./", 101);
+            padded.set_cksum();
+            let error = said(padded.as_bytes());
+            assert!(error.contains("more than 100 bytes"), "{error}");
+        }
+        // Attributes of the whole archive, which are read and forgotten.
+        let mut builder = Builder::new(Vec::new());
+        for _ in 0..3 {
+            let size = MAX_EXTENSION;
+            let mut attributes = header(EntryType::XGlobalHeader, b"pax", size);
+            attributes.set_cksum();
+            builder
+                .append(&attributes, io::repeat(b'x').take(size))
+                .unwrap();
+        }
+        let error = said(&builder.into_inner().unwrap());
+        assert!(error.contains("more than 147556 bytes"), "{error}");
+        assert!(error.contains("SBX_WORKSPACE_MIB"), "{error}");
     }
 
     #[test]
