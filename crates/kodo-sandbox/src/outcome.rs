@@ -198,6 +198,23 @@ pub struct Skipped {
     pub kind: String,
 }
 
+impl Skipped {
+    /// The most that one result names.
+    pub(crate) const MOST: usize = 256;
+    /// The most characters of a name.
+    pub(crate) const MAX_NAME: usize = 1024;
+
+    /// Adds one, with as much of its name as is told; nothing if there are as many as are told.
+    pub(crate) fn add(all: &mut Vec<Self>, name: &str, kind: &str) {
+        if all.len() < Self::MOST {
+            all.push(Self {
+                name: name.chars().take(Self::MAX_NAME).collect(),
+                kind: kind.to_owned(),
+            });
+        }
+    }
+}
+
 /// What a job used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {

@@ -36,17 +36,19 @@ pub(crate) fn outcome_of(
     let limits = &asked.spec.limits;
     let (mut bytes, mut omitted) = (0_u64, 0_u64);
     for (path, sha256, size, executable) in files_of(&tree) {
+        let is_as_given = || {
+            files_of_path(&given, path)
+                .is_some_and(|(hash, _, was)| hash == sha256 && was == executable)
+        };
         let Ok(name) = std::str::from_utf8(path.as_bytes()) else {
-            result.skipped.push(Skipped {
-                name: path.text(),
-                kind: "name".to_owned(),
-            });
+            if !is_as_given() {
+                Skipped::add(&mut result.skipped, &path.text(), "name");
+            }
             continue;
         };
         let wanted = match &patterns {
             Some(patterns) => patterns.is_match(name),
-            None => !files_of_path(&given, path)
-                .is_some_and(|(hash, _, was)| hash == sha256 && was == executable),
+            None => !is_as_given(),
         };
         if !wanted {
             continue;
@@ -133,4 +135,74 @@ pub(crate) fn patterns_of(patterns: &[String]) -> Result<GlobSet, String> {
         set.add(glob);
     }
     set.build().map_err(|error| format!("artifacts: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use kodo_contract::{Node, ToolCall, TreeBounds};
+
+    use super::*;
+    use crate::tool::job_of;
+    use crate::{Captured, Ended, Limits, Spool, Usage, Workspace};
+
+    #[test]
+    fn a_file_whose_name_is_no_text_is_told_by_the_call_that_left_it_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let content = Arc::new(Spool::in_folder(folder.path()).unwrap());
+        let file = |bytes: &[u8]| {
+            let size = bytes.len() as u64;
+            let sha256 = content.keep(&mut &*bytes, size).unwrap();
+            Node::new(NodeKind::File { sha256, size }, 0o644, 0)
+        };
+        let path = |name: &[u8]| TreePath::new([name, b"\xff"].concat());
+        let given: Tree = [(path(b"old"), file(b"1")), (path(b"changed"), file(b"1"))]
+            .into_iter()
+            .collect();
+        let skipped = |left: Tree| {
+            let args = json!({"argv": ["true"]}).as_object().unwrap().clone();
+            let call = ToolCall {
+                name: "exec".to_owned(),
+                args,
+                ..ToolCall::default()
+            };
+            let workspace = Workspace {
+                tree: given.clone(),
+                content: Arc::clone(&content),
+                bounds: TreeBounds::default(),
+            };
+            let asked = job_of(&call, &[], Some(&workspace)).unwrap();
+            let result = JobResult {
+                provider: "test",
+                ended: Ended::Exited(0),
+                stdout: Captured::keeping(0),
+                stderr: Captured::keeping(0),
+                files: Vec::new(),
+                workspace: Some(left),
+                told: None,
+                skipped: Vec::new(),
+                limits: Limits::default(),
+                enforced: BTreeMap::new(),
+                usage: Usage::default(),
+            };
+            let report = outcome_of(result, &asked).unwrap().result.report.unwrap();
+            let names = report["skipped"].as_array().unwrap().clone();
+            names
+                .iter()
+                .map(|it| it["name"].as_str().unwrap().to_owned())
+                .collect::<Vec<_>>()
+        };
+        let mut left = given.clone();
+        left.insert(path(b"changed"), file(b"2"));
+        assert_eq!(skipped(left.clone()), ["changed\u{fffd}"]);
+        for index in 0..300 {
+            let long = format!("{index:0>250}/").repeat(8);
+            left.put(path(long.as_bytes()), file(b""));
+        }
+        let names = skipped(left);
+        assert_eq!(names.len(), 256);
+        assert!(names.iter().all(|name| name.chars().count() <= 1024));
+    }
 }
