@@ -355,10 +355,20 @@ impl Branch {
             }
         }
         for (path, to, from) in links {
+            let found = merged.entries.get(&to).map(|it| &it.node);
+            // Both have it as a name of this file, whatever its content is now: who wrote into the file wrote through all
+            // its names.
+            let is_link = |end: &Snapshot| {
+                let kept = end.entries.get(&path);
+                matches!(kept.map(|it| &it.node.kind), Some(NodeKind::HardLink(its)) if *its == to)
+            };
+            let is_file = found.is_some_and(|it| it.content().is_some());
+            if is_file && is_link(&self.end) && is_link(&other.end) {
+                continue;
+            }
             // A name of a file that the other branch replaced goes on having the content that it had.
-            let meant = from.entries.get(&to);
-            if merged.entries.get(&to).map(|it| &it.node) != meant.map(|it| &it.node)
-                && let Some(meant) = meant
+            if let Some(meant) = from.entries.get(&to)
+                && !found.is_some_and(|it| it.is_same(&meant.node))
             {
                 let mut own = meant.clone();
                 own.by = merged.entries.get(&path).and_then(|it| it.by);
@@ -581,6 +591,36 @@ mod tests {
         let replaced = left(&base, 1, &[("a", file("new"))]);
         let merged = merge([branch(&linked, &[0]), branch(&replaced, &[1])]).unwrap();
         assert_eq!(merged.entries[&"b".into()].node, file("a"));
+    }
+
+    #[test]
+    fn a_further_name_that_neither_call_changed_leads_to_what_one_of_them_wrote() {
+        let at = |time, node| Node {
+            modified: time,
+            ..node
+        };
+        let link = |time| at(time, Node::new(NodeKind::HardLink("a".into()), 0o644, 0));
+        let base = Snapshot::default().after(tree(&[("a", file("a")), ("b", link(0))]), None);
+        // What wrote has the younger times, the other one, or both have the same.
+        for (wrote, other) in [(5, 0), (0, 5), (5, 5)] {
+            let written = left(
+                &base,
+                0,
+                &[("a", at(wrote, file("new"))), ("b", link(wrote))],
+            );
+            let beside = left(&base, 1, &[("a", at(other, file("a"))), ("b", link(other))]);
+            for (one, two) in [((&written, 0), (&beside, 1)), ((&beside, 1), (&written, 0))] {
+                let merged = merge([branch(one.0, &[one.1]), branch(two.0, &[two.1])]).unwrap();
+                assert_eq!(merged.entries[&"a".into()].node.kind, file("new").kind);
+                assert_eq!(merged.entries[&"b".into()].node.kind, link(0).kind);
+            }
+        }
+        // A new name of a file of which the other one changed the time alone.
+        let base = Snapshot::default().after(tree(&[("a", file("a"))]), None);
+        let linked = left(&base, 0, &[("a", file("a")), ("b", link(0))]);
+        let touched = left(&base, 1, &[("a", at(5, file("a")))]);
+        let merged = merge([branch(&linked, &[0]), branch(&touched, &[1])]).unwrap();
+        assert_eq!(merged.entries[&"b".into()].node, link(0));
     }
 
     #[test]
