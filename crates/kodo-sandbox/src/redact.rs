@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
 use aho_corasick::{AhoCorasick, MatchKind};
-use kodo_contract::{ContentHash, NodeKind, Tree, sha256_hex};
+use kodo_contract::{ContentHash, NodeKind, Tree, TreePath, sha256_hex};
 use sha2::{Digest, Sha256};
 
 use crate::{JobResult, JobSpec, SandboxError, Skipped, Workspace};
@@ -14,8 +14,8 @@ use crate::{JobResult, JobSpec, SandboxError, Skipped, Workspace};
 /// The shortest secret, in bytes. A shorter one would be found in ordinary output.
 pub(crate) const SHORTEST: usize = 8;
 
-/// The length in characters from which on the name of something that is not handed back may have been cut.
-const CUT_NAME: usize = 1024;
+/// The length in characters from which on text of a sandbox, or the name of what is not handed back, may have been cut.
+const CUT: usize = Skipped::MAX_NAME;
 
 /// The secrets that one job was given, by name. Its debug output shows the names alone.
 pub(crate) struct Taken(pub(crate) Vec<(String, Vec<u8>)>);
@@ -59,17 +59,15 @@ impl Taken {
             let removed = removed.map_err(|error| SandboxError::Unavailable {
                 reason: format!("the workspace cannot be searched for secrets: {error}"),
             })?;
-            result.skipped.extend(removed);
+            for path in removed {
+                Skipped::add(&mut result.skipped, &redactor.text(&path.text()), "secret");
+            }
         }
-        for skipped in &mut result.skipped {
-            skipped.name = match skipped.name.chars().count() < CUT_NAME {
-                true => redactor.text(&skipped.name),
-                // The name was cut, possibly within a secret.
-                false => {
-                    let beginning = redactor.head(skipped.name.as_bytes());
-                    String::from_utf8_lossy(&beginning).into_owned()
-                }
-            };
+        let names = result.skipped.iter_mut().map(|it| &mut it.name);
+        // Both name paths: a limit of the workspace, and what the job was refused.
+        let said = result.told.iter_mut().chain(result.enforced.values_mut());
+        for text in names.chain(said) {
+            *text = redactor.cut_text(text);
         }
         Ok(())
     }
@@ -80,9 +78,13 @@ impl Taken {
         for (name, value) in &self.0 {
             let lines = value.split(|it| *it == b'\n').map(<[u8]>::trim_ascii);
             for part in std::iter::once(value.as_slice()).chain(lines) {
-                if part.len() >= SHORTEST && !patterns.iter().any(|known| known == part) {
-                    patterns.push(part.to_vec());
-                    words.push(format!("[secret {name}]").into_bytes());
+                // A path in a text is escaped.
+                let escaped = String::from_utf8_lossy(part).escape_debug().to_string();
+                for form in [part, escaped.as_bytes()] {
+                    if part.len() >= SHORTEST && !patterns.iter().any(|known| known == form) {
+                        patterns.push(form.to_vec());
+                        words.push(format!("[secret {name}]").into_bytes());
+                    }
                 }
             }
         }
@@ -114,7 +116,7 @@ struct Redactor {
 impl Redactor {
     /// Removes secrets from the files of a workspace that were not there before the call. An entry whose path or target has
     /// a secret is not carried, nor is what is below it; returns those.
-    fn tree(&self, tree: &mut Tree, workspace: &Workspace) -> io::Result<Vec<Skipped>> {
+    fn tree(&self, tree: &mut Tree, workspace: &Workspace) -> io::Result<Vec<TreePath>> {
         let has_secret = |bytes: &[u8]| self.automaton.is_match(bytes);
         let mut gone = Vec::new();
         for (path, node) in tree.iter() {
@@ -126,11 +128,6 @@ impl Redactor {
                 gone.push(path.clone());
             }
         }
-        let skipped = gone.iter().map(|path| Skipped {
-            name: path.text(),
-            kind: "secret".to_owned(),
-        });
-        let skipped = skipped.collect();
         for path in &gone {
             tree.remove(path);
         }
@@ -162,7 +159,7 @@ impl Redactor {
         for (path, node) in changed {
             tree.insert(path, node);
         }
-        Ok(skipped)
+        Ok(gone)
     }
 
     /// Writes content without its secrets beside it; `None` if it has none.
@@ -243,6 +240,14 @@ impl Redactor {
 
     fn text(&self, text: &str) -> String {
         String::from_utf8_lossy(&self.whole(text.as_bytes())).into_owned()
+    }
+
+    /// The same of text that may have been cut, possibly within a secret.
+    fn cut_text(&self, text: &str) -> String {
+        if text.chars().count() < CUT {
+            return self.text(text);
+        }
+        String::from_utf8_lossy(&self.head(text.as_bytes())).into_owned()
     }
 
     /// The beginning of text that was cut: the end of it may be a part of a secret, and is removed.
@@ -328,6 +333,30 @@ mod tests {
         assert_eq!(result.files[0].content, b"a [secret KEY] b");
         assert_eq!(result.files[0].sha256, sha256_hex(b"a [secret KEY] b"));
         assert_eq!(result.skipped[0].name, "[secret KEY]");
+    }
+
+    #[test]
+    fn a_secret_is_in_nothing_that_a_sandbox_says_of_a_job() {
+        let value = "quote\"back\\slash\tand more";
+        let taken = Taken(vec![("ODD".to_owned(), value.as_bytes().to_vec())]);
+        let mut result = result(Captured::keeping(0), Captured::keeping(0));
+        let fault = kodo_contract::TreeFault::NoFolder {
+            path: format!("a/{value}/b").as_str().into(),
+        };
+        result.told = Some(fault.to_string());
+        let refused = format!("open {value}: Landlock");
+        result.enforced.insert("refused", refused);
+        result.enforced.insert("memory", "by a cgroup".to_owned());
+        taken.redact(&mut result, &JobSpec::new(["true"])).unwrap();
+        let told = result.told.take().unwrap();
+        assert!(told.starts_with("\"a/[secret ODD]/b\""), "{told}");
+        assert_eq!(result.enforced["refused"], "open [secret ODD]: Landlock");
+        assert_eq!(result.enforced["memory"], "by a cgroup");
+        // Cut within it, by whoever said it.
+        let text = format!("{}{}", "x".repeat(CUT - 10), value.escape_debug());
+        result.told = Some(text.chars().take(CUT).collect());
+        taken.redact(&mut result, &JobSpec::new(["true"])).unwrap();
+        assert_eq!(result.told, Some("x".repeat(CUT - 10)));
     }
 
     #[test]
