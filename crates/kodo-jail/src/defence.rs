@@ -37,7 +37,8 @@ defences! {
     UtsNamespace "uts-namespace" "It does not see the machine's name.";
     CgroupNamespace "cgroup-namespace" "It does not see where in the machine's cgroups it is.";
     Root "root" "It has a file tree of its own, with the system's folders read-only in it.";
-    Proc "proc" "/proc shows its own processes and nothing of the machine.";
+    Etc "etc" "Of /etc it sees only what every user of the machine may read.";
+    Proc "proc" "/proc and /sys show its own processes and groups, and nothing else of the machine.";
     Terminals "terminals" "It has a few pseudoterminals of its own, and sees none of the machine.";
     DiskSize "disk-size" "Its files have a limit in bytes.";
     DiskInodes "disk-inodes" "Its files have a limit in number.";

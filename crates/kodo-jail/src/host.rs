@@ -3,6 +3,7 @@
 mod token;
 
 pub(crate) mod cgroup;
+mod deadline;
 pub(crate) mod enclosure;
 
 pub(crate) mod shared;

@@ -12,14 +12,13 @@ use kodo_sandbox::{Captured, JobSpec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::cgroup::Group;
+use super::deadline::Deadline;
 use super::output::{Output, broken_protocol};
 use super::process::HelperProcess;
 use super::shared::Shared;
 use crate::sockets;
 use crate::wire::{Kind, Spec};
 
-/// How long making the jail, killing and collecting may take beyond the job's own time.
-const GRACE: Duration = Duration::from_secs(30);
 /// How long the kernel may take to end the enclosure of a job that is over.
 const CLEARED: Duration = Duration::from_secs(10);
 
@@ -113,13 +112,13 @@ impl Channel {
 
     /// Sends and receives until the helper has ended, time is over, or nobody waits any more.
     pub(crate) fn run_job(&mut self, spec: &JobSpec, abandoned: impl AsFd) -> io::Result<()> {
-        let deadline = Instant::now() + spec.limits.wall + GRACE;
+        let mut deadline = Deadline::of(spec, Instant::now());
         let mut buffer = vec![0; CHUNK];
         loop {
             let up_by = self.up_by.filter(|_| self.output.started.is_none());
-            let left = up_by
-                .map_or(deadline, |it| it.min(deadline))
-                .saturating_duration_since(Instant::now());
+            let now = Instant::now();
+            let left = deadline.left(now);
+            let left = up_by.map_or(left, |it| left.min(it.saturating_duration_since(now)));
             if left.is_zero() {
                 self.late = true;
                 return Ok(());
@@ -155,7 +154,11 @@ impl Channel {
                 return Err(error);
             }
             self.read_streams(&mut buffer, spec.limits.output_bytes)?;
+            let collected = self.output.collected;
             let over = self.receive(&mut buffer, spec)?;
+            if self.output.collected > collected {
+                deadline.put_off(Instant::now());
+            }
             if !self.sockets.is_empty() {
                 // Only a jailed service's init sends any.
                 return Err(broken_protocol());

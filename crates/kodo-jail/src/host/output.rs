@@ -12,6 +12,8 @@ pub(crate) struct Output {
     pub(crate) started: Option<Started>,
     pub(crate) fault: Option<Fault>,
     pub(crate) entries: ReceivedEntries,
+    /// How many messages of what the job left there were: none before its program has ended.
+    pub(crate) collected: u64,
     pub(crate) exit: Option<Exit>,
 }
 
@@ -27,6 +29,7 @@ impl Output {
             started: None,
             fault: None,
             entries: ReceivedEntries::of(spec),
+            collected: 0,
             exit: None,
         }
     }
@@ -40,6 +43,7 @@ impl Output {
             // Either is the last message.
             return Err(broken_protocol());
         }
+        self.collected += u64::from(matches!(kind, Kind::Entry | Kind::Data));
         match kind {
             Kind::Started => self.started = Some(from_json(content)?),
             Kind::Fault => self.fault = Some(from_json(content)?),

@@ -1,6 +1,7 @@
 //! Which of the machine's files in `/etc` a job sees: those that programs read and that hold no secrets.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -92,8 +93,47 @@ pub(super) fn shown() -> Vec<PathBuf> {
     SHOWN
         .iter()
         .flat_map(|pattern| matching(Path::new("/etc"), pattern))
-        .filter(|path| fs::metadata(path).is_ok_and(|it| it.mode() & 0o004 != 0))
+        .filter(|path| fs::canonicalize(path).is_ok_and(|it| everybody_reaches(&it)))
         .collect()
+}
+
+/// Whether every user may read a file or folder and enter the folders that lead to it. The service may read more: what is its own, or
+/// one of its groups'. `path` has no links in it.
+fn everybody_reaches(path: &Path) -> bool {
+    let above = path.ancestors().skip(1).filter(|it| it.parent().is_some());
+    everybody_reads(path)
+        && above
+            .into_iter()
+            .all(|it| fs::metadata(it).is_ok_and(|it| it.mode() & 0o001 != 0))
+}
+
+/// Whether every user may read a file, or read and enter a folder.
+fn everybody_reads(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|it| {
+        let needed = if it.is_dir() { 0o005 } else { 0o004 };
+        it.mode() & needed == needed
+    })
+}
+
+/// The files and folders in a shown folder that not every user may read, and whether each is a folder. Links are followed by
+/// nobody here: what a job finds at their other end is shown or covered there.
+pub(super) fn private(folder: &Path) -> io::Result<Vec<(PathBuf, bool)>> {
+    let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let (kind, path) = (entry.file_type()?, entry.path());
+            if kind.is_symlink() {
+                continue;
+            }
+            if !everybody_reads(&path) {
+                found.push((path, kind.is_dir()));
+            } else if kind.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// The paths below `folder` that match a pattern, sorted.
@@ -148,6 +188,48 @@ mod tests {
         assert_eq!(found("*/a"), ["java-17-x/a", "java-8-x/a"]);
         assert!(found("php/*").iter().all(|it| it == "php/8.2"));
         assert!(found("nothing").is_empty() && found("java*/nothing").is_empty());
+    }
+
+    #[test]
+    fn what_not_every_user_may_read_is_private_in_whichever_folder() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let make = |name: &str, mode| {
+            let place = root.path().join(name);
+            fs::create_dir_all(place.parent().unwrap()).unwrap();
+            if name.ends_with('/') {
+                fs::create_dir_all(&place).unwrap();
+            } else {
+                fs::write(&place, "").unwrap();
+            }
+            fs::set_permissions(&place, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        make("open", 0o644);
+        make("own", 0o600);
+        make("a/b/groups", 0o640);
+        make("a/b/open", 0o604);
+        make("entered/", 0o711);
+        make("listed/", 0o754);
+        make("closed/open", 0o644);
+        make("closed/", 0o750);
+        for folder in ["a/", "a/b/"] {
+            make(folder, 0o755);
+        }
+        std::os::unix::fs::symlink("own", root.path().join("link")).unwrap();
+        let mut found = private(root.path()).unwrap();
+        found.sort();
+        let expected = [
+            ("a/b/groups", false),
+            ("closed", true),
+            ("entered", true),
+            ("listed", true),
+            ("own", false),
+        ];
+        assert_eq!(
+            found,
+            expected.map(|(name, is_dir)| (root.path().join(name), is_dir))
+        );
+        assert!(!everybody_reaches(&root.path().join("closed/open")));
     }
 
     #[test]

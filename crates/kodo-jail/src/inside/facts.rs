@@ -121,6 +121,17 @@ impl Facts {
         ]
     }
 
+    /// Files of the cgroups of version 1 that a job has none of: processors without a limit.
+    pub(super) fn processors(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("cpu.cfs_period_us", "100000\n".to_owned()),
+            ("cpu.cfs_quota_us", "-1\n".to_owned()),
+            ("cpu.shares", "1024\n".to_owned()),
+            ("cpuset.cpus", format!("{}\n", self.list())),
+            ("cpuset.mems", "0\n".to_owned()),
+        ]
+    }
+
     /// Files of `/sys/devices/system/node`: one node with all processors and memory.
     pub(super) fn node(&self) -> Vec<(&'static str, String)> {
         let names = [

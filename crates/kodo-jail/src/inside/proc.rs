@@ -32,8 +32,10 @@ pub(super) const SYS: &[&str] = &[
     "/sys/devices/system/cpu",
     "/sys/kernel/mm/transparent_hugepage",
 ];
-/// The controllers of version 1 whose groups a job sees, by the names of their mounts.
+/// The controllers of version 1 that a job is told of, by the names of their mounts: a JVM looks for all of the first four.
 const CONTROLLERS: [&str; 5] = ["cpu", "cpuacct", "cpuset", "memory", "pids"];
+/// Those of them in which the job has a group of its own. In all others it is in the service's.
+const GROUPED: [&str; 2] = ["memory", "pids"];
 
 const FLAGS: MountFlags = MountFlags::NOSUID
     .union(MountFlags::NODEV)
@@ -101,6 +103,7 @@ fn write(facts: &Facts, proc: Proc, spec: &Spec) -> Result<(), Fault> {
     };
     add("node", facts.node());
     add("cgroup", facts.cgroup());
+    add("ungrouped", facts.processors());
     if proc == Proc::Whole {
         let cpuinfo = fs::read_to_string("proc/cpuinfo").map_err(io_fault("cpuinfo"))?;
         add("proc", facts.proc(&cpuinfo));
@@ -165,8 +168,8 @@ fn read_only(place: &str) -> Result<(), Fault> {
     sys::set_mount_attributes(tree.as_fd(), READ_ONLY, false).map_err(io_fault(place))
 }
 
-/// Mounts the cgroups that the job is in, as the roots of all. Returns false if this machine allows the jail none of
-/// them.
+/// Mounts the cgroups that the job is in, as the roots of all, and covers those of version 1 that are not its own: below
+/// them are groups of others. Returns false if this machine does not allow the jail all of it.
 fn own_cgroups() -> bool {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let version_1: Vec<_> = groups
@@ -189,10 +192,9 @@ fn own_cgroups() -> bool {
         return mounted("sys/fs/cgroup", "cgroup2", "");
     }
     version_1.iter().all(|controllers| {
-        mounted(
-            &format!("sys/fs/cgroup/{controllers}"),
-            "cgroup",
-            controllers,
-        )
+        let place = format!("sys/fs/cgroup/{controllers}");
+        let grouped = controllers.split(',').any(|it| GROUPED.contains(&it));
+        mounted(&place, "cgroup", controllers)
+            && (grouped || !on(Defence::Proc) || bind("ungrouped", &place).is_ok())
     })
 }

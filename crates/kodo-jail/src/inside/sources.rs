@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::CWD;
@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use super::etc;
+use crate::defence::{Defence, on};
 use crate::layout::JOB;
 use crate::sys;
 use crate::wire::{Fault, Spec};
@@ -56,6 +57,8 @@ fn leads_into_the_system(link: &Path) -> bool {
 pub(super) struct Sources {
     trees: Vec<(PathBuf, OwnedFd, bool)>,
     links: Vec<(PathBuf, PathBuf)>,
+    /// What is in these folders and no job may read, and whether it is a folder.
+    private: Vec<(PathBuf, bool)>,
 }
 
 impl Sources {
@@ -63,6 +66,7 @@ impl Sources {
         Self {
             trees: Vec::new(),
             links: Vec::new(),
+            private: Vec::new(),
         }
     }
 
@@ -80,6 +84,11 @@ impl Sources {
             } else {
                 let is_dir = fs::metadata(&path).is_ok_and(|it| it.is_dir());
                 sources.take(&path, READ_ONLY, is_dir)?;
+                if is_dir && path.starts_with("/etc") && on(Defence::Etc) {
+                    let name = path.display().to_string();
+                    let private = etc::private(&path).map_err(io_fault(&name))?;
+                    sources.private.extend(private);
+                }
             }
         }
         Ok(sources)
@@ -152,8 +161,37 @@ impl Sources {
             let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
             move_mount(tree, "", CWD, &place, flags).map_err(fault(&name))?;
         }
-        Ok(())
+        cover(&self.private)
     }
+}
+
+/// Mounts an empty file or folder that nobody may read over each of these, below the current folder.
+fn cover(private: &[(PathBuf, bool)]) -> Result<(), Fault> {
+    if private.is_empty() {
+        return Ok(());
+    }
+    let (file, directory) = (Path::new("cover"), Path::new("cover.d"));
+    fs::write(file, "").map_err(io_fault("cover"))?;
+    folder(directory)?;
+    for it in [file, directory] {
+        fs::set_permissions(it, fs::Permissions::from_mode(0o000)).map_err(io_fault("cover"))?;
+    }
+    for (path, is_dir) in private {
+        let name = path.display().to_string();
+        let by = if *is_dir { directory } else { file };
+        let how = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let tree = open_tree(CWD, by, how).map_err(fault(&name))?;
+        let flags = READ_ONLY | MountAttrFlags::MOUNT_ATTR_RDONLY;
+        sys::set_mount_attributes(tree.as_fd(), flags, false).map_err(io_fault(&name))?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        match move_mount(&tree, "", CWD, below(path), flags) {
+            // It was removed meanwhile.
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(fault(&name)(error)),
+        }
+    }
+    fs::remove_file(file).map_err(io_fault("cover"))?;
+    fs::remove_dir(directory).map_err(io_fault("cover"))
 }
 
 pub(super) fn below(path: &Path) -> PathBuf {
