@@ -7,8 +7,9 @@ FROM (
     SELECT r.id AS subject,
            CASE
                WHEN w.id IS NULL THEN
-                   -- Clients of the engine delete what has ended; what was executed had a workflow.
-                   CASE WHEN r.status IN ('succeeded', 'failed', 'canceled')
+                   -- Clients of the engine delete what has ended; what was executed had a workflow, and a fork was made
+                   -- from one.
+                   CASE WHEN r.status IN ('succeeded', 'failed', 'canceled') AND r.forked_from IS NULL
                              AND NOT EXISTS (SELECT FROM app.run_claims c WHERE c.run_id = r.id)
                              AND NOT EXISTS (SELECT FROM app.run_steps s WHERE s.run_id = r.id)
                         THEN format('%s, but the engine has no workflow of that id', r.status) END

@@ -12,7 +12,7 @@ use crate::sanitize::sanitized;
 use crate::told::Told;
 use crate::unanswered::Unanswered;
 
-/// One choice of a chat completion: the first one.
+/// One choice of a chat completion: that of the lowest index, whichever comes first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Completion {
     /// The text of the answer, without the model's reasoning as far as the server tells them apart.
@@ -148,15 +148,27 @@ impl Completion {
         if let Some(told) = Told::in_answer(&value) {
             return Err(Refusal::in_answer(told, secret).into());
         }
-        let wanted = &mut self.choice;
+        let index = |choice: &Value| choice["index"].as_u64().unwrap_or(0);
         let choices = value["choices"].as_array_mut().into_iter().flatten();
-        let choice = choices.filter(|it| it.is_object()).find(|it| {
-            let index = it["index"].as_u64().unwrap_or(0);
-            *wanted.get_or_insert(index) == index
-        });
-        let Some(choice) = choice else {
+        let Some(choice) = choices
+            .filter(|it| it.is_object())
+            .min_by_key(|it| index(it))
+        else {
             return Ok(value);
         };
+        let index = index(choice);
+        match self.choice {
+            Some(taken) if taken < index => return Ok(value),
+            // What came before is of a choice that does not count.
+            Some(taken) if taken > index => {
+                *self = Self {
+                    halves: self.halves,
+                    ..Self::default()
+                };
+            }
+            _ => {}
+        }
+        self.choice = Some(index);
         let reason = choice["finish_reason"].as_str();
         // Some servers say so in every chunk before the last one.
         if let Some(reason) = reason.filter(|it| !["", "null"].contains(it)) {
@@ -388,7 +400,12 @@ mod tests {
             "d"
         );
         let later = json!({"choices": [{"index": 3, "delta": {"content": "c"}}]});
-        assert_eq!(of_chunks(&[later]).into_text(), "c");
+        assert_eq!(of_chunks(std::slice::from_ref(&later)).into_text(), "c");
+        let first = json!({"choices": [{"index": 0, "delta": {"content": "d"}}]});
+        assert_eq!(of_chunks(&[later, first]).into_text(), "d");
+        let both = json!({"choices": [{"index": 1, "message": {"content": "e"}},
+                                      {"index": 0, "message": {"content": "f"}}]});
+        assert_eq!(read(both).unwrap().into_text(), "f");
         let halves = ["a\\ud83d", "\\ude00b"]
             .map(|it| format!("{{\"choices\":[{{\"delta\":{{\"content\":\"{it}\"}}}}]}}"));
         let mut completion = Completion::default();

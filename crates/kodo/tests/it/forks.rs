@@ -245,7 +245,7 @@ async fn a_resumed_run_that_waits_for_room_is_not_shown_as_canceled() {
 
 #[tokio::test]
 async fn what_has_ended_may_be_deleted_in_the_engine_and_stays_as_it_is_here() {
-    let world = World::with("fork_deleted", |options| options.env("WF_SLEEP_MS", 0)).await;
+    let mut world = World::with("fork_deleted", |options| options.env("WF_SLEEP_MS", 0)).await;
     let intent = world.intent(OTHER_INTENT).await;
     let run = world.run(&intent).await;
     let view = world.ended(&run).await;
@@ -260,8 +260,15 @@ async fn what_has_ended_may_be_deleted_in_the_engine_and_stays_as_it_is_here() {
         over.as_deref() == Some("SUCCESS")
     })
     .await;
-    delete(&world, &run).await;
-    delete(&world, "demo").await;
+    // A fork that is cancelled before a worker has begun it.
+    world.service.kill9().await.expect("kill");
+    let fork = fork(&world, &run, 1).await;
+    cancel(&world, &fork).await;
+    restart(&mut world).await;
+    forked(&world, &fork, "canceled").await;
+    for ended in [run.as_str(), "demo", &fork] {
+        delete(&world, ended).await;
+    }
     assert_invariants_hold(&world).await;
     assert_eq!(world.ended(&run).await, view);
 }
