@@ -214,12 +214,16 @@ pub(crate) struct Group {
 /// Locks a new group's folder. An error if another service's sweep came between, and has removed it.
 fn locked(folder: &Path) -> io::Result<File> {
     use std::os::unix::fs::MetadataExt;
-    let lock = File::open(folder)?;
+    // EBUSY: the next one will be locked in time.
+    let swept = || io::Error::from_raw_os_error(libc::EBUSY);
+    let lock = match File::open(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(swept()),
+        opened => opened?,
+    };
     lock.lock_shared()?;
     match fs::metadata(folder) {
         Ok(there) if there.ino() == lock.metadata()?.ino() => Ok(lock),
-        // EBUSY: the next one will be locked in time.
-        _ => Err(io::Error::from_raw_os_error(libc::EBUSY)),
+        _ => Err(swept()),
     }
 }
 
@@ -430,6 +434,9 @@ mod tests {
         drop(lock);
         hierarchy.sweep();
         assert!(!held.exists() && other.exists());
+        // A group that a sweep removes before it is locked is no refusal: another one is made.
+        let swept = locked(&held).unwrap_err();
+        assert_eq!(swept.raw_os_error(), Some(libc::EBUSY));
     }
 
     #[test]
