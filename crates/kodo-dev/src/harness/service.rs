@@ -206,6 +206,8 @@ impl Service {
                 return Ok(());
             }
             if let Some(status) = self.child.try_wait()? {
+                // Its last lines say why.
+                self.read_out().await;
                 bail!(ended(status, &self.log()));
             }
             tokio::time::sleep(LOOK_AGAIN).await;
