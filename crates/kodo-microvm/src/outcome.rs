@@ -121,7 +121,7 @@ impl Output {
             _ => (None, None),
         };
         let told = fault.or(outcome.told.as_deref().map(shortened));
-        // A guest that says nothing of it has made a tree that is none.
+        // The workspace cannot be carried, although the guest reported that the program ended by itself.
         let ended = match (&told, ended) {
             (Some(_), Ended::Exited(status)) => Ended::Stopped {
                 reason: Reason::Workspace,

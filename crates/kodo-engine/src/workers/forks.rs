@@ -7,7 +7,7 @@ use kodo_store::{NewFork, StoreError};
 use crate::workers::error::WorkerError;
 use crate::workers::shared::Shared;
 
-/// Makes a run of each fork that is none yet: before it is begun, and if it is never begun because it was cancelled.
+/// Writes the run of each fork that has no row in `app.runs` yet, also of a fork that was cancelled before it began.
 pub(crate) async fn adopt_forks(shared: &Shared) -> Result<(), WorkerError> {
     let forks = shared.system_db.forks().await?;
     if forks.is_empty() {
