@@ -7,9 +7,7 @@
 mod client;
 mod databases;
 mod service;
-mod template;
 
 pub use client::{Answer, Client};
 pub use databases::Databases;
 pub use service::{Service, ServiceOptions};
-pub use template::TestDatabases;

@@ -1,16 +1,12 @@
-//! An OpenAI-compatible server that answers by script.
+//! An OpenAI-compatible server on loopback that answers by script, over real HTTP and server-sent events.
 //!
-//! It speaks real HTTP and server-sent events on loopback, so that whatever a provider can do to its clients can be
-//! done on purpose: answer in any of the three forms, answer wrongly, slowly, by half, without end, or not at all. It
-//! understands nothing; what passes against it proves how we ask and what we make of the answers, never that a model is
-//! any good.
-//!
-//! Tests and tasks use it. The product does not contain it.
+//! It understands nothing; what passes against it proves how we ask and what we make of the answers, never that a model is
+//! any good. `tests/shared/model.rs` adds the answers that a model should not give. The product does not contain it.
 
 mod answer;
 mod script;
 mod server;
 
-pub use answer::{Form, Reply};
+pub use answer::{Body, Choice, Form, error, whole};
 pub use script::Script;
 pub use server::{ScriptedModel, Seen};

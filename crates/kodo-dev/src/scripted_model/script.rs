@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context;
+use hyper::{Response, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
+
+use super::{Body, Choice, error};
 
 /// Which JSON answers which goal.
 ///
@@ -44,8 +47,18 @@ impl Script {
         self
     }
 
-    /// What answers a request: by the goal of the intent in its first user message.
-    pub(super) fn answer(&self, request: &Value) -> Option<&Value> {
+    /// What answers a request: the plan of the goal of the intent in its first user message.
+    pub fn answer(&self, request: &Value) -> Response<Body> {
+        match self.plan(request) {
+            Some(plan) => Choice::json(plan, request).whole(request),
+            None => error(
+                StatusCode::NOT_FOUND,
+                "the script has no answer for this goal",
+            ),
+        }
+    }
+
+    fn plan(&self, request: &Value) -> Option<&Value> {
         let goal = goal_of(request).unwrap_or_default();
         self.plans.get(&goal).or(self.otherwise.as_ref())
     }
@@ -71,11 +84,11 @@ mod tests {
             let content = json!({"intent": {"goal": goal}}).to_string();
             json!({"messages": [{"role": "system", "content": "a"}, {"role": "user", "content": content}]})
         };
-        assert_eq!(script.answer(&request("a")), Some(&json!({"p": 1})));
-        assert_eq!(script.answer(&request("b")), None);
+        assert_eq!(script.plan(&request("a")), Some(&json!({"p": 1})));
+        assert_eq!(script.plan(&request("b")), None);
         let open = script.otherwise(json!(2));
-        assert_eq!(open.answer(&request("b")), Some(&json!(2)));
-        assert_eq!(open.answer(&json!({})), Some(&json!(2)));
+        assert_eq!(open.plan(&request("b")), Some(&json!(2)));
+        assert_eq!(open.plan(&json!({})), Some(&json!(2)));
     }
 
     #[test]

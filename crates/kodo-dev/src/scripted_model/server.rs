@@ -1,22 +1,19 @@
 //! The server.
 
-use std::collections::VecDeque;
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::HeaderMap;
 use hyper::service::service_fn;
-use hyper::{Request, Response, http};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::scripted_model::answer::Body;
-use crate::scripted_model::{Form, Reply, Script};
+use super::{Body, Script, error};
 
 /// The one path that is answered.
 const PATH: &str = "/v1/chat/completions";
@@ -25,7 +22,7 @@ const PATH: &str = "/v1/chat/completions";
 #[derive(Debug)]
 pub struct ScriptedModel {
     port: u16,
-    stage: Arc<Stage>,
+    seen: Arc<Mutex<Vec<Seen>>>,
     serving: JoinHandle<()>,
 }
 
@@ -38,36 +35,61 @@ pub struct Seen {
     pub body: Value,
 }
 
-#[derive(Debug)]
-struct Stage {
-    script: Script,
-    /// The forms that are taken; any other one is answered with 400.
-    forms: Mutex<Vec<Form>>,
-    /// What is answered before the script is asked, in this order.
-    queue: Mutex<VecDeque<Reply>>,
-    seen: Mutex<Vec<Seen>>,
-    abandoned: AtomicUsize,
-}
-
 impl ScriptedModel {
-    /// Listens on loopback; port 0 lets the system choose.
+    /// Answers by script. Listens on loopback; port 0 lets the system choose.
     ///
     /// # Errors
     /// If the port cannot be listened on.
     pub async fn start(port: u16, script: Script) -> std::io::Result<Self> {
+        Self::answering(port, move |body| std::future::ready(script.answer(&body))).await
+    }
+
+    /// Answers a request, by its body, with what `answer` returns. That is dropped if the client hangs up meanwhile.
+    ///
+    /// # Errors
+    /// As [`ScriptedModel::start`].
+    pub async fn answering<A>(
+        port: u16,
+        answer: impl Fn(Value) -> A + Clone + Send + Sync + 'static,
+    ) -> std::io::Result<Self>
+    where
+        A: Future<Output = Response<Body>> + Send,
+    {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let port = listener.local_addr()?.port();
-        let stage = Arc::new(Stage {
-            script,
-            forms: Mutex::new(vec![Form::JsonSchema, Form::ToolCall, Form::Text]),
-            queue: Mutex::default(),
-            seen: Mutex::default(),
-            abandoned: AtomicUsize::new(0),
+        let seen = Arc::<Mutex<Vec<Seen>>>::default();
+        let all = Arc::clone(&seen);
+        let serving = tokio::spawn(async move {
+            // Its connections end with it.
+            let mut connections = JoinSet::new();
+            loop {
+                let Ok((stream, _)) = listener.accept().await else {
+                    continue;
+                };
+                while connections.try_join_next().is_some() {}
+                let _ = stream.set_nodelay(true);
+                let (answer, seen) = (answer.clone(), Arc::clone(&all));
+                connections.spawn(async move {
+                    let service = service_fn(|request| {
+                        let (answer, seen) = (answer.clone(), Arc::clone(&seen));
+                        async move {
+                            Ok::<_, hyper::Error>(match read(request, &seen).await {
+                                Ok(body) => answer(body).await,
+                                Err(refusal) => refusal,
+                            })
+                        }
+                    });
+                    // A connection that breaks is the client's business, or the script's.
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .timer(TokioTimer::new())
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
+                });
+            }
         });
-        let serving = tokio::spawn(serve(listener, Arc::clone(&stage)));
         Ok(Self {
             port,
-            stage,
+            seen,
             serving,
         })
     }
@@ -82,24 +104,10 @@ impl ScriptedModel {
         format!("http://127.0.0.1:{}/v1", self.port)
     }
 
-    /// Takes requests of these forms alone; every other one is answered with 400.
-    pub fn take_only(&self, forms: &[Form]) {
-        *lock(&self.stage.forms) = forms.to_vec();
-    }
-
-    /// Answers the next request that nothing was said about yet with this.
-    pub fn next(&self, reply: Reply) {
-        lock(&self.stage.queue).push_back(reply);
-    }
-
     /// The requests that came, in their order.
     pub fn seen(&self) -> Vec<Seen> {
-        lock(&self.stage.seen).clone()
-    }
-
-    /// How many answers were given up by the client while they were waited for.
-    pub fn abandoned(&self) -> usize {
-        self.stage.abandoned.load(Ordering::SeqCst)
+        let seen = self.seen.lock();
+        seen.unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -109,71 +117,25 @@ impl Drop for ScriptedModel {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-async fn serve(listener: TcpListener, stage: Arc<Stage>) {
-    // Its connections end with it.
-    let mut connections = JoinSet::new();
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            continue;
-        };
-        while connections.try_join_next().is_some() {}
-        let _ = stream.set_nodelay(true);
-        let stage = Arc::clone(&stage);
-        connections.spawn(async move {
-            let service = service_fn(|request| answer(request, Arc::clone(&stage)));
-            // A connection that breaks is the client's business, or the script's.
-            let _ = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-        });
-    }
-}
-
-/// Counts an answer that is dropped before it is there.
-struct Waiting<'a>(&'a Stage);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.abandoned.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-async fn answer(request: Request<Incoming>, stage: Arc<Stage>) -> http::Result<Response<Body>> {
+/// The body of a request, which is noted.
+async fn read(
+    request: Request<Incoming>,
+    seen: &Mutex<Vec<Seen>>,
+) -> Result<Value, Response<Body>> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes());
-    let body = serde_json::from_slice::<Value>(&body.unwrap_or_default());
-    let request = body.as_ref().unwrap_or(&Value::Null);
-    let reply = if head.method != hyper::Method::POST || head.uri.path() != PATH {
-        Reply::error(404, &format!("only POST {PATH} is answered"))
-    } else if body.is_err() {
-        Reply::error(400, "the body is no JSON")
-    } else {
-        lock(&stage.seen).push(Seen {
-            headers: head.headers,
-            body: request.clone(),
-        });
-        stage.reply(request)
-    };
-    let waiting = Waiting(&stage);
-    let answer = reply.answer(request).await;
-    std::mem::forget(waiting);
-    answer
-}
-
-impl Stage {
-    fn reply(&self, request: &Value) -> Reply {
-        if !lock(&self.forms).contains(&Form::of(request)) {
-            return Reply::error(400, "this form of answer is not supported");
-        }
-        let queued = lock(&self.queue).pop_front();
-        let scripted = || self.script.answer(request).cloned().map(Reply::Json);
-        queued
-            .or_else(scripted)
-            .unwrap_or_else(|| Reply::error(404, "the script has no answer for this goal"))
+    if head.method != Method::POST || head.uri.path() != PATH {
+        let message = format!("only POST {PATH} is answered");
+        return Err(error(StatusCode::NOT_FOUND, &message));
     }
+    let body = serde_json::from_slice::<Value>(&body.unwrap_or_default());
+    let body = body.map_err(|_| error(StatusCode::BAD_REQUEST, "the body is no JSON"))?;
+    let headers = head.headers;
+    seen.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(Seen {
+            headers,
+            body: body.clone(),
+        });
+    Ok(body)
 }

@@ -6,6 +6,8 @@
 
 mod course;
 mod live;
+#[path = "../shared/model.rs"]
+mod model;
 mod opencode;
 mod pages;
 mod policy;

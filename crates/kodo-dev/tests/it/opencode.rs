@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::model::{Reply, Script, ScriptedModel};
 use futures_util::future::join_all;
 use kodo_contract::{Intent, decode, encode};
-use kodo_dev::scripted_model::{Reply, Script, ScriptedModel};
 use kodo_planner::{
     Endpoint, OpenCodeConfig, OpenCodePlace, OpenCodePlanner, PlanError, PlanRequest, Planned,
     Planner, Policy, Secret, VersionRule,

@@ -1,6 +1,7 @@
 //! The answers of a service whose database is away, or not what it should be.
 
-use kodo_dev::harness::{Client, Service, ServiceOptions, TestDatabases};
+use crate::test_databases::TestDatabases;
+use kodo_dev::harness::{Client, Service, ServiceOptions};
 use sqlx::PgPool;
 
 use crate::api::{NO_INTENT, NO_RUN};

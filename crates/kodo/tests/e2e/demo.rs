@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use kodo_dev::harness::TestDatabases;
+use crate::test_databases::TestDatabases;
 use kodo_store::DatabaseConfig;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::task::JoinSet;

@@ -41,3 +41,6 @@ mod raw;
 #[allow(dead_code)]
 #[path = "../it/support.rs"]
 mod support;
+#[allow(dead_code)]
+#[path = "../it/test_databases.rs"]
+mod test_databases;

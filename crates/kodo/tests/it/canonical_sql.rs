@@ -1,7 +1,7 @@
 //! Postgres takes the text that a row keeps for the JSON that was hashed: whoever has only a psql can check a hash.
 
+use crate::test_databases::TestDatabases;
 use kodo_contract::{canonical_json, parse_stored_json, sha256_hex};
-use kodo_dev::harness::TestDatabases;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;

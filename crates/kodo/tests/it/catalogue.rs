@@ -2,7 +2,7 @@
 //!
 //! `policy:ddl` reads the migrations; this looks at what they did, however they did it, and what rights they need.
 
-use kodo_dev::harness::TestDatabases;
+use crate::test_databases::TestDatabases;
 use sqlx::PgPool;
 
 use crate::program::kodo;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kodo_dev::harness::TestDatabases;
+use crate::test_databases::TestDatabases;
 use serde_json::{Value, json};
 
 use crate::crash_lane::{Lane, Undisturbed, same};

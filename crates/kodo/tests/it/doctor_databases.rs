@@ -1,6 +1,7 @@
 //! `kodo doctor` on servers and databases: each kind of trouble made for real, and found.
 
-use kodo_dev::harness::{Databases, TestDatabases};
+use crate::test_databases::TestDatabases;
+use kodo_dev::harness::Databases;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;

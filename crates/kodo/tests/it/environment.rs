@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use kodo_dev::harness::TestDatabases;
+use crate::test_databases::TestDatabases;
 use tokio::net::TcpListener;
 
 use crate::program::{Ended, kodo};

@@ -1,7 +1,7 @@
 //! Plans from a model, through the whole service: the model is scripted, its HTTP is real.
 
+use crate::model::{Reply, Script, ScriptedModel};
 use kodo_dev::harness::ServiceOptions;
-use kodo_dev::scripted_model::{Reply, Script, ScriptedModel};
 use serde_json::{Value, json};
 
 use crate::run_view::check;

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use kodo_dev::harness::{Client, TestDatabases};
+use crate::test_databases::TestDatabases;
+use kodo_dev::harness::Client;
 use serde_json::Value;
 
 use crate::own_server::free_port;

@@ -46,6 +46,8 @@ mod limits;
 mod live_planner;
 mod live_sandbox;
 mod lost_output;
+#[path = "../../../kodo-dev/tests/shared/model.rs"]
+mod model;
 mod neighbours;
 mod oc_commands;
 mod one_system;
@@ -76,6 +78,7 @@ mod storable;
 mod support;
 mod tap;
 mod tasks;
+mod test_databases;
 mod token;
 mod tool_calls;
 mod transitions;

@@ -1,6 +1,6 @@
 //! `kodo oc …`: the planner's fixtures from the command line, without any database.
 
-use kodo_dev::scripted_model::{Reply, Script, ScriptedModel};
+use crate::model::{Reply, Script, ScriptedModel};
 use serde_json::{Value, json};
 
 use crate::program::kodo;

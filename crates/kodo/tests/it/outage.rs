@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::test_databases::TestDatabases;
 use hyper::Method;
-use kodo_dev::harness::{Client, Service, ServiceOptions, TestDatabases};
+use kodo_dev::harness::{Client, Service, ServiceOptions};
 use tokio::task::JoinHandle;
 
 use crate::evidence::{step_versions, workflow};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kodo_dev::scripted_model::{Reply, Script, ScriptedModel};
+use crate::model::{Reply, Script, ScriptedModel};
 use serde_json::{Value, json};
 
 use crate::engine_clients::{cancel, resume};

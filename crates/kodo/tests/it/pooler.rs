@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use kodo_dev::harness::TestDatabases;
+use crate::test_databases::TestDatabases;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use kodo_dev::harness::TestDatabases;
+use crate::test_databases::TestDatabases;
 use kodo_store::INVARIANTS;
 use serde_json::{Value, json};
 

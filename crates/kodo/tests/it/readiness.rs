@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use crate::test_databases::TestDatabases;
 use hyper::Method;
-use kodo_dev::harness::{Answer, Client, Service, TestDatabases};
+use kodo_dev::harness::{Answer, Client, Service};
 use serde_json::json;
 use tokio::task::JoinSet;
 

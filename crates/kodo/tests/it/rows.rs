@@ -1,6 +1,6 @@
 //! The rows: the course's queries verbatim, the columns of the contract, and two schemas that stay apart.
 
-use kodo_dev::harness::TestDatabases;
+use crate::test_databases::TestDatabases;
 use sqlx::PgPool;
 use sqlx::postgres::PgRow;
 use sqlx::{Column, Row};

@@ -1,6 +1,6 @@
 //! Connections that are unlike those of the tests: settings of a role or a database, the folder of a socket.
 
-use kodo_dev::harness::TestDatabases;
+use crate::test_databases::TestDatabases;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection};
 use tokio::io::copy_bidirectional;

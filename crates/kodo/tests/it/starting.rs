@@ -1,6 +1,7 @@
 //! What keeps a service from starting, or from standing: told by name in the log, by `/readyz` and by the doctor.
 
-use kodo_dev::harness::{Service, ServiceOptions, TestDatabases};
+use crate::test_databases::TestDatabases;
+use kodo_dev::harness::{Service, ServiceOptions};
 use kodo_store::DatabaseConfig;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};

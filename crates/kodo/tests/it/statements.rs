@@ -3,8 +3,8 @@
 //! Commits are counted as transaction ids on a server of the test's own: only a transaction that writes takes
 //! one. Statements are counted where they pass, between the service and the server.
 
+use crate::test_databases::TestDatabases;
 use hyper::Method;
-use kodo_dev::harness::TestDatabases;
 use sqlx::{Connection, PgConnection};
 
 use crate::evidence::{checkpointed, fixtures};

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kodo_dev::harness::{Answer, Client, Databases, Service, ServiceOptions, TestDatabases};
+use crate::test_databases::TestDatabases;
+use kodo_dev::harness::{Answer, Client, Databases, Service, ServiceOptions};
 use kodo_store::DatabaseConfig;
 use serde_json::Value;
 use sqlx::PgPool;

@@ -1,7 +1,7 @@
 //! The store moves a run as the table of its transitions allows, and in no other way.
 
+use crate::test_databases::TestDatabases;
 use kodo_contract::{Phase, RunError, RunId, RunStatus, StepId, Transition, now};
-use kodo_dev::harness::TestDatabases;
 use kodo_store::{Claim, NewStep, Settlement, Store, StoreError};
 use serde_json::json;
 use sqlx::PgPool;

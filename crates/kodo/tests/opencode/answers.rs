@@ -1,7 +1,7 @@
 //! What the model answers, and what becomes of it.
 
+use crate::model::Reply;
 use kodo_contract::encode;
-use kodo_dev::scripted_model::Reply;
 use kodo_planner::PlanSource;
 use serde_json::json;
 

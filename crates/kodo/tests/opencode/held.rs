@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use kodo_dev::scripted_model::Reply;
+use crate::model::Reply;
 
 use crate::processes::record;
 use crate::stage::{KEY, ask, model, stage, until};

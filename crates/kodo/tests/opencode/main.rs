@@ -11,8 +11,15 @@
 mod jailed;
 
 #[allow(dead_code, reason = "the integration tests need more of it")]
+#[path = "../../../kodo-dev/tests/shared/model.rs"]
+mod model;
+
+#[allow(dead_code, reason = "the integration tests need more of it")]
 #[path = "../it/support.rs"]
 mod support;
+#[allow(dead_code, reason = "the integration tests need more of it")]
+#[path = "../it/test_databases.rs"]
+mod test_databases;
 
 mod answers;
 mod held;

@@ -6,8 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::model::{Reply, ScriptedModel};
 use kodo_contract::encode;
-use kodo_dev::scripted_model::{Reply, ScriptedModel};
 use kodo_jail::{lifeline_command, unprivileged_user};
 use kodo_planner::{
     OpenCodeConfig, OpenCodePlace, OpenCodePlanner, OpenCodeUrl, Secret, UnjailedOpenCode,

@@ -1,7 +1,7 @@
 //! A run that OpenCode plans, through the whole service: real HTTP, real Postgres, the real jail for both.
 
+use crate::model::{Reply, Script, ScriptedModel};
 use kodo_dev::harness::ServiceOptions;
-use kodo_dev::scripted_model::{Reply, Script, ScriptedModel};
 use serde_json::{Value, json};
 
 use crate::held::{below, called};

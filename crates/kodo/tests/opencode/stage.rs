@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::model::{Script, ScriptedModel};
 use kodo_contract::{Intent, decode};
-use kodo_dev::scripted_model::{Script, ScriptedModel};
 use kodo_jail::{Helper, JailConfig};
 use kodo_planner::{
     Endpoint, OpenCodeConfig, OpenCodeLauncher, OpenCodePlace, OpenCodePlanner, PlanError,

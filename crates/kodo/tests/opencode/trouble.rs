@@ -3,8 +3,8 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use crate::model::Reply;
 use kodo_contract::encode;
-use kodo_dev::scripted_model::Reply;
 use kodo_planner::OpenCodePlanner;
 use tokio::net::TcpListener;
 

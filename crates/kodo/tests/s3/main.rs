@@ -20,6 +20,9 @@ mod scratch;
 #[allow(dead_code, reason = "the integration tests need more of it")]
 #[path = "../it/support.rs"]
 mod support;
+#[allow(dead_code, reason = "the integration tests need more of it")]
+#[path = "../it/test_databases.rs"]
+mod test_databases;
 
 mod runs;
 mod server;

@@ -1,6 +1,6 @@
 //! Answers that are no plan: repaired where that can be, or the end.
 
-use kodo_dev::scripted_model::Reply;
+use crate::model::Reply;
 use kodo_planner::{LivePlanner, PlanSource};
 use serde_json::{Value, json};
 

@@ -1,7 +1,7 @@
 //! The three forms of an answer, and how the planner comes to the one that a server takes.
 
+use crate::model::{Form, Reply};
 use kodo_contract::encode;
-use kodo_dev::scripted_model::{Form, Reply};
 use kodo_planner::{LivePlanner, PlanSource};
 use serde_json::{Value, json};
 

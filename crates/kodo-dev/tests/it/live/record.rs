@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kodo_dev::scripted_model::{Reply, ScriptedModel};
+use crate::model::{Reply, ScriptedModel};
 use kodo_planner::{
     Failure, Fixture, LiveConfig, LivePlanner, PlanError, PlanRequest, PlanSource, Planned,
     Planner, RecordPlanner, ReplayPlanner, fixture_key,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use kodo_dev::scripted_model::Reply;
+use crate::model::Reply;
 use kodo_planner::{LiveConfig, LivePlanner};
 use serde_json::json;
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::model::{Script, ScriptedModel};
 use kodo_contract::{Intent, decode};
-use kodo_dev::scripted_model::{Script, ScriptedModel};
 use kodo_planner::{
     Endpoint, LiveConfig, LivePlanner, PlanError, PlanRequest, Planned, Planner, Policy, Secret,
 };

@@ -3,9 +3,9 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use crate::model::{Reply, Script, ScriptedModel, Seen};
 use bytes::Bytes;
 use kodo_contract::encode;
-use kodo_dev::scripted_model::{Reply, Script, ScriptedModel, Seen};
 use kodo_planner::{LiveConfig, LivePlanner};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;

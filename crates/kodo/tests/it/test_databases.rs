@@ -10,7 +10,7 @@ use kodo_store::DatabaseConfig;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::process::Command;
 
-use crate::harness::Databases;
+use kodo_dev::harness::Databases;
 
 /// Advisory lock under which templates are made: "tmpl" in ASCII.
 const LOCK: i64 = 0x746d_706c;
