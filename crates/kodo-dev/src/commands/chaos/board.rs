@@ -67,6 +67,14 @@ pub(super) struct Told {
     pub(super) wrong: Vec<String>,
 }
 
+impl Told {
+    /// Every key that an answered request had.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        let runs = self.runs.iter().map(|run| run.key.as_str());
+        runs.chain(self.intents.keys().map(String::as_str))
+    }
+}
+
 /// The board itself.
 #[derive(Debug)]
 pub(super) struct Board(Mutex<Told>);

@@ -9,15 +9,6 @@ use serde::de::DeserializeOwned;
 use sqlx::PgPool;
 use sqlx::types::Json;
 
-/// Everything that is recorded of a run but its ids, its trace and its times.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Evidence {
-    /// Steps and artifacts, as Postgres writes the JSON.
-    pub(super) effects: String,
-    /// The engine's checkpoints.
-    pub(super) checkpoints: String,
-}
-
 /// A run's row.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct RunRow {
@@ -29,6 +20,7 @@ pub(super) struct RunRow {
     pub(super) error: Option<String>,
     /// From accepted to ended.
     pub(super) took_ms: i64,
+    /// Steps and artifacts, as Postgres writes the JSON.
     pub(super) effects: String,
 }
 
@@ -39,7 +31,6 @@ pub(super) struct WorkflowRow {
     pub(super) recovery_attempts: i64,
     /// Function ids and names, in order.
     pub(super) shape: String,
-    pub(super) checkpoints: String,
 }
 
 /// Both databases, read at one moment of quiet.
@@ -48,10 +39,8 @@ pub(super) struct Rows {
     pub(super) workflows: BTreeMap<String, WorkflowRow>,
     /// Ids of all intents.
     pub(super) intents: Vec<String>,
-    /// Scope and key of each stored first answer.
+    /// The key of each stored first answer.
     pub(super) keys: Vec<String>,
-    /// Marks of each crash demo: `s1`, `s2`.
-    pub(super) marks: BTreeMap<String, (i64, i64)>,
 }
 
 const RUNS: &str = "
@@ -72,16 +61,8 @@ const WORKFLOWS: &str = "
     SELECT coalesce(jsonb_object_agg(workflow_uuid, to_jsonb(workflow)), '{}') FROM (
         SELECT workflow_uuid, status, coalesce(recovery_attempts, 0) AS recovery_attempts,
                coalesce((SELECT string_agg(function_id || ':' || function_name, ' ' ORDER BY function_id)
-                         FROM dbos.operation_outputs o WHERE o.workflow_uuid = w.workflow_uuid), '') AS shape,
-               coalesce((SELECT jsonb_agg(jsonb_build_array(function_id, function_name, output, error)
-                                          ORDER BY function_id)::text
-                         FROM dbos.operation_outputs o WHERE o.workflow_uuid = w.workflow_uuid), '') AS checkpoints
+                         FROM dbos.operation_outputs o WHERE o.workflow_uuid = w.workflow_uuid), '') AS shape
         FROM dbos.workflow_status w) workflow";
-
-const MARKS: &str = "
-    SELECT coalesce(jsonb_object_agg(run_id, jsonb_build_array(s1, s2)), '{}') FROM (
-        SELECT run_id, count(*) FILTER (WHERE step = 's1') AS s1, count(*) FILTER (WHERE step = 's2') AS s2
-        FROM app.marks GROUP BY run_id) marks";
 
 impl Rows {
     /// Reads everything.
@@ -100,23 +81,17 @@ impl Rows {
                 "SELECT coalesce(jsonb_agg(key), '[]') FROM app.idempotency_keys",
             )
             .await?,
-            marks: read(&app, MARKS).await?,
         })
     }
+}
 
-    /// What is recorded of a run.
-    pub(super) fn evidence(&self, run: &RunRow) -> Evidence {
-        let normal = |text: &str| {
-            let text = text.replace(&run.id, "RUN");
-            match &run.trace_id {
-                Some(trace) => text.replace(trace, "TRACE"),
-                None => text,
-            }
-        };
-        let workflow = self.workflows.get(&run.workflow_id);
-        Evidence {
-            effects: normal(&run.effects),
-            checkpoints: workflow.map_or_else(String::new, |row| normal(&row.checkpoints)),
+impl RunRow {
+    /// What is recorded of it but its ids, its trace and its times: the same of each run of one intent.
+    pub(super) fn evidence(&self) -> String {
+        let effects = self.effects.replace(&self.id, "RUN");
+        match &self.trace_id {
+            Some(trace) => effects.replace(trace, "TRACE"),
+            None => effects,
         }
     }
 }

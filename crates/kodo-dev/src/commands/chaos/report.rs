@@ -15,66 +15,54 @@ const WIDTH: usize = 300;
 
 /// Prints what was asked for, what was broken, and how it went on.
 pub(super) fn figures(told: &Told, rows: &Rows, length: Duration, quiet: Duration) {
-    let line = |name: &str, text: String| println!("{name:<12}{text}");
-    line(
-        "load",
-        format!(
-            "{} requests in {:.0} s: {} without an answer, {} told to come again (503), {} answers replayed by key",
-            told.requests,
-            length.as_secs_f64(),
-            told.unanswered,
-            told.unavailable,
-            told.replayed
-        ),
+    let Told {
+        requests,
+        unanswered,
+        unavailable,
+        replayed,
+        ..
+    } = told;
+    println!(
+        "load        {requests} requests in {:.0} s: {unanswered} without an answer, {unavailable} told to come again \
+         (503), {replayed} answers replayed by key",
+        length.as_secs_f64()
     );
-    line("faults", told.faults.values().sum::<u64>().to_string());
+    println!("faults      {}", told.faults.values().sum::<u64>());
     for fault in Fault::ALL {
         let times = told.faults.get(&fault).copied().unwrap_or_default();
-        line("", format!("{times:4}  {fault}"));
+        println!("            {times:4}  {fault}");
     }
-    let again = |what: &str, times: &Times| {
+    let again = |name: &str, what: &str, times: &Times| {
         let slowest = times.slowest.as_secs_f64();
-        format!("{} {what}, the slowest after {slowest:.1} s", times.count)
+        println!(
+            "{name:<12}{} {what} again, the slowest after {slowest:.1} s",
+            times.count
+        );
     };
-    line("recoveries", again("services ready again", &told.restarts));
-    line(
-        "",
-        again("databases taking connections again", &told.databases),
-    );
+    again("recoveries", "services ready", &told.restarts);
+    again("", "databases taking connections", &told.databases);
     let attempts = rows.workflows.values().map(|row| row.recovery_attempts - 1);
     let attempts: Vec<i64> = attempts.filter(|again| *again > 0).collect();
-    line(
-        "",
-        format!(
-            "{} workflows went on after a crash, {} times in all, one of them {} times",
-            attempts.len(),
-            attempts.iter().sum::<i64>(),
-            attempts.iter().max().copied().unwrap_or_default()
-        ),
+    println!(
+        "            {} workflows went on after a crash, {} times in all, one of them {} times",
+        attempts.len(),
+        attempts.iter().sum::<i64>(),
+        attempts.iter().max().copied().unwrap_or_default()
     );
-    line(
-        "",
-        format!(
-            "all quiet {:.1} s after the last fault",
-            quiet.as_secs_f64()
-        ),
+    println!(
+        "            all quiet {:.1} s after the last fault",
+        quiet.as_secs_f64()
     );
-    line(
-        "totals",
-        format!(
-            "{} intents, {} runs, {} crash demos, {} workflows",
-            rows.intents.len(),
-            rows.runs.len(),
-            rows.marks.len(),
-            rows.workflows.len()
-        ),
+    println!(
+        "totals      {} intents, {} runs, {} crash demos, {} workflows",
+        rows.intents.len(),
+        rows.runs.len(),
+        told.demos.len(),
+        rows.workflows.len()
     );
     if let Some(run) = rows.runs.iter().max_by_key(|row| row.took_ms) {
         let took = Duration::from_millis(run.took_ms.unsigned_abs()).as_secs_f64();
-        line(
-            "slowest run",
-            format!("{took:.1} s from accepted to ended: {}", run.id),
-        );
+        println!("slowest run {took:.1} s from accepted to ended: {}", run.id);
     }
 }
 

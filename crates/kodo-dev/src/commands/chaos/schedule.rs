@@ -143,36 +143,6 @@ impl Lane {
     }
 }
 
-impl fmt::Display for Schedule {
-    /// Lane by lane, at which second of an undelayed soak: recoveries take their own time on top.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let workers = self.workers.iter().enumerate();
-        let named = workers
-            .map(|(index, lane)| (format!("service {}", index + 1), lane))
-            .chain([("database".to_owned(), &self.database)]);
-        for (name, lane) in named {
-            let mut at = Duration::ZERO;
-            for blow in lane {
-                at += blow.calm;
-                writeln!(
-                    f,
-                    "{name}  {:7.3} s  {:34}  down for {:.3} s, {}",
-                    at.as_secs_f64(),
-                    blow.fault,
-                    blow.down.as_secs_f64(),
-                    if blow.settled {
-                        "once it was ready"
-                    } else {
-                        "ready or not"
-                    }
-                )?;
-                at += blow.down;
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
