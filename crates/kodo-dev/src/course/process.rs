@@ -3,9 +3,14 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal,
+    test_kill_process_group,
+};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
@@ -59,15 +64,15 @@ impl Leader {
         Ok(())
     }
 
-    fn family(&self) -> Vec<Process> {
+    fn family(&self) -> Vec<OwnedFd> {
         self.group.map(descendants).unwrap_or_default()
     }
 
-    fn kill(&self, family: &[Process]) {
+    fn kill(&self, family: &[OwnedFd]) {
         self.signal(Signal::KILL);
-        for process in family.iter().filter(|process| is_there(process)) {
-            // One that has just gone is what was wanted.
-            let _ = kill_process(process.0, Signal::KILL);
+        for process in family {
+            // One that has gone is what was wanted.
+            let _ = pidfd_send_signal(process, Signal::KILL);
         }
     }
 
@@ -85,42 +90,42 @@ impl Drop for Leader {
     }
 }
 
-/// A process and the time of its start, so that a number that is used again is not taken for the same process.
-type Process = (Pid, u64);
-
-/// The descendants of a process as they are now.
-fn descendants(ancestor: Pid) -> Vec<Process> {
-    let mut children: HashMap<Pid, Vec<Process>> = HashMap::new();
+/// The descendants of a process as they are now, held open: a number may be given to another process, a descriptor not.
+fn descendants(ancestor: Pid) -> Vec<OwnedFd> {
+    let mut children: HashMap<Pid, Vec<Pid>> = HashMap::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.parse().ok());
+        let pid = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
         if let Some(pid) = pid.and_then(Pid::from_raw)
-            && let Some((parent, started)) = stat(pid)
+            && let Some(parent) = parent(pid)
         {
-            children.entry(parent).or_default().push((pid, started));
+            children.entry(parent).or_default().push(pid);
         }
     }
     let (mut family, mut parents) = (Vec::new(), vec![ancestor]);
     while let Some(parent) = parents.pop() {
         let born = children.remove(&parent).unwrap_or_default();
-        parents.extend(born.iter().map(|process| process.0));
-        family.extend(born);
+        family.extend(
+            born.iter()
+                .filter_map(|pid| pidfd_open(*pid, PidfdFlags::empty()).ok()),
+        );
+        parents.extend(born);
     }
     family
 }
 
-fn is_there((pid, started): &Process) -> bool {
-    stat(*pid).is_some_and(|(_, now)| now == *started)
+/// A descriptor of a process can be read from once the process is over.
+fn is_there(process: &OwnedFd) -> bool {
+    let mut process = [PollFd::new(process, PollFlags::IN)];
+    poll(&mut process, Some(&Timespec::default())) == Ok(0)
 }
 
-/// Parent and time of start, from `/proc/PID/stat`; none of a process that is over.
-fn stat(pid: Pid) -> Option<(Pid, u64)> {
+/// The parent of a process, from `/proc/PID/stat`.
+fn parent(pid: Pid) -> Option<Pid> {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
     // The program's name stands in parentheses and may hold any character.
-    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
-    if matches!(fields.next()?, "Z" | "X") {
-        return None;
-    }
-    let parent = Pid::from_raw(fields.next()?.parse().ok()?)?;
-    Some((parent, fields.nth(17)?.parse().ok()?))
+    let parent = stat.rsplit_once(") ")?.1.split(' ').nth(1)?;
+    Pid::from_raw(parent.parse().ok()?)
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -106,16 +106,6 @@ struct Script {
     output: PathBuf,
 }
 
-/// How a block went in the shared shell.
-enum Ran {
-    /// To its end, or to the first command that failed: exit code and line of that one, counted from 1; 0 if unknown.
-    Through(u8, usize),
-    EndedShell(ExitStatus),
-    TimedOut,
-    /// A terminal's command ended meanwhile, which none should.
-    WithoutTerminal(Failure),
-}
-
 impl<'a> Runner<'a> {
     /// Runs a block or leaves it out, and notes its outcome. `broken` is the line of a failure before it. Returns
     /// the line of its own.
@@ -204,37 +194,23 @@ impl<'a> Runner<'a> {
     ) -> io::Result<Option<Failure>> {
         let ran = tokio::select! {
             ran = self.shell.run(script, marks.timeout) => ran?,
-            died = first_to_end(&mut self.terminals) => Ran::WithoutTerminal(died?),
+            died = first_to_end(&mut self.terminals) => return died.map(Some),
         };
         let printed = script.printed()?;
-        let failure = |line, reason| Failure {
+        let (line, reason) = match ran {
+            Ok((code, _)) if code == marks.exit => return Ok(differs(block, &printed)),
+            // Where it should have failed and did not, no line is to blame.
+            Ok((code, line)) => (
+                block.line + line.saturating_sub(1),
+                format!("ended with exit code {code}, not {}", marks.exit),
+            ),
+            Err(reason) => (block.line, reason),
+        };
+        Ok(Some(Failure {
             line,
             reason,
             detail: tail(&printed),
-        };
-        let failure = match ran {
-            Ran::Through(code, line) => {
-                if code == marks.exit {
-                    return Ok(differs(block, &printed));
-                }
-                // Where it should have failed and did not, no line is to blame.
-                let line = block.line + line.saturating_sub(1);
-                let reason = format!("ended with exit code {code}, not {}", marks.exit);
-                return Ok(Some(failure(line, reason)));
-            }
-            Ran::EndedShell(status) => {
-                let why = "a block must not exit or exec";
-                let reason = format!("ended the shell that the blocks share ({status}): {why}");
-                failure(block.line, reason)
-            }
-            Ran::TimedOut => {
-                let limit = marks.timeout.as_secs();
-                let reason = format!("did not end within {limit} s (timeout= sets the limit)");
-                failure(block.line, reason)
-            }
-            Ran::WithoutTerminal(failure) => failure,
-        };
-        Ok(Some(failure))
+        }))
     }
 
     /// Ends the shell, then the terminals, the last one first; then it shows whether those printed what they should.
@@ -277,19 +253,31 @@ impl Shell {
         })
     }
 
-    async fn run(&mut self, script: &Script, limit: Duration) -> io::Result<Ran> {
+    /// Runs a block to its end, or to the first command that failed. Returns the exit code and line of that one, counted
+    /// from 1, 0 if unknown; or why there is none.
+    async fn run(
+        &mut self,
+        script: &Script,
+        limit: Duration,
+    ) -> io::Result<Result<(u8, usize), String>> {
         let told = format!("{}\n", script.commands.display());
         // A shell that a block has ended cannot be told anything; reading its answer shows it.
         let _ = self.commands.write_all(told.as_bytes()).await;
         let Ok(answer) = tokio::time::timeout(limit, self.answers.next_line()).await else {
-            return Ok(Ran::TimedOut);
+            let limit = limit.as_secs();
+            return Ok(Err(format!(
+                "did not end within {limit} s (timeout= sets the limit)"
+            )));
         };
         let Some(answer) = answer? else {
-            return Ok(Ran::EndedShell(self.leader.child().wait().await?));
+            let status = self.leader.child().wait().await?;
+            return Ok(Err(format!(
+                "ended the shell that the blocks share ({status}): a block must not exit or exec"
+            )));
         };
         let numbers = answer.split_once(' ');
         numbers
-            .and_then(|(code, line)| Some(Ran::Through(code.parse().ok()?, line.parse().ok()?)))
+            .and_then(|(code, line)| Some(Ok((code.parse().ok()?, line.parse().ok()?))))
             .ok_or_else(|| io::Error::other(format!("the shell answered {answer:?}")))
     }
 

@@ -276,7 +276,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn intent_and_plan_are_what_the_gates_let_through() {
+    fn intent_and_plan_are_valid() {
         let _: Intent = decode(&intent()).unwrap();
         let plan: Plan = decode(&plan()).unwrap();
         assert_eq!(plan.tool_calls.len(), CALLS.len());
