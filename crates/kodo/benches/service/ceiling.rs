@@ -27,8 +27,8 @@ impl Ceiling {
     /// Gets ready for runs of so many commits.
     pub(crate) async fn new(stage: &Stage, commits: usize) -> anyhow::Result<Self> {
         sqlx::raw_sql(
-            "CREATE SCHEMA bench;
-             CREATE TABLE bench.ceiling (
+            "CREATE SCHEMA IF NOT EXISTS bench;
+             CREATE TABLE IF NOT EXISTS bench.ceiling (
                  id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
                  note text NOT NULL
              )",

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 /// An aim, and whether the figure reaches it.
 #[derive(Debug)]
 struct Aim {
-    what: &'static str,
+    what: String,
     seen: String,
     met: bool,
 }
@@ -28,7 +28,8 @@ impl Figures {
     }
 
     /// Remembers what came of an aim.
-    pub(crate) fn aim(&mut self, what: &'static str, seen: String, met: bool) {
+    pub(crate) fn aim(&mut self, what: &str, seen: String, met: bool) {
+        let what = what.to_owned();
         self.aims.push(Aim { what, seen, met });
     }
 

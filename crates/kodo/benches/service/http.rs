@@ -12,9 +12,12 @@ use crate::wire::{Connection, Request};
 /// Keep-alive connections, each with one request under way.
 const CLIENTS: usize = 16;
 
-struct Asking {
-    connection: Connection,
-    request: Request,
+/// A client that sends the same request again and again.
+pub(crate) struct Asking {
+    /// Its connection.
+    pub(crate) connection: Connection,
+    /// What it sends.
+    pub(crate) request: Request,
 }
 
 impl Client for Asking {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use kodo_contract::RunId;
 use kodo_dev::harness::Service;
 use serde_json::json;
@@ -21,7 +21,7 @@ const AIM: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Bound on every wait.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Measures both forms of unfinished work.
 pub(crate) async fn measure(stage: &Stage, figures: &mut Figures) -> anyhow::Result<()> {
@@ -41,11 +41,11 @@ pub(crate) async fn measure(stage: &Stage, figures: &mut Figures) -> anyhow::Res
 
 /// Starts runs that are long at their tool call, and kills the service once the engine has written down that
 /// each of them is planned: so many workflows are pending, each in the middle.
-async fn interrupt(stage: &Stage, count: usize) -> anyhow::Result<Vec<String>> {
+pub(crate) async fn interrupt(stage: &Stage, count: usize) -> anyhow::Result<Vec<String>> {
     let options = stage
         .service()
         .env("SBX_MOCK_DELAY_MS", 600_000)
-        .env("MAX_CONCURRENT_RUNS", 600);
+        .env("MAX_CONCURRENT_RUNS", count + 100);
     let mut service = Service::start(&options).await?;
     let mut connection = Connection::open(service.port).await?;
     let request = store_intent(&mut connection).await?;
@@ -110,18 +110,8 @@ async fn finish(
     if let Err(error) = over {
         bail!("{error:#}; {}", last_words(&service));
     }
-    let succeeded: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM app.runs WHERE id = ANY($1) AND status = 'succeeded'",
-    )
-    .bind(runs)
-    .fetch_one(&stage.app)
-    .await?;
-    ensure!(
-        usize::try_from(succeeded)? == runs.len(),
-        "{succeeded} of {} {form} runs succeeded; {}",
-        runs.len(),
-        last_words(&service)
-    );
+    let succeeded = all_succeeded(stage, runs).await;
+    succeeded.with_context(|| format!("{form} runs; {}", last_words(&service)))?;
     stop(service).await?;
 
     let worst = health.worst();
@@ -148,8 +138,24 @@ async fn finish(
     Ok(())
 }
 
+/// Fails unless all these runs succeeded, by the rows.
+pub(crate) async fn all_succeeded(stage: &Stage, runs: &[String]) -> anyhow::Result<()> {
+    let succeeded: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM app.runs WHERE id = ANY($1) AND status = 'succeeded'",
+    )
+    .bind(runs)
+    .fetch_one(&stage.app)
+    .await?;
+    let count = runs.len();
+    ensure!(
+        usize::try_from(succeeded)? == count,
+        "{succeeded} of {count} runs succeeded"
+    );
+    Ok(())
+}
+
 /// Waits until no run is unfinished, by the rows: an index look-up each time.
-async fn all_over(stage: &Stage) -> anyhow::Result<()> {
+pub(crate) async fn all_over(stage: &Stage) -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let unfinished: bool = sqlx::query_scalar(

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use kodo_dev::harness::Service;
 use serde_json::json;
+use sqlx::PgPool;
 use tokio::time::Instant;
 
 use crate::figures::{Figures, rounded, say};
@@ -52,18 +53,70 @@ pub(crate) async fn measure_start(stage: &Stage, figures: &mut Figures) -> anyho
 
 /// The processor time that a service has used up to now: what does not depend on who else is busy.
 pub(crate) fn cpu_time(service: &Service) -> anyhow::Result<Duration> {
-    let pid = service.pid().context("the service is gone")?;
+    cpu_time_of(&[service.pid().context("the service is gone")?])
+}
+
+/// The same of several processes.
+pub(crate) fn cpu_time_of(pids: &[u32]) -> anyhow::Result<Duration> {
+    let mut ticks = 0;
+    for pid in pids {
+        let fields = stat(*pid)?;
+        // utime and stime.
+        ticks += number(&fields, 14)? + number(&fields, 15)?;
+    }
+    Ok(ticks_of_time(ticks))
+}
+
+/// The processor time that the server and all that it has started have used up to now; `None` if it is not on this machine.
+pub(crate) async fn cpu_time_of_postgres(app: &PgPool) -> anyhow::Result<Option<Duration>> {
+    let backend: i32 = sqlx::query_scalar("SELECT pg_backend_pid()")
+        .fetch_one(app)
+        .await?;
+    let Ok(fields) = stat(backend.unsigned_abs()) else {
+        return Ok(None);
+    };
+    let server = u32::try_from(number(&fields, 4)?)?;
+    let name = std::fs::read_to_string(format!("/proc/{server}/comm"))?;
+    if !name.starts_with("postgres") {
+        return Ok(None);
+    }
+    let fields = stat(server)?;
+    // Its own, and that of its processes that are over.
+    let mut ticks: u64 = (14..=17)
+        .map(|field| number(&fields, field))
+        .sum::<Result<_, _>>()?;
+    for entry in std::fs::read_dir("/proc")? {
+        let pid = entry?
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok());
+        // One that ends meanwhile is among those that are over the next time.
+        let Some(Ok(fields)) = pid.map(stat) else {
+            continue;
+        };
+        if number(&fields, 4)? == u64::from(server) {
+            ticks += number(&fields, 14)? + number(&fields, 15)?;
+        }
+    }
+    Ok(Some(ticks_of_time(ticks)))
+}
+
+/// The fields of `/proc/PID/stat` behind the name, which may hold blanks: the third and on.
+fn stat(pid: u32) -> anyhow::Result<Vec<String>> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // Fields 14 and 15, utime and stime, counted behind the name, which may hold blanks. The unit is fixed at
-    // a hundredth of a second, whatever the kernel's own tick is.
-    let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-    let ticks: Vec<u64> = fields
-        .split(' ')
-        .skip(11)
-        .take(2)
-        .filter_map(|field| field.parse().ok())
-        .collect();
-    Ok(Duration::from_millis(10 * ticks.iter().sum::<u64>()))
+    let (_, fields) = stat.rsplit_once(") ").context("no name")?;
+    Ok(fields.split(' ').map(str::to_owned).collect())
+}
+
+/// A field by the number that proc(5) gives it.
+fn number(fields: &[String], field: usize) -> anyhow::Result<u64> {
+    let text = fields.get(field - 3).context("a short line")?;
+    Ok(text.parse()?)
+}
+
+/// The unit is fixed at a hundredth of a second, whatever the kernel's own tick is.
+fn ticks_of_time(ticks: u64) -> Duration {
+    Duration::from_millis(10 * ticks)
 }
 
 /// Measures the resident memory of a service that has done nothing yet.
@@ -88,20 +141,25 @@ pub(crate) async fn measure_memory(
 ) -> anyhow::Result<f64> {
     tokio::time::sleep(QUIET).await;
     let pid = service.pid().context("the service is gone")?;
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let kibibytes = |name: &str| -> anyhow::Result<f64> {
-        let line = status.lines().find(|line| line.starts_with(name));
-        let number = line.and_then(|line| line.split_whitespace().nth(1));
-        Ok(number
-            .with_context(|| format!("no {name} of process {pid}"))?
-            .parse()?)
-    };
-    let megabytes = kibibytes("VmRSS:")? * 1024.0 / 1e6;
+    let resident = megabytes(pid, "VmRSS:")?;
     figures.print(&json!({
         "figure": "memory",
         "when": when,
-        "residentMegabytes": rounded(megabytes),
-        "peakResidentMegabytes": rounded(kibibytes("VmHWM:")? * 1024.0 / 1e6),
+        "residentMegabytes": rounded(resident),
+        "peakResidentMegabytes": rounded(megabytes(pid, "VmHWM:")?),
     }))?;
-    Ok(megabytes)
+    Ok(resident)
+}
+
+/// The resident memory of several processes.
+pub(crate) fn resident_megabytes(pids: &[u32]) -> anyhow::Result<f64> {
+    pids.iter().map(|pid| megabytes(*pid, "VmRSS:")).sum()
+}
+
+fn megabytes(pid: u32, name: &str) -> anyhow::Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find(|line| line.starts_with(name));
+    let kibibytes = line.and_then(|line| line.split_whitespace().nth(1));
+    let kibibytes = kibibytes.with_context(|| format!("no {name} of process {pid}"))?;
+    Ok(kibibytes.parse::<f64>()? * 1024.0 / 1e6)
 }

@@ -23,6 +23,8 @@ const LAST_WORDS: usize = 20;
 /// What every part of the bench works with.
 #[derive(Debug)]
 pub(crate) struct Stage {
+    /// The program that is measured.
+    pub(crate) program: PathBuf,
     /// The server, with the maintenance database.
     pub(crate) server: DatabaseConfig,
     /// The bench's own databases.
@@ -61,6 +63,7 @@ impl Stage {
         );
         let databases = Databases::named(&server, PREFIX);
         Ok(Self {
+            program: PathBuf::from(env!("CARGO_BIN_EXE_kodo")),
             app: databases.app_pool(),
             system: databases.system_pool(),
             server,
@@ -69,10 +72,31 @@ impl Stage {
         })
     }
 
+    /// The same stage for another program, with databases of its own.
+    pub(crate) fn beside(&self, name: &str, program: PathBuf) -> Self {
+        let with = |database: &DatabaseConfig| {
+            let name = format!("{}_{name}", database.database);
+            database.with_database(name)
+        };
+        let databases = Databases {
+            app: with(&self.databases.app),
+            system: with(&self.databases.system),
+            artifacts: None,
+        };
+        Self {
+            program,
+            app: databases.app_pool(),
+            system: databases.system_pool(),
+            server: self.server.clone(),
+            databases,
+            window: self.window,
+        }
+    }
+
     /// A service as a user has it, except that nothing in the environment of the bench changes what a run is.
     pub(crate) fn service(&self) -> ServiceOptions {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/oc");
-        let mut options = ServiceOptions::new(PathBuf::from(env!("CARGO_BIN_EXE_kodo")))
+        let mut options = ServiceOptions::new(&self.program)
             .envs(self.databases.environment())
             .env("OC_FIXTURES_DIR", fixtures.display());
         for (name, value) in [

@@ -62,6 +62,16 @@ impl Connection {
 
     /// Sends a request and returns the body of the answer, which must be a success.
     pub(crate) async fn ask(&mut self, request: &Request) -> anyhow::Result<&[u8]> {
+        let (status, body) = self.try_ask(request).await?;
+        if !(200..300).contains(&status) {
+            let text = String::from_utf8_lossy(body);
+            bail!("{} answered {status}: {text}", request.name);
+        }
+        Ok(body)
+    }
+
+    /// Sends a request and returns status and body of the answer.
+    pub(crate) async fn try_ask(&mut self, request: &Request) -> anyhow::Result<(u16, &[u8])> {
         self.stream
             .write_all(&request.bytes)
             .await
@@ -82,12 +92,8 @@ impl Connection {
             if self.answer.len() < body + length {
                 continue;
             }
-            let status = head.get(9..12).unwrap_or_default();
-            if !status.starts_with('2') {
-                let text = String::from_utf8_lossy(&self.answer[body..]);
-                bail!("{} answered {status}: {text}", request.name);
-            }
-            return Ok(&self.answer[body..]);
+            let status = head.get(9..12).context("no status")?.parse()?;
+            return Ok((status, &self.answer[body..]));
         }
     }
 }
