@@ -24,6 +24,19 @@ pub async fn abandoned(test: &str) -> (World, String) {
     (world, run)
 }
 
+/// The same, given up by the engine, which recovered it too often; on a service whose tool calls take this long.
+pub async fn given_up(test: &str, tool_ms: u64) -> (World, String) {
+    let (mut world, run) = abandoned(test).await;
+    // The engine gives up by itself at the next recovery.
+    let often = "UPDATE dbos.workflow_status SET recovery_attempts = 1000 WHERE workflow_uuid = $1";
+    system(&world, often, &run).await;
+    let options = world.options.clone().env("SBX_MOCK_DELAY_MS", tool_ms);
+    world.restart(&options).await;
+    let status = "MAX_RECOVERY_ATTEMPTS_EXCEEDED";
+    failed(&world, &run, "recovery_exhausted", status).await;
+    (world, run)
+}
+
 /// Starts the service again, with tool calls that take no time.
 pub async fn restart(world: &mut World) {
     let quick = world.options.clone().env("SBX_MOCK_DELAY_MS", 0);

@@ -4,7 +4,7 @@ use kodo_contract::RunId;
 
 use crate::engine_clients::{cancel, resume};
 use crate::evidence::{error_of, evidence, step_versions, workflow};
-use crate::interrupted::{abandoned, failed, interrupted, restart, system};
+use crate::interrupted::{abandoned, failed, given_up, interrupted, restart, system};
 use crate::proof::assert_invariants_hold;
 use crate::support::{OTHER_INTENT, World, until};
 
@@ -79,23 +79,7 @@ async fn a_waiting_run_that_is_cancelled_while_no_worker_lives_is_canceled_at_bo
 
 #[tokio::test]
 async fn a_run_recovered_too_often_fails_and_its_reason_is_gone_once_it_is_resumed() {
-    let (mut world, run) = abandoned("rec_often").await;
-    // The engine gives up by itself at the next recovery.
-    system(
-        &world,
-        "UPDATE dbos.workflow_status SET recovery_attempts = 1000 WHERE workflow_uuid = $1",
-        &run,
-    )
-    .await;
-    restart(&mut world).await;
-    failed(
-        &world,
-        &run,
-        "recovery_exhausted",
-        "MAX_RECOVERY_ATTEMPTS_EXCEEDED",
-    )
-    .await;
-
+    let (world, run) = given_up("rec_often", 0).await;
     // It ends before any sweep could see it run.
     resume(&world, &run).await;
     succeeds_without_a_reason(&world, &run).await;
@@ -103,22 +87,7 @@ async fn a_run_recovered_too_often_fails_and_its_reason_is_gone_once_it_is_resum
 
 #[tokio::test]
 async fn a_given_up_run_that_is_resumed_and_takes_its_time_says_that_it_runs() {
-    let (mut world, run) = abandoned("rec_often_slow").await;
-    system(
-        &world,
-        "UPDATE dbos.workflow_status SET recovery_attempts = 1000 WHERE workflow_uuid = $1",
-        &run,
-    )
-    .await;
-    let slow = world.options.clone().env("SBX_MOCK_DELAY_MS", 1200);
-    world.restart(&slow).await;
-    failed(
-        &world,
-        &run,
-        "recovery_exhausted",
-        "MAX_RECOVERY_ATTEMPTS_EXCEEDED",
-    )
-    .await;
+    let (world, run) = given_up("rec_often_slow", 1200).await;
     resume(&world, &run).await;
     until("the run to be open again", || async {
         let view = world
@@ -152,21 +121,7 @@ async fn succeeds_without_a_reason(world: &World, run: &str) {
 
 #[tokio::test]
 async fn a_resumed_run_that_fails_again_says_why_it_failed_last() {
-    let (mut world, run) = abandoned("rec_again").await;
-    system(
-        &world,
-        "UPDATE dbos.workflow_status SET recovery_attempts = 1000 WHERE workflow_uuid = $1",
-        &run,
-    )
-    .await;
-    restart(&mut world).await;
-    failed(
-        &world,
-        &run,
-        "recovery_exhausted",
-        "MAX_RECOVERY_ATTEMPTS_EXCEEDED",
-    )
-    .await;
+    let (world, run) = given_up("rec_again", 0).await;
     system(
         &world,
         "UPDATE dbos.operation_outputs SET function_name = 'tool-of-another-version'

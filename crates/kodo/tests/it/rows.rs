@@ -152,20 +152,3 @@ async fn the_tables_have_the_columns_and_keys_of_the_contract() {
         assert!(outcome.is_err(), "{refused}");
     }
 }
-
-#[test]
-fn no_migration_of_the_product_touches_the_engines_schema() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../db/migrations");
-    let mut seen = 0;
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let sql = std::fs::read_to_string(&path).unwrap();
-        let statements = sql
-            .lines()
-            .filter(|line| !line.trim_start().starts_with("--"));
-        let statements = statements.collect::<String>().to_lowercase();
-        assert!(!statements.contains("dbos"), "{}", path.display());
-        seen += 1;
-    }
-    assert!(seen > 0, "no migration in {folder}");
-}
