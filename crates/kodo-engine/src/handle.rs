@@ -21,6 +21,7 @@ use crate::settle::settler::{self, Settler};
 use crate::sysdb::schema::EngineSchema;
 use crate::sysdb::system_db::SystemDb;
 use crate::workers::shared::Shared;
+use crate::workers::stall::{Awaited, Stall};
 use crate::workers::standstill::Standstill;
 use crate::workers::supervisor::supervise;
 
@@ -82,6 +83,7 @@ impl EngineHandle {
             dispatcher: Arc::new(Dispatcher::new(config.max_concurrent_runs)),
             settler: settler.clone(),
             standstill: Standstill::default(),
+            awaited: Arc::new(Awaited::default()),
             schema: AtomicI64::new(0),
         });
         if self.0.started.set(Arc::clone(&shared)).is_err() {
@@ -123,13 +125,21 @@ impl EngineHandle {
         }
     }
 
-    /// Why workflows do not run in this process, in words, if that is known.
+    /// Why workflows do not run in this process, or why none begins although they do, in words, if that is known.
     pub fn standstill(&self) -> Option<String> {
-        let shared = self.0.started.get()?;
-        shared
-            .standstill
-            .reason()
-            .filter(|_| !self.is_launched() && !self.is_draining())
+        let shared = self.0.started.get().filter(|_| !self.is_draining())?;
+        if !self.is_launched() {
+            return shared.standstill.reason();
+        }
+        match shared.awaited.stall()? {
+            Stall::Worker(reason) => Some(reason),
+            Stall::Sessions(_) => None,
+        }
+    }
+
+    /// Whether the launched engine has waited too long for a database, so that nothing begins.
+    pub fn is_stalled(&self) -> bool {
+        self.is_launched() && self.standstill().is_some()
     }
 
     /// Whether the system database answers, and if it does, why nothing can be written there, if so. Before the engine
@@ -149,10 +159,17 @@ impl EngineHandle {
         self.0.started.get()?.system_db.why_unavailable().await
     }
 
-    /// What an operator should know of the engine's schema; `None` if it is the one that was tested.
-    pub fn schema_warning(&self) -> Option<String> {
-        let shared = self.0.started.get()?;
-        EngineSchema(shared.schema.load(Ordering::Relaxed)).warning()
+    /// What an operator should know although workflows run: of the engine's schema, of steps that somebody holds up.
+    pub fn warnings(&self) -> Vec<String> {
+        let Some(shared) = self.0.started.get() else {
+            return Vec::new();
+        };
+        let schema = EngineSchema(shared.schema.load(Ordering::Relaxed)).warning();
+        let held_up = match shared.awaited.stall() {
+            Some(Stall::Sessions(reason)) => Some(reason),
+            _ => None,
+        };
+        schema.into_iter().chain(held_up).collect()
     }
 
     /// Says that a run's row is committed and can start. Never blocks. It is a hint: if it is lost, the sweep finds

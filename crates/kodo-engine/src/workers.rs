@@ -8,6 +8,7 @@ pub(crate) mod launch;
 pub(crate) mod lease;
 pub(crate) mod rebind;
 pub(crate) mod shared;
+pub(crate) mod stall;
 pub(crate) mod standstill;
 pub(crate) mod supervisor;
 pub(crate) mod sweep;

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use sqlx::PgConnection;
+use sqlx::PgExecutor;
+use sqlx::postgres::types::PgInterval;
 
 use crate::{DatabaseConfig, Store, StoreError};
 
@@ -42,7 +43,8 @@ impl DatabaseConfig {
     /// # Errors
     /// As any statement.
     pub async fn blockers(&self) -> Result<Vec<Blocker>, StoreError> {
-        read(&mut self.connect("kodo-watch").await?).await
+        let mut connection = self.connect("kodo-watch").await?;
+        blockers_in(&mut connection, &[&self.database], Duration::ZERO).await
     }
 }
 
@@ -52,22 +54,34 @@ impl Store {
     /// # Errors
     /// As any statement.
     pub async fn blockers(&self) -> Result<Vec<Blocker>, StoreError> {
-        read(&mut self.alone().await?).await
+        let mut connection = self.alone().await?;
+        blockers_in(&mut connection, &[&self.database()], Duration::ZERO).await
     }
 }
 
-async fn read(connection: &mut PgConnection) -> Result<Vec<Blocker>, StoreError> {
+/// The sessions that keep sessions of ours in these databases of a server waiting for a lock, for at least this long.
+///
+/// # Errors
+/// As any statement.
+pub async fn blockers_in(
+    server: impl PgExecutor<'_>,
+    databases: &[&str],
+    at_least: Duration,
+) -> Result<Vec<Blocker>, StoreError> {
     let rows: Vec<(i32, String, String, i64)> = sqlx::query_as(
         "SELECT DISTINCT b.pid, coalesce(b.application_name, ''), coalesce(b.state, ''),
                 greatest(0, extract(epoch FROM clock_timestamp() - coalesce(b.xact_start, b.backend_start)))::bigint
          FROM pg_stat_activity a
          CROSS JOIN LATERAL unnest(pg_blocking_pids(a.pid)) AS k (pid)
          JOIN pg_stat_activity b ON b.pid = k.pid
-         WHERE a.datname = current_database() AND a.application_name LIKE 'kodo-%' AND a.wait_event_type = 'Lock'
+         WHERE a.datname::text = ANY ($1) AND a.application_name LIKE 'kodo-%' AND a.wait_event_type = 'Lock'
+           AND a.state_change <= clock_timestamp() - $2
            AND b.wait_event_type IS DISTINCT FROM 'Lock'
          ORDER BY b.pid",
     )
-    .fetch_all(connection)
+    .bind(databases)
+    .bind(interval(at_least))
+    .fetch_all(server)
     .await?;
     Ok(rows
         .into_iter()
@@ -78,6 +92,36 @@ async fn read(connection: &mut PgConnection) -> Result<Vec<Blocker>, StoreError>
             age: Duration::from_secs(u64::try_from(age).unwrap_or_default()),
         })
         .collect())
+}
+
+/// What statements of ours in these databases wait for within the server, other than a lock, and have for at least this
+/// long: events as `pg_stat_activity` calls them, such as `IPC SyncRep`.
+///
+/// # Errors
+/// As any statement.
+pub async fn waits_in(
+    server: impl PgExecutor<'_>,
+    databases: &[&str],
+    at_least: Duration,
+) -> Result<Vec<String>, StoreError> {
+    Ok(sqlx::query_scalar(
+        "SELECT DISTINCT wait_event_type || ' ' || wait_event FROM pg_stat_activity
+         WHERE datname::text = ANY ($1) AND application_name LIKE 'kodo-%' AND state = 'active'
+           AND wait_event_type NOT IN ('Lock', 'Client') AND state_change <= clock_timestamp() - $2
+         ORDER BY 1",
+    )
+    .bind(databases)
+    .bind(interval(at_least))
+    .fetch_all(server)
+    .await?)
+}
+
+fn interval(length: Duration) -> PgInterval {
+    PgInterval {
+        months: 0,
+        days: 0,
+        microseconds: i64::try_from(length.as_micros()).unwrap_or(i64::MAX),
+    }
 }
 
 /// The sessions in a sentence; `None` if there are none.

@@ -22,7 +22,7 @@ mod session;
 mod ssl;
 
 pub use binding::{Binding, TurnToBind};
-pub use blockers::{Blocker, waits_for};
+pub use blockers::{Blocker, blockers_in, waits_for, waits_in};
 pub use diagnosis::{AppliedMigration, ServerFacts};
 pub use error::StoreError;
 pub use invariants::{Evidence, INVARIANTS, Invariant, Load, Offender};

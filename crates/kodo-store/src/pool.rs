@@ -215,6 +215,13 @@ impl Store {
         connect((*self.pool.connect_options()).clone()).await
     }
 
+    /// The name of the product database.
+    #[must_use]
+    pub fn database(&self) -> String {
+        let options = self.pool.connect_options();
+        options.get_database().unwrap_or_default().to_owned()
+    }
+
     /// The server's major version, such as 18.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use dbos::sysdb::postgres::{PostgresSystemDatabase, Settings};
 use dbos::sysdb::retry::RetryPolicy;
 use dbos::sysdb::types::Outcome;
 use dbos::sysdb::{INTERNAL_QUEUE, SystemDatabase};
-use kodo_store::{DatabaseConfig, StoreError};
+use kodo_store::{Blocker, DatabaseConfig, StoreError, blockers_in, waits_in};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
@@ -19,6 +19,10 @@ use crate::sysdb::schema;
 /// Connections of [`SystemDb`], and how long a call waits for one.
 const CONNECTIONS: u32 = 4;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The lock of a sweep is let go if its holder does nothing for this long: a process that is frozen must not keep the
+/// others from sweeping. Longer than what a sweep waits for between two statements of its transaction.
+const LEAVE_IDLE_SWEEP: &str = "SET LOCAL idle_in_transaction_session_timeout = '30s'";
 
 /// Status and recorded error of one workflow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +55,7 @@ pub(crate) struct PendingRow {
 /// Connections to the system database of one product database.
 pub(crate) struct SystemDb {
     pool: PgPool,
+    config: DatabaseConfig,
     instance: String,
     /// First key of every advisory lock of the product database.
     pub(crate) lock_class: i32,
@@ -88,6 +93,7 @@ impl SystemDb {
         );
         Self {
             pool,
+            config: config.clone(),
             instance: instance.to_owned(),
             lock_class: lock_class(instance),
             app_name,
@@ -104,6 +110,30 @@ impl SystemDb {
     /// Why the server is of no use, if it answers and says so.
     pub(crate) async fn why_unavailable(&self) -> Option<String> {
         kodo_store::why_unavailable(&self.pool).await
+    }
+
+    /// Who keeps sessions of ours waiting for a lock for at least this long, in this database and in `product`, which is on
+    /// the same server.
+    pub(crate) async fn blockers(
+        &self,
+        product: &str,
+        at_least: Duration,
+    ) -> Result<Vec<Blocker>, StoreError> {
+        blockers_in(&self.pool, &[product, &self.config.database], at_least).await
+    }
+
+    /// The same on a connection of its own, because what waits holds those of the pool; and what sessions of ours wait for
+    /// otherwise.
+    pub(crate) async fn held_up(
+        &self,
+        product: &str,
+        at_least: Duration,
+    ) -> Result<(Vec<Blocker>, Vec<String>), StoreError> {
+        let databases = [product, &self.config.database];
+        let mut connection = self.config.connect("kodo-watch").await?;
+        let blockers = blockers_in(&mut connection, &databases, at_least).await?;
+        let waits = waits_in(&mut connection, &databases, at_least / 2).await?;
+        Ok((blockers, waits))
     }
 
     /// The version of the engine's schema.
@@ -217,6 +247,9 @@ impl SystemDb {
         &self,
     ) -> Result<Option<Transaction<'static, Postgres>>, StoreError> {
         let mut transaction = self.pool.begin().await?;
+        sqlx::query(LEAVE_IDLE_SWEEP)
+            .execute(&mut *transaction)
+            .await?;
         let alone = try_lock_sweep(&mut transaction, self.lock_class).await?;
         Ok(alone.then_some(transaction))
     }

@@ -23,6 +23,17 @@ pub(crate) enum WorkerError {
     Engine(#[from] dbos::Error),
 }
 
+impl WorkerError {
+    /// Whether a database did not answer, or gave no connection.
+    pub(crate) fn is_no_answer(&self) -> bool {
+        match self {
+            Self::NoAnswer(_) => true,
+            Self::Store(error) => error.is_transient(),
+            _ => false,
+        }
+    }
+}
+
 impl From<sqlx::Error> for WorkerError {
     fn from(error: sqlx::Error) -> Self {
         Self::Store(error.into())

@@ -105,10 +105,21 @@ async fn launch(
     let _launching = shared.standstill.launching();
     // This worker holds the slot, so whoever had these claims has ended, or records nothing any more.
     shared.ctx.store.end_claims_of(&executor_id).await?;
-    failpoint("launch:before");
-    dbos.launch().await?;
-    failpoint("launch:committed");
-    sqlx::Connection::close(alone).await?;
+    let abandoned = Abandoned(Some(dbos.clone()));
+    let launching = dbos.clone();
+    let task = tokio::spawn(async move {
+        failpoint("launch:before");
+        launching.launch().await?;
+        failpoint("launch:committed");
+        sqlx::Connection::close(alone).await?;
+        Ok::<_, WorkerError>(())
+    });
+    match task.await {
+        Ok(launched) => launched.inspect(|()| abandoned.disarm())?,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime ends.
+        Err(_) => std::future::pending().await,
+    }
     Ok(Launch {
         dbos,
         executor_id,
@@ -118,6 +129,26 @@ async fn launch(
         _relay: relay,
         over: CancellationToken::new(),
     })
+}
+
+/// Shuts an engine down whose launch nobody waits for any more, once the launch has ended. A launch that is dropped in its
+/// middle would leave its connections open for ever, and each further attempt would add to them; so it goes on, on a task of
+/// its own, and keeps the lock of launches, for which the next attempt waits.
+struct Abandoned(Option<DBOS>);
+
+impl Abandoned {
+    /// Says that somebody has waited for the launch.
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        if let Some(dbos) = self.0.take() {
+            tokio::spawn(async move { dbos.shutdown().await });
+        }
+    }
 }
 
 /// Registers a workflow with the engine. The fail point tells the tests its name: a workflow that they do not know fails

@@ -9,6 +9,7 @@ use crate::settle::settler::Settler;
 use crate::sysdb::schema::EngineSchema;
 use crate::sysdb::system_db::SystemDb;
 use crate::workers::error::WorkerError;
+use crate::workers::stall::Awaited;
 use crate::workers::standstill::Standstill;
 
 /// Shared by everything that works in this process. It never holds the engine, because the engine holds it.
@@ -19,6 +20,8 @@ pub(crate) struct Shared {
     pub(crate) settler: Settler,
     /// Why the engine does not run, if it does not.
     pub(crate) standstill: Standstill,
+    /// What waits too long while it runs.
+    pub(crate) awaited: Arc<Awaited>,
     /// The version of the engine's schema, as it was seen last; 0 before.
     pub(crate) schema: AtomicI64,
 }

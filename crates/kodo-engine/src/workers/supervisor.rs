@@ -16,7 +16,8 @@ use crate::workers::idle::Idle;
 use crate::workers::launch::{Launch, launch_patiently};
 use crate::workers::lease::Lease;
 use crate::workers::shared::Shared;
-use crate::workers::sweep::{Overdue, SWEEP_EVERY, end_forgotten_claims, sweep};
+use crate::workers::stall;
+use crate::workers::sweep::{Overdue, SWEEP, SWEEP_EVERY, end_forgotten_claims, sweep};
 use crate::workers::takeover::Takeover;
 
 /// Pause between two attempts to take a slot.
@@ -80,6 +81,7 @@ pub(crate) async fn supervise(
                 tracing::warn!("the workflow engine did not shut down in time");
             }
             shared.dispatcher.clear();
+            shared.awaited.clear();
         }
         if stop.is_cancelled() {
             lease.release().await;
@@ -137,9 +139,21 @@ async fn bounded<T>(work: impl Future<Output = Result<T, WorkerError>>) -> Resul
     done.unwrap_or(Err(WorkerError::NoAnswer(CHECK_TIMEOUT)))
 }
 
-fn report(what: &str, outcome: Result<(), WorkerError>) {
-    if let Err(error) = outcome {
-        tracing::warn!(%error, "the {what} ended early; it comes again");
+/// One of the periodic checks. What does not end, or meets a database that does not answer, is awaited until it succeeds.
+async fn check(
+    shared: &Shared,
+    what: &'static str,
+    work: impl Future<Output = Result<(), WorkerError>>,
+) {
+    shared.awaited.begin(what);
+    match bounded(work).await {
+        Ok(()) => shared.awaited.end(what),
+        Err(error) => {
+            if !error.is_no_answer() {
+                shared.awaited.end(what);
+            }
+            tracing::warn!(%error, "{what} ended early; it comes again");
+        }
     }
 }
 
@@ -150,6 +164,7 @@ async fn work(shared: &Arc<Shared>, engine: &Launch, slot: i32) {
         system_db: Arc::clone(&shared.system_db),
         settler: shared.settler.clone(),
         drain: Arc::clone(&shared.ctx.drain),
+        awaited: Arc::clone(&shared.awaited),
         intent_run: engine.intent_run.clone(),
         over: engine.over.clone(),
     };
@@ -160,23 +175,28 @@ async fn work(shared: &Arc<Shared>, engine: &Launch, slot: i32) {
         let worker = engine.executor_id.as_str();
         loop {
             // Independent of each other: a failure of one must not keep the others from working.
-            report("takeover", bounded(takeover.check(shared, slot)).await);
-            report(
-                "check of idle workflows",
-                bounded(idle.check(shared, worker)).await,
-            );
-            report(
-                "look at claims",
-                bounded(end_forgotten_claims(shared, worker)).await,
-            );
-            report("look at forks", bounded(adopt_forks(shared)).await);
-            report("sweep", bounded(sweep(shared, &mut overdue)).await);
-            report(
-                "look at the engine's schema",
-                bounded(shared.look_at_schema()).await,
-            );
+            check(shared, "the takeover", takeover.check(shared, slot)).await;
+            check(
+                shared,
+                "the check of idle workflows",
+                idle.check(shared, worker),
+            )
+            .await;
+            let forgotten = end_forgotten_claims(shared, worker);
+            check(shared, "the look at claims", forgotten).await;
+            check(shared, "the look at forks", adopt_forks(shared)).await;
+            check(shared, SWEEP, sweep(shared, &mut overdue)).await;
+            check(
+                shared,
+                "the look at the engine's schema",
+                shared.look_at_schema(),
+            )
+            .await;
             tokio::time::sleep(SWEEP_EVERY).await;
         }
     };
-    let ((), ()) = tokio::join!(claims.work(), sweeping);
+    tokio::select! {
+        ((), ()) = async { tokio::join!(claims.work(), sweeping) } => {}
+        never = stall::watch(shared) => match never {},
+    }
 }

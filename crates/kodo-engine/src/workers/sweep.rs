@@ -17,6 +17,9 @@ use crate::workers::shared::Shared;
 /// Pause between two sweeps. It bounds how long the traces of a crash stay visible.
 pub(crate) const SWEEP_EVERY: Duration = Duration::from_secs(2);
 
+/// What the sweep is called where it is awaited.
+pub(crate) const SWEEP: &str = "the sweep";
+
 /// Runs that one statement compares at most.
 const BATCH: i64 = 500;
 
@@ -117,6 +120,7 @@ async fn unfinished(shared: &Shared, overdue: &mut Overdue) -> Result<(), Worker
             }
         }
         after = Some(last.id.clone());
+        shared.awaited.goes_on(SWEEP);
     }
 }
 

@@ -62,7 +62,7 @@ async fn handler(State(app): State<App>) -> Result<Response, ApiError> {
         ready,
         checks,
         reasons,
-        warnings: app.engine().schema_warning().into_iter().collect(),
+        warnings: app.engine().warnings(),
         log_lines_lost: app.readiness().lost_log_lines(),
     };
     Ok(answer::json(status, serde_json::to_string(&answered)?))
@@ -79,7 +79,7 @@ struct Checks {
     /// `ok`, `pending`, `newer` (a later version of this program migrated the database), `unknown` (the
     /// query failed).
     migrations: &'static str,
-    /// `ok`, `starting`.
+    /// `ok`, `starting`, `stalled` (it has waited too long for a database: nothing begins).
     engine: &'static str,
     /// `no`, `yes`.
     draining: &'static str,
@@ -149,10 +149,10 @@ impl Checks {
             app_database,
             system_database,
             migrations,
-            engine: if engine.is_launched() {
-                "ok"
-            } else {
-                "starting"
+            engine: match engine.is_launched() {
+                true if engine.is_stalled() => "stalled",
+                true => "ok",
+                false => "starting",
             },
             draining: if engine.is_draining() { "yes" } else { "no" },
             artifact_store,
@@ -217,6 +217,10 @@ mod tests {
             },
             Checks {
                 engine: "starting",
+                ..FINE
+            },
+            Checks {
+                engine: "stalled",
                 ..FINE
             },
             Checks {
