@@ -27,6 +27,8 @@ pub enum Input {
     PathId {
         /// The name of the parameter, as in the braces of [`Route::path`].
         parameter: &'static str,
+        /// Whether every text that Postgres can store may be such an id, so that the database is asked.
+        any_text: bool,
         /// The answer to a text that is no such id.
         otherwise: Answer,
     },

@@ -12,7 +12,9 @@ CREATE TEMPORARY TABLE engine_workflows (
     status      text,
     executor_id text,
     queue_name  text,
-    forked_from text
+    forked_from text,
+    -- Whether it ended because it is no run's: a client of the engine made it.
+    refused     boolean NOT NULL
 );
 CREATE TEMPORARY TABLE engine_checkpoints (
     workflow_id   text    NOT NULL,

@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use kodo_contract::{ErrorCode, WorkflowId};
+use kodo_contract::{ErrorCode, MAX_ID_BYTES, WorkflowId};
 use kodo_store::{Claim, ClaimedRun};
 
 use crate::dispatch::dispatcher::Execution;
@@ -41,7 +41,12 @@ impl Drop for Held<'_> {
 pub(crate) async fn execute(shared: &Shared, worker: &str) -> dbos::Result<RunOutput, RunFailure> {
     let id = dbos::workflow_id().unwrap_or_default();
     let Some(workflow) = WorkflowId::parse(&id) else {
-        let text = format!("{id:?} is the id of no run's workflow");
+        let text = format!(
+            "no run can belong to this workflow: its id has {} bytes, and 1 to {MAX_ID_BYTES} without U+0000 are \
+             accepted; fork again under a shorter id",
+            id.len()
+        );
+        tracing::warn!(workflow.id = id, reason = text, "a workflow is refused");
         return Err(RunFailure::new(ErrorCode::RunMissing, text).into());
     };
     let mut execution = shared.dispatcher.begin(workflow.as_str());
@@ -54,6 +59,7 @@ pub(crate) async fn execute(shared: &Shared, worker: &str) -> dbos::Result<RunOu
         Ok(Some(claimed)) => claimed,
         Ok(None) => return Err(superseded()),
         Err(failure) if failure.code == ErrorCode::RunMissing.as_str() => {
+            tracing::warn!(workflow.id = %workflow, reason = %failure, "a workflow is refused");
             return Err(failure.into());
         }
         Err(failure) => {
@@ -139,7 +145,10 @@ async fn claim(
             // A client of the engine made the workflow: by a fork, which becomes a run.
             Claim::NoRun if retry_store(|| adopt(shared, workflow.as_str())).await? => continue,
             Claim::NoRun => {
-                let text = format!("no run of workflow {workflow} is in the database");
+                let text = format!(
+                    "no run of workflow {workflow} is in the database: a run begins with POST /intents/:id/run or as a \
+                     fork of one, and a client of the engine cannot enqueue it"
+                );
                 return Err(RunFailure::new(ErrorCode::RunMissing, text));
             }
             Claim::Held => {}

@@ -14,7 +14,10 @@ pub(crate) trait PathId: Sized {
     /// The name of the parameter, as in the braces of the route's path.
     const PARAMETER: &'static str;
 
-    /// Reads an id; `None` if the text is no id that we ever gave out.
+    /// Whether every text that Postgres can store may be such an id.
+    const ANY_TEXT: bool = false;
+
+    /// Reads an id; `None` if the text is no id that there can be.
     fn parse(text: &str) -> Option<Self>;
 
     /// The answer to a text that is no id.
@@ -37,30 +40,33 @@ macro_rules! path_id {
     };
 }
 path_id!(IntentId, "id", ApiError::IntentNotFound);
-path_id!(RunKey, "id", ApiError::RunNotFound);
 path_id!(ContentHash, "sha256", ApiError::NoContentHash);
 
-/// What names a run in a path: its id, or the id of its workflow where a client of the engine gave it that.
+/// What names a run in a path: its id, or the id of its workflow where a client of the engine made that: a UUID, or whatever
+/// the client chose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RunKey {
     Run(RunId),
     Workflow(WorkflowId),
 }
 
-impl RunKey {
+impl PathId for RunKey {
+    const PARAMETER: &'static str = "id";
+    const ANY_TEXT: bool = true;
+
     fn parse(text: &str) -> Option<Self> {
-        if let Some(id) = RunId::parse(text) {
-            return Some(Self::Run(id));
+        match RunId::parse(text) {
+            Some(id) => Some(Self::Run(id)),
+            None => WorkflowId::parse(text).map(Self::Workflow),
         }
-        // The clients make UUIDs, so nothing else is looked for.
-        let uuid = text.len() == 36
-            && text.char_indices().all(|(place, c)| match place {
-                8 | 13 | 18 | 23 => c == '-',
-                _ => c.is_ascii_hexdigit(),
-            });
-        uuid.then(|| WorkflowId::parse(text).map(Self::Workflow))?
     }
 
+    fn unknown() -> ApiError {
+        ApiError::RunNotFound
+    }
+}
+
+impl RunKey {
     /// The run.
     ///
     /// # Errors
@@ -106,6 +112,7 @@ impl<T: PathId> Describe for Id<T> {
     fn describe(route: &mut Route) {
         route.inputs.push(Input::PathId {
             parameter: T::PARAMETER,
+            any_text: T::ANY_TEXT,
             otherwise: T::unknown().into(),
         });
         route.refuses([ApiError::IdTooLong, T::unknown()]);
@@ -203,21 +210,28 @@ fn percent_decode(text: &str, plus_is_space: bool) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
+    path_id!(RunId, "id", ApiError::RunNotFound);
+
     fn run_id(raw: &str) -> Result<Option<RunId>, ApiError> {
-        Ok(match path_id(raw)? {
-            Some(RunKey::Run(id)) => Some(id),
-            Some(RunKey::Workflow(id)) => panic!("{id}"),
-            None => None,
-        })
+        path_id(raw)
     }
 
     #[test]
-    fn a_run_is_also_named_by_the_uuid_of_its_workflow() {
-        let uuid = "0b9f1f0e-0c55-4c39-8f4e-5b1f6f3a9d10";
-        let key: Option<RunKey> = path_id(uuid).unwrap();
-        assert_eq!(key, WorkflowId::parse(uuid).map(RunKey::Workflow));
-        for other in ["0b9f1f0e0c554c398f4e5b1f6f3a9d10", "demo", ""] {
-            assert_eq!(path_id::<RunKey>(other).unwrap(), None, "{other}");
+    fn a_run_is_also_named_by_whatever_its_workflow_is_called() {
+        for id in [
+            "0b9f1f0e-0c55-4c39-8f4e-5b1f6f3a9d10",
+            "my-fork",
+            "run_0",
+            "a b",
+        ] {
+            let key: Option<RunKey> = path_id(id).unwrap();
+            assert_eq!(key, WorkflowId::parse(id).map(RunKey::Workflow));
+        }
+        let run = RunId::generate();
+        let key: Option<RunKey> = path_id(run.as_str()).unwrap();
+        assert_eq!(key, Some(RunKey::Run(run)));
+        for none in ["", "%00", "%ff"] {
+            assert_eq!(path_id::<RunKey>(none).unwrap(), None, "{none}");
         }
     }
 

@@ -7,7 +7,7 @@ use crate::{Store, StoreError};
 /// A workflow that was forked from that of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct NewFork<'a> {
-    /// The run that it becomes.
+    /// The run that it becomes, unless the client gave the fork the form of a run's id, and no run has it: then that.
     pub id: &'a RunId,
     /// The fork.
     pub workflow_id: &'a WorkflowId,
@@ -30,7 +30,9 @@ impl Store {
         Ok(sqlx::query_scalar(
             "WITH made AS (
                  INSERT INTO app.runs (id, intent_id, workflow_id, trace_id, status, forked_from, from_step)
-                 SELECT $1, intent_id, $2, trace_id, CASE WHEN $4::text[] = '{}' THEN 'queued' ELSE 'running' END, id, $5
+                 SELECT CASE WHEN $2 ~ '^run_[0-9a-f]{32}$' AND NOT EXISTS (SELECT FROM app.runs WHERE id = $2)
+                             THEN $2 ELSE $1 END,
+                        intent_id, $2, trace_id, CASE WHEN $4::text[] = '{}' THEN 'queued' ELSE 'running' END, id, $5
                  FROM app.runs WHERE workflow_id = $3
                  ON CONFLICT (workflow_id) DO NOTHING
                  RETURNING id, forked_from

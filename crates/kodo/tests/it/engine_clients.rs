@@ -1,7 +1,7 @@
 //! What the engine's own clients write into its tables, statement by statement. The clients themselves are tried by
 //! `test:interop`.
 
-use sqlx::PgPool;
+use sqlx::{AssertSqlSafe, PgPool};
 
 use crate::interrupted::system;
 use crate::support::World;
@@ -42,26 +42,61 @@ pub async fn delete(world: &World, run: &str) {
     .await;
 }
 
+/// What `DBOSClient.enqueue` does with the name of the runs' workflow, and as the application of `like`, a run. `differs` is
+/// set in the row: a queue, a version, a delay.
+pub async fn enqueue(world: &World, id: &str, like: &str, inputs: &str, differs: &str) {
+    let statement = "INSERT INTO dbos.workflow_status
+             (workflow_uuid, status, name, application_version, inputs, serialization, queue_name, application_name)
+         SELECT $1, 'ENQUEUED', name, application_version, $3, serialization, '_dbos_internal_queue', application_name
+         FROM dbos.workflow_status WHERE workflow_uuid = $2";
+    let mut transaction = world.system.begin().await.expect("a transaction");
+    let enqueued = sqlx::query(statement)
+        .bind(id)
+        .bind(like)
+        .bind(inputs)
+        .execute(&mut *transaction);
+    enqueued.await.expect(id);
+    if !differs.is_empty() {
+        let change = format!("UPDATE dbos.workflow_status SET {differs} WHERE workflow_uuid = $1");
+        let changed = sqlx::query(AssertSqlSafe(change))
+            .bind(id)
+            .execute(&mut *transaction);
+        changed.await.expect(differs);
+    }
+    transaction.commit().await.expect("a commit");
+}
+
 /// What `DBOSClient.fork_workflow` does: a new workflow with the checkpoints before `step`, which waits in the queue.
 pub async fn fork(world: &World, source: &str, step: i32) -> String {
-    let fork = fork_in(&world.system, source, step).await;
+    fork_as(world, source, step, None).await
+}
+
+/// The same under an id of the client's own (`SetWorkflowID`).
+pub async fn fork_as(world: &World, source: &str, step: i32, id: Option<&str>) -> String {
+    let fork = fork_in(&world.system, source, step, id).await;
     fork.unwrap_or_else(|error| panic!("a fork of {source}: {error}"))
 }
 
-async fn fork_in(system: &PgPool, source: &str, step: i32) -> Result<String, sqlx::Error> {
+async fn fork_in(
+    system: &PgPool,
+    source: &str,
+    step: i32,
+    id: Option<&str>,
+) -> Result<String, sqlx::Error> {
     let mut transaction = system.begin().await?;
     let fork: String = sqlx::query_scalar(
         "INSERT INTO dbos.workflow_status
              (workflow_uuid, status, name, class_name, config_name, application_version, application_id,
               authenticated_user, authenticated_roles, assumed_role, inputs, serialization, request, queue_name,
               forked_from, attributes, application_name)
-         SELECT gen_random_uuid()::text, 'ENQUEUED', name, class_name, config_name, application_version, application_id,
+         SELECT coalesce($2, gen_random_uuid()::text), 'ENQUEUED', name, class_name, config_name, application_version, application_id,
                 authenticated_user, authenticated_roles, assumed_role, inputs, serialization, request,
                 '_dbos_internal_queue', workflow_uuid, attributes, application_name
          FROM dbos.workflow_status WHERE workflow_uuid = $1
          RETURNING workflow_uuid",
     )
     .bind(source)
+    .bind(id)
     .fetch_one(&mut *transaction)
     .await?;
     for statement in [

@@ -5,9 +5,9 @@ use kodo_contract::{Intent, decode, parse_json};
 use kodo_planner::fixture_key;
 use serde_json::Value;
 
-use crate::engine_clients::{cancel, delete, fork, resume};
+use crate::engine_clients::{cancel, delete, enqueue, fork, fork_as, resume};
 use crate::evidence::{checkpointed, effects, error_of, fixtures, workflow};
-use crate::interrupted::{FOR_EVER, abandoned, failed, restart, system};
+use crate::interrupted::{FOR_EVER, abandoned, given_up, restart};
 use crate::proof::assert_invariants_hold;
 use crate::scratch::Scratch;
 use crate::support::{DEMO_INTENT, OTHER_INTENT, World, text, until};
@@ -158,53 +158,121 @@ async fn a_fork_that_is_cancelled_before_anybody_begins_it_is_a_canceled_run() {
 }
 
 #[tokio::test]
-async fn a_workflow_that_belongs_to_no_run_and_is_no_fork_of_one_fails_and_says_so() {
+async fn a_fork_is_found_by_the_id_that_its_client_chose() {
+    let world = World::apart("fork_named", |options| options).await;
+    let intent = world.intent(OTHER_INTENT).await;
+    let run = world.run(&intent).await;
+    world.ended(&run).await;
+    let like_a_run = format!("run_{}", "0f".repeat(16));
+    for id in ["my-fork", "run_0", like_a_run.as_str(), &"f".repeat(256)] {
+        fork_as(&world, &run, 2, Some(id)).await;
+        let view = forked(&world, id, "succeeded").await;
+        let is_run = view["runId"].as_str() == Some(id);
+        assert_eq!(is_run, id == like_a_run, "{id}: {}", view["runId"]);
+        assert_eq!(lineage(&world, id).await.0, run);
+    }
+    // One that a run has is not given to another one.
+    let fork = fork(&world, &run, 2).await;
+    let view = forked(&world, &fork, "succeeded").await;
+    let taken = view["runId"].as_str().unwrap();
+    fork_as(&world, &run, 2, Some(taken)).await;
+    until("a run of its own", || async {
+        let own =
+            "SELECT count(*) FROM app.runs WHERE workflow_id LIKE 'run\\_%' AND id <> workflow_id
+                   AND status = 'succeeded'";
+        world.count(own).await == 2
+    })
+    .await;
+    let unknown = world.client.get("/runs/no-fork").await.unwrap();
+    assert_eq!(unknown.status, 404, "{}", unknown.text());
+    assert_invariants_hold(&world).await;
+}
+
+#[tokio::test]
+async fn what_a_client_enqueues_that_is_no_run_ends_with_a_reason_and_offends_against_nothing() {
     let world = World::new("fork_foreign").await;
     let intent = world.intent(OTHER_INTENT).await;
     let run = world.run(&intent).await;
     world.ended(&run).await;
     let before = effects(&world, &run).await;
-    // As `DBOSClient.enqueue` would with the input of a run.
-    system(
+    let input = format!(r#"{{"runId":"{run}"}}"#);
+    let long = "f".repeat(257);
+    fork_as(&world, &run, 2, Some(&long)).await;
+    enqueue(&world, "by hand", &run, &input, "").await;
+    enqueue(
         &world,
-        "INSERT INTO dbos.workflow_status
-             (workflow_uuid, status, name, application_version, inputs, serialization, queue_name, application_name)
-         SELECT 'by hand', 'ENQUEUED', name, application_version, inputs, serialization, '_dbos_internal_queue',
-                application_name
-         FROM dbos.workflow_status WHERE workflow_uuid = $1",
+        "unversioned",
         &run,
+        &input,
+        "application_version = NULL",
     )
     .await;
-    until("its end, for a reason", || async {
-        let error: Option<String> = sqlx::query_scalar(
-            "SELECT error FROM dbos.workflow_status WHERE workflow_uuid = 'by hand'",
-        )
-        .fetch_one(&world.system)
-        .await
-        .unwrap();
-        error.is_some_and(|error| error.contains("run_missing"))
-    })
+    enqueue(
+        &world,
+        "late",
+        &run,
+        &input,
+        "priority = 7, workflow_timeout_ms = 100000",
+    )
     .await;
+    enqueue(&world, "garbage", &run, "garbage", "").await;
+    enqueue(&world, "portable", &run, r#"{"positionalArgs":[1]}"#, "").await;
+    for (id, code, says) in [
+        (long.as_str(), "run_missing", "its id has 257 bytes"),
+        ("by hand", "run_missing", "cannot enqueue it"),
+        ("unversioned", "run_missing", "cannot enqueue it"),
+        ("late", "run_missing", "cannot enqueue it"),
+        ("garbage", "input_unreadable", "cannot be read"),
+        ("portable", "input_unreadable", "cannot be read"),
+    ] {
+        until(&format!("the end of {id}, for a reason"), || async {
+            let (status, error): (String, Option<String>) = sqlx::query_as(
+                "SELECT status, error FROM dbos.workflow_status WHERE workflow_uuid = $1",
+            )
+            .bind(id)
+            .fetch_one(&world.system)
+            .await
+            .unwrap();
+            let error = error.unwrap_or_default();
+            status == "ERROR" && error.contains(code) && error.contains(says)
+        })
+        .await;
+    }
+    // What has not begun, and maybe never does.
+    let far = "status = 'DELAYED', delay_until_epoch_ms = 9000000000000";
+    enqueue(&world, "delayed", &run, &input, far).await;
+    enqueue(
+        &world,
+        "of another version",
+        &run,
+        &input,
+        "application_version = 'x'",
+    )
+    .await;
+    enqueue(
+        &world,
+        "nowhere",
+        &run,
+        &input,
+        "queue_name = 'nobody polls it'",
+    )
+    .await;
+    enqueue(
+        &world,
+        "cancelled",
+        &run,
+        &input,
+        "queue_name = 'nobody polls it'",
+    )
+    .await;
+    cancel(&world, "cancelled").await;
     assert_eq!(effects(&world, &run).await, before);
+    assert_invariants_hold(&world).await;
 }
 
 #[tokio::test]
 async fn a_run_that_the_engine_gave_up_and_a_client_cancels_is_canceled_here_too() {
-    let (mut world, run) = abandoned("fork_gave_up").await;
-    system(
-        &world,
-        "UPDATE dbos.workflow_status SET recovery_attempts = 1000 WHERE workflow_uuid = $1",
-        &run,
-    )
-    .await;
-    restart(&mut world).await;
-    failed(
-        &world,
-        &run,
-        "recovery_exhausted",
-        "MAX_RECOVERY_ATTEMPTS_EXCEEDED",
-    )
-    .await;
+    let (world, run) = given_up("fork_gave_up", 0).await;
     cancel(&world, &run).await;
     until("the run to be canceled", || async {
         world
