@@ -3,6 +3,9 @@
 //! The archive comes from outside. What leads out of the tree, means something on another machine or is larger than it looks
 //! is refused by name, never left out in silence.
 
+mod extended;
+mod readers;
+
 use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -12,10 +15,11 @@ use kodo_contract::{
 };
 use tar::{Archive, EntryType};
 
+use extended::{Extended, extend};
+use readers::{Limited, content};
+
 /// How a file that is compressed by gzip begins.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
-/// The longest name, link target or list of further attributes that an archive may have.
-const MAX_EXTENSION: u64 = 64 * 1024;
 /// What an archive may take for each entry besides its content: headers with a name and a link target of 4095 bytes each.
 const OVERHEAD: u64 = 16 * 1024;
 /// The most headers of an entry: its own, and those with its name, its link target and its attributes.
@@ -54,16 +58,6 @@ pub enum UnpackError {
     /// Its content could not be kept. The fault is this machine's.
     #[error("its content cannot be kept: {0}")]
     Kept(io::Error),
-}
-
-/// What headers before an entry say of it.
-#[derive(Default)]
-struct Extended {
-    path: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
-    modified: Option<i64>,
-    size: Option<u64>,
-    sparse: bool,
 }
 
 /// Unpacks an archive. `keep` takes content of a known length and returns its hash; `modified` is the time of folders that the
@@ -246,138 +240,6 @@ fn unpack_within(
     Ok(tree)
 }
 
-/// Takes an entry that says something of the next one. Returns whether it was one.
-fn extend<R: Read>(
-    extended: &mut Extended,
-    kind: EntryType,
-    entry: &mut tar::Entry<'_, R>,
-) -> Result<bool, UnpackError> {
-    let known = kind.is_gnu_longname() || kind.is_gnu_longlink() || kind.is_pax_local_extensions();
-    if !known && !kind.is_pax_global_extensions() {
-        return Ok(false);
-    }
-    let mut content = Vec::new();
-    let count = entry.take(MAX_EXTENSION + 1).read_to_end(&mut content);
-    if count.map_err(UnpackError::NoArchive)? as u64 > MAX_EXTENSION {
-        return Err(UnpackError::NoArchive(io::Error::other(
-            "it has a header of more than 64 KiB",
-        )));
-    }
-    let without_end = |mut name: Vec<u8>| {
-        while name.last() == Some(&0) {
-            name.pop();
-        }
-        name
-    };
-    if kind.is_gnu_longname() {
-        extended.path = Some(without_end(content));
-    } else if kind.is_gnu_longlink() {
-        extended.link = Some(without_end(content));
-    } else if kind.is_pax_local_extensions() {
-        let mut left = &content[..];
-        // The records may be followed by zeros.
-        while left.first().is_some_and(|first| *first != 0) {
-            let malformed = || UnpackError::NoArchive(io::Error::other("malformed pax extension"));
-            let (key, value, rest) = pax_record(left).ok_or_else(malformed)?;
-            left = rest;
-            match key {
-                b"path" => extended.path = Some(value.to_vec()),
-                b"linkpath" => extended.link = Some(value.to_vec()),
-                b"mtime" => {
-                    extended.modified = std::str::from_utf8(value).ok().and_then(nanoseconds)
-                }
-                b"size" => {
-                    extended.size = std::str::from_utf8(value)
-                        .ok()
-                        .and_then(|it| it.parse().ok())
-                }
-                key => extended.sparse |= key.starts_with(b"GNU.sparse."),
-            }
-        }
-    }
-    // What counts for all entries of the archive (git puts the commit's name there) says nothing of a tree.
-    Ok(true)
-}
-
-/// The key and the value of the first record of a pax header, and what follows it. By its length, and not by its line as the
-/// crate reads it: a name may have line ends.
-fn pax_record(records: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
-    let space = records.iter().position(|byte| *byte == b' ')?;
-    let length: usize = std::str::from_utf8(&records[..space]).ok()?.parse().ok()?;
-    let (record, rest) = records.split_at_checked(length)?;
-    let record = record.get(space + 1..)?.strip_suffix(b"\n")?;
-    let equals = record.iter().position(|byte| *byte == b'=')?;
-    Some((&record[..equals], &record[equals + 1..], rest))
-}
-
-/// Keeps content of exactly this length.
-fn content<R: Read>(
-    entry: &mut tar::Entry<'_, R>,
-    size: u64,
-    keep: &mut impl FnMut(&mut dyn Read, u64) -> io::Result<ContentHash>,
-) -> Result<ContentHash, UnpackError> {
-    let mut exact = Exact {
-        from: entry,
-        left: size,
-        failed: None,
-    };
-    let kept = keep(&mut exact, size);
-    match (kept, exact.failed) {
-        (_, Some(error)) => Err(UnpackError::NoArchive(error)),
-        (Ok(hash), None) => Ok(hash),
-        (Err(error), None) => Err(UnpackError::Kept(error)),
-    }
-}
-
-/// An archive of which only so much is read.
-struct Limited<'a, R> {
-    from: R,
-    /// How many bytes are left; `None` once more were asked for.
-    left: &'a Cell<Option<u64>>,
-}
-
-impl<R: Read> Read for Limited<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        let Some(left @ 1..) = self.left.get() else {
-            self.left.set(None);
-            return Err(io::Error::other("it is too long"));
-        };
-        let most = buffer
-            .len()
-            .min(usize::try_from(left).unwrap_or(usize::MAX));
-        let count = self.from.read(&mut buffer[..most])?;
-        self.left.set(Some(left - count as u64));
-        Ok(count)
-    }
-}
-
-/// Content of an archive, which tells its own errors from those of whoever keeps it.
-struct Exact<'a, R> {
-    from: &'a mut R,
-    left: u64,
-    failed: Option<io::Error>,
-}
-
-impl<R: Read> Read for Exact<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = buffer
-            .len()
-            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        let count = match self.from.read(&mut buffer[..most]) {
-            Ok(0) if most > 0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
-            other => other,
-        };
-        let count = count.inspect_err(|error| {
-            self.failed = Some(io::Error::new(error.kind(), error.to_string()));
-        })?;
-        self.left -= count as u64;
-        Ok(count)
-    }
-}
-
 /// The path of an entry without `./` before it and `/` behind it; `None` for the archive's top itself.
 fn tree_path(mut path: &[u8]) -> Option<TreePath> {
     while let Some(rest) = path.strip_prefix(b"./") {
@@ -405,26 +267,6 @@ fn leads_out(link: &TreePath, target: &[u8]) -> bool {
     false
 }
 
-/// Seconds since 1970 with a fraction, as nanoseconds.
-fn nanoseconds(text: &str) -> Option<i64> {
-    let (sign, text) = match text.strip_prefix('-') {
-        Some(rest) => (-1, rest),
-        None => (1, text),
-    };
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let seconds: i64 = seconds.parse().ok()?;
-    let digits: String = fraction
-        .chars()
-        .chain("000000000".chars())
-        .take(9)
-        .collect();
-    let fraction: i64 = digits.parse().ok()?;
-    seconds
-        .checked_mul(1_000_000_000)?
-        .checked_add(fraction)?
-        .checked_mul(sign)
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -433,6 +275,7 @@ mod tests {
     use flate2::write::GzEncoder;
     use tar::{Builder, Header};
 
+    use super::extended::MAX_EXTENSION;
     use super::*;
 
     fn header(kind: EntryType, path: &[u8], size: u64) -> Header {
@@ -604,37 +447,6 @@ mod tests {
         ] {
             let error = unpacked(bad).unwrap_err();
             assert!(matches!(error, UnpackError::NoArchive(_)), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_time_with_a_fraction_is_read_to_the_nanosecond() {
-        assert_eq!(nanoseconds("1.5"), Some(1_500_000_000));
-        assert_eq!(
-            nanoseconds("1700000000.123456789"),
-            Some(1_700_000_000_123_456_789)
-        );
-        assert_eq!(nanoseconds("-1.25"), Some(-1_250_000_000));
-        assert_eq!(nanoseconds("soon"), None);
-    }
-
-    #[test]
-    fn a_pax_record_ends_where_its_length_says() {
-        let read = |text: &'static [u8]| pax_record(text);
-        let first: (&[u8], &[u8], &[u8]) = (b"path", b"a\nb=c", b"7 x=y\n");
-        assert_eq!(read(b"14 path=a\nb=c\n7 x=y\n"), Some(first));
-        for malformed in [
-            &b"15 path=a"[..],
-            b"5 path=a\n",
-            b"3 a\n",
-            b"0 \n",
-            b"2 \n",
-            b"-9 a=b\n",
-            b"99999999999999999999 a=b\n",
-            b"a=b\n",
-            b"4 a\n",
-        ] {
-            assert_eq!(read(malformed), None, "{malformed:?}");
         }
     }
 }
