@@ -24,13 +24,14 @@ pub struct Databases {
 
 impl Databases {
     /// Two names that nobody else uses: `PREFIX_PID_app` and `PREFIX_PID_sys`. The databases are not made yet;
-    /// the service makes what is missing.
+    /// the service makes what is missing. Large artifacts go into a folder that goes with them.
     pub fn named(server: &DatabaseConfig, prefix: &str) -> Self {
         let pid = std::process::id();
+        let artifacts = std::env::temp_dir().join(format!("{prefix}_{pid}_artifacts"));
         Self {
             app: server.with_database(format!("{prefix}_{pid}_app")),
             system: server.with_database(format!("{prefix}_{pid}_sys")),
-            artifacts: None,
+            artifacts: Some(artifacts),
         }
     }
 
@@ -62,11 +63,14 @@ impl Databases {
         pool(&self.system)
     }
 
-    /// Drops both, whoever is connected.
+    /// Drops both, whoever is connected, and what is stored for them.
     ///
     /// # Errors
     /// If the server does not answer or refuses.
     pub async fn drop(&self) -> anyhow::Result<()> {
+        if let Some(artifacts) = &self.artifacts {
+            let _ = std::fs::remove_dir_all(artifacts);
+        }
         let maintenance = self.app.with_database("postgres");
         let mut admin = maintenance.connect("kodo-harness").await?;
         // A service that was killed while it made a database is gone, but the server goes on making it.

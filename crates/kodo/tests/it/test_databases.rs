@@ -1,6 +1,6 @@
 //! Databases for tests: cloned from a template, so that each test has its own and none waits for migrations.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -74,10 +74,13 @@ impl TestDatabases {
 
     fn counted(app: DatabaseConfig, system: DatabaseConfig) -> Self {
         MINE.fetch_add(1, Ordering::SeqCst);
+        let artifacts = std::env::temp_dir()
+            .join("kodo-it-artifacts")
+            .join(&app.database);
         let databases = Databases {
             app,
             system,
-            artifacts: Some(artifacts()),
+            artifacts: Some(artifacts),
         };
         Self { databases }
     }
@@ -85,6 +88,10 @@ impl TestDatabases {
 
 impl Drop for TestDatabases {
     fn drop(&mut self) {
+        // Of its own: databases that are cloned from one template have one id, and would share what is theirs in a store.
+        if let Some(artifacts) = &self.databases.artifacts {
+            let _ = std::fs::remove_dir_all(artifacts);
+        }
         if MINE.fetch_sub(1, Ordering::SeqCst) > 1 {
             return;
         }
@@ -95,12 +102,6 @@ impl Drop for TestDatabases {
             eprintln!("test databases stay behind: {error:#}");
         }
     }
-}
-
-/// The artifact store of every test that has none of its own. Databases that are cloned from one template have one id, so
-/// they share their part of it.
-fn artifacts() -> PathBuf {
-    std::env::temp_dir().join("kodo-it-artifacts")
 }
 
 /// Runs something in a runtime of its own.
