@@ -12,7 +12,7 @@ use kodo_contract::{ContentHash, Tree, TreeBounds};
 use sha2::{Digest, Sha256};
 
 /// How much is copied at once.
-const PIECE: usize = 1 << 20;
+const PIECE: usize = 256 * 1024;
 
 /// Content of files by hash, in one file without a name: it goes with this process, whatever ends it.
 #[derive(Debug)]

@@ -25,9 +25,12 @@ use std::time::Duration;
 use futures_util::TryStreamExt;
 use kodo_contract::{At, ContentHash, Node, NodeKind, Object, Snapshot, Tree, TreeBounds};
 use kodo_store::content::{
-    ArtifactError, ArtifactStore, ObjectArtifacts, Place, S3Access, check, read, tarball, unpack,
+    ArtifactError, ArtifactStore, ObjectArtifacts, Place, S3Access, check, read, read_into,
+    tarball, unpack,
 };
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use crate::bucket::{BUCKET, Bucket};
 use crate::conformance::{conforms, content, whole};
@@ -40,8 +43,12 @@ fn folder(root: &Path) -> ObjectArtifacts {
 }
 
 async fn bucket(bucket: &Bucket, name: &str) -> ObjectArtifacts {
+    at(bucket.start().await, name)
+}
+
+fn at(endpoint: String, name: &str) -> ObjectArtifacts {
     let access = S3Access {
-        endpoint: Some(bucket.start().await),
+        endpoint: Some(endpoint),
         region: "us-east-1".into(),
         access_key_id: "id".into(),
         secret_access_key: "key".into(),
@@ -274,6 +281,101 @@ async fn a_store_that_fails_is_unavailable_and_one_that_refuses_is_denied() {
     }
     fake.fail(None);
     assert_eq!(check(&store, &hash, 10).await, Ok(()));
+}
+
+#[tokio::test]
+async fn what_a_bucket_says_decides_what_can_be_done_and_is_told() {
+    let fake = Bucket::default();
+    let store = bucket(&fake, BUCKET).await;
+    let hash = store.put(content(10)).await.unwrap();
+    for (status, code, becomes, told) in [
+        (503, "SlowDown", "artifact_store_unavailable", false),
+        (500, "InternalError", "artifact_store_unavailable", false),
+        // The clock of one of the two is wrong.
+        (403, "RequestTimeTooSkewed", "artifact_store_denied", true),
+        (
+            400,
+            "AuthorizationHeaderMalformed",
+            "artifact_store_denied",
+            true,
+        ),
+        (301, "PermanentRedirect", "artifact_store_denied", true),
+        (400, "ExpiredToken", "artifact_store_denied", true),
+    ] {
+        fake.say(status, code);
+        for error in [
+            store.put(content(20)).await.unwrap_err(),
+            whole(&store, &hash, 10, None).await.unwrap_err(),
+            whole(&store, &hash, 10, Some(1..2)).await.unwrap_err(),
+            store.list().try_collect::<Vec<_>>().await.unwrap_err(),
+        ] {
+            assert_eq!(error.code(), becomes, "{status} {code}: {error}");
+            // The answer to a HEAD, with which some of these begin, has no body to say it in.
+            let says = error.to_string().contains(code) || error.to_string().contains("HEAD");
+            assert!(!told || says, "{status} {code}: {error}");
+        }
+    }
+    fake.fail(None);
+    assert_eq!(check(&store, &hash, 10).await, Ok(()));
+}
+
+/// A server whose answers end before their length.
+async fn cutting(length: usize, sent: usize) -> ObjectArtifacts {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut request = vec![0; 8192];
+                let _ = client.read(&mut request).await;
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nETag: \"x\"\r\nLast-Modified: Fri, 02 Jan 2026 03:04:05 GMT\r\n\
+                     Content-Length: {length}\r\n\r\n"
+                );
+                let _ = client.write_all(head.as_bytes()).await;
+                if !request.starts_with(b"HEAD") {
+                    let _ = client.write_all(&content(length)[..sent]).await;
+                }
+            });
+        }
+    });
+    at(format!("http://{address}"), BUCKET)
+}
+
+#[tokio::test]
+async fn an_answer_that_ends_early_is_no_content_and_may_be_whole_later() {
+    for (length, sent) in [
+        (10, 0),
+        (10, 9),
+        (3_000_000, 1_500_000),
+        (3_000_000, 2_999_999),
+    ] {
+        let store = cutting(length, sent).await;
+        let hash = ContentHash::of(&content(length));
+        let error = whole(&store, &hash, length, None).await.unwrap_err();
+        assert_eq!(
+            error.code(),
+            "artifact_store_unavailable",
+            "{sent} of {length}: {error}"
+        );
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let into = read_into(&store, &hash, length as u64, None, &file, 0).await;
+        assert_eq!(into.unwrap_err().code(), "artifact_store_unavailable");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_content_only_under_the_hash_of_nothing() {
+    let above = TempDir::new().unwrap();
+    let store = folder(&above.path().join("store"));
+    let hash = ContentHash::of(b"something");
+    let empty = Arc::new(tempfile::tempfile().unwrap());
+    store.put_file(empty, 0..0, &hash).await.unwrap();
+    let error = whole(&store, &hash, 0, None).await.unwrap_err();
+    assert_eq!(error.code(), "artifact_damaged", "{error}");
+    let nothing = store.put(content(0)).await.unwrap();
+    assert_eq!(whole(&store, &nothing, 0, None).await, Ok(vec![]));
 }
 
 #[tokio::test]

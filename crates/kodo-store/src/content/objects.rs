@@ -16,6 +16,7 @@ use object_store::{
     GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
 };
 use time::{OffsetDateTime, UtcDateTime};
+use tokio::sync::Semaphore;
 
 use super::folder::Folder;
 use super::store::{ArtifactStore, ContentInfo, Listed};
@@ -25,8 +26,14 @@ use super::{ArtifactError, Pieces, Place, S3Access, s3};
 /// content that was damaged since.
 const FRESH: Duration = Duration::from_secs(12 * 3600);
 
-/// Content is sent in pieces of this size, and in one if it is smaller: the least that S3 takes of all but the last.
+/// Content is sent to a bucket in parts of this size, and in one if it is smaller: the least that S3 takes of all but the last.
 const PART: u64 = 5 << 20;
+
+/// How much is read from a file at once, and written to a folder. Larger pieces would cost memory and gain nothing.
+const PIECE: u64 = 1 << 20;
+
+/// Parts that this process sends at the same time. Further ones wait: what is sent is in memory.
+const PARTS_AT_ONCE: usize = 4;
 
 /// How long a store may take to begin to answer, and to take one piece.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -38,6 +45,7 @@ pub struct ObjectArtifacts {
     place: Place,
     /// The product database that the content belongs to; empty if it is not known yet.
     instance: String,
+    parts: Arc<Semaphore>,
 }
 
 #[derive(Clone)]
@@ -64,6 +72,7 @@ impl ObjectArtifacts {
             backend,
             place,
             instance: String::new(),
+            parts: Arc::new(Semaphore::new(PARTS_AT_ONCE)),
         })
     }
 
@@ -210,25 +219,34 @@ impl ArtifactStore for ObjectArtifacts {
         hash: &ContentHash,
     ) -> Result<(), ArtifactError> {
         let size = range.end - range.start;
-        if size <= PART {
-            let bytes = piece_of(file, range).await?;
-            return self.put(bytes).await.map(drop);
-        }
         self.prepare().await?;
         if self.is_fresh(hash, size).await? {
             return Ok(());
         }
         let store = self.open()?;
         let key = self.key(hash);
+        let part = match self.backend {
+            Backend::Folder(_) => PIECE,
+            Backend::Bucket(_) => PART,
+        };
+        // Nobody closes the semaphore.
+        let turn = || async { self.parts.acquire().await.map_err(|_| silent()) };
+        if size <= part {
+            let _turn = turn().await?;
+            let content = part_of(file, range).await?;
+            let put = in_time(store.put(&key, content)).await;
+            return put.map(drop).map_err(ArtifactError::of_write);
+        }
         let mut upload = in_time(store.put_multipart(&key))
             .await
             .map_err(ArtifactError::of_write)?;
         let sent = async {
             let mut at = range.start;
             while at < range.end {
-                let end = range.end.min(at + PART);
-                let bytes = piece_of(Arc::clone(&file), at..end).await?;
-                in_time(upload.put_part(PutPayload::from(bytes))).await?;
+                let end = range.end.min(at + part);
+                let _turn = turn().await?;
+                let content = part_of(Arc::clone(&file), at..end).await?;
+                in_time(upload.put_part(content)).await?;
                 at = end;
             }
             in_time(upload.complete()).await
@@ -313,13 +331,19 @@ impl ArtifactStore for ObjectArtifacts {
     }
 }
 
-/// Reads a range of a file.
-async fn piece_of(file: Arc<File>, range: Range<u64>) -> Result<Bytes, ArtifactError> {
+/// Reads a range of a file, in pieces: allocations of a few sizes are what the allocator gives back.
+async fn part_of(file: Arc<File>, range: Range<u64>) -> Result<PutPayload, ArtifactError> {
     blocking(move || {
-        let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; length];
-        file.read_exact_at(&mut bytes, range.start)?;
-        Ok(bytes.into())
+        let mut pieces = Vec::new();
+        let mut at = range.start;
+        while at < range.end {
+            let end = range.end.min(at + PIECE);
+            let mut bytes = vec![0; usize::try_from(end - at).unwrap_or(usize::MAX)];
+            file.read_exact_at(&mut bytes, at)?;
+            pieces.push(Bytes::from(bytes));
+            at = end;
+        }
+        Ok(pieces.into_iter().collect())
     })
     .await
 }

@@ -22,6 +22,9 @@ pub type Pieces = BoxStream<'static, Piece>;
 /// Up to this many bytes, content is compared with its hash before the first of them is handed on.
 const WHOLE: u64 = 1 << 20;
 
+/// How much is written to a file at once.
+const PIECE: usize = 256 * 1024;
+
 /// Reads content of a known size, or a range of it, and makes sure that it fits its hash.
 ///
 /// Content of up to 1 MiB is returned after all of it was read and its hash was found to match. Longer content is streamed while it is read, except for its last piece: that follows once the hash matches, and
@@ -103,7 +106,7 @@ pub async fn read_into(
         let piece = pieces.try_next().await?;
         let over = piece.is_none();
         held.extend_from_slice(&piece.unwrap_or_default());
-        if (held.len() as u64) < WHOLE && !over {
+        if held.len() < PIECE && !over {
             continue;
         }
         let (bytes, to) = (held.split().freeze(), Arc::clone(file));
@@ -182,15 +185,15 @@ fn verified(pieces: Pieces, hash: ContentHash, size: u64) -> Pieces {
             }
         }
         fits_size(state.read, state.size)?;
-        // The last piece was returned already, or there was none.
-        let Some(last) = state.kept.take() else {
-            return Ok(None);
-        };
-        let found = hex(&state.hasher.clone().finalize());
-        if found != state.hash.as_str() {
-            return Err(ArtifactError::Damaged(format!("its hash is {found}")));
+        let last = state.kept.take();
+        // Otherwise the last piece was returned already.
+        if last.is_some() || state.size == 0 {
+            let found = hex(&state.hasher.clone().finalize());
+            if found != state.hash.as_str() {
+                return Err(ArtifactError::Damaged(format!("its hash is {found}")));
+            }
         }
-        Ok(Some((last, state)))
+        Ok(last.map(|last| (last, state)))
     })
     .boxed()
 }

@@ -1,9 +1,12 @@
 //! What every artifact store does.
 
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use kodo_contract::ContentHash;
-use kodo_store::content::{ArtifactError, ArtifactStore, check, read};
+use kodo_store::content::{ArtifactError, ArtifactStore, check, read, read_into};
 
 /// Content that no two calls share a piece of.
 pub fn content(length: usize) -> Bytes {
@@ -52,6 +55,7 @@ pub async fn conforms(store: &dyn ArtifactStore) {
             }
         }
     }
+    files(store).await;
     let mut listed: Vec<_> = store.list().try_collect().await.unwrap();
     listed.sort_by_key(|it| it.info.size);
     let sizes: Vec<u64> = listed.iter().map(|it| it.info.size).collect();
@@ -60,4 +64,29 @@ pub async fn conforms(store: &dyn ArtifactStore) {
         store.delete(&one.hash).await.unwrap();
         assert_eq!(store.head(&one.hash).await, Ok(None));
     }
+}
+
+/// Content from a file, of every length around a part of an upload, comes back into a file as it was.
+async fn files(store: &dyn ArtifactStore) {
+    const PART: usize = 5 << 20;
+    for length in [0, 1, PART - 1, PART, PART + 1, 2 * PART, 2 * PART + 1] {
+        // Not at its beginning.
+        let bytes = content(length + 7);
+        let hash = ContentHash::of(&bytes[7..]);
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        file.write_all_at(&bytes, 0).unwrap();
+        let range = 7..bytes.len() as u64;
+        let put = store.put_file(Arc::clone(&file), range, &hash).await;
+        assert_eq!(put, Ok(()), "{length}");
+        let back = Arc::new(tempfile::tempfile().unwrap());
+        let size = length as u64;
+        read_into(store, &hash, size, None, &back, 3).await.unwrap();
+        let mut read = vec![0; length];
+        back.read_exact_at(&mut read, 3).unwrap();
+        assert!(read == bytes[7..], "{length}");
+        store.delete(&hash).await.unwrap();
+    }
+    // As it was.
+    store.put(content(0)).await.unwrap();
+    store.put(content(1)).await.unwrap();
 }

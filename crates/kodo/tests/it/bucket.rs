@@ -26,9 +26,11 @@ pub struct Bucket(Arc<Mutex<Inner>>);
 #[derive(Default)]
 struct Inner {
     objects: BTreeMap<String, Bytes>,
+    /// The parts of each upload that is under way, by its key.
+    parts: BTreeMap<String, BTreeMap<u32, Bytes>>,
     requests: Vec<String>,
-    /// What is answered instead, while it is set.
-    status: Option<u16>,
+    /// What is answered instead, while it is set: status and code.
+    status: Option<(u16, String)>,
     /// The only key that is let in, if it is set.
     key_id: Option<String>,
 }
@@ -60,7 +62,12 @@ impl Bucket {
 
     /// Answers everything with this status from now on, or no longer.
     pub fn fail(&self, status: Option<u16>) {
-        self.0.lock().unwrap().status = status;
+        self.0.lock().unwrap().status = status.map(|status| (status, "Scripted".to_owned()));
+    }
+
+    /// Answers everything with this status and this code from now on.
+    pub fn say(&self, status: u16, code: &str) {
+        self.0.lock().unwrap().status = Some((status, code.to_owned()));
     }
 
     /// Lets in only who has this key, from now on.
@@ -83,8 +90,8 @@ impl Bucket {
         let body = body.collect().await.unwrap().to_bytes();
         let mut inner = self.0.lock().unwrap();
         inner.requests.push(format!("{} {}", head.method, head.uri));
-        if let Some(status) = inner.status {
-            return answer(status, "<Error><Code>Scripted</Code></Error>");
+        if let Some((status, code)) = &inner.status {
+            return answer(*status, format!("<Error><Code>{code}</Code></Error>"));
         }
         let Some(signed) = head.headers.get("authorization") else {
             panic!("a request without a signature");
@@ -102,6 +109,10 @@ impl Bucket {
         if bucket != BUCKET {
             return answer(404, "<Error><Code>NoSuchBucket</Code></Error>");
         }
+        let query = head.uri.query().unwrap_or_default();
+        if query.contains("uploads") || query.contains("uploadId=") {
+            return inner.upload(&head.method, key, query, body);
+        }
         match head.method {
             Method::PUT => {
                 inner.objects.insert(key.to_owned(), body);
@@ -111,10 +122,7 @@ impl Bucket {
                 inner.objects.remove(key);
                 answer(204, "")
             }
-            _ if key.is_empty() => answer(
-                200,
-                list(&inner.objects, head.uri.query().unwrap_or_default()),
-            ),
+            _ if key.is_empty() => answer(200, list(&inner.objects, query)),
             method => {
                 let Some(object) = inner.objects.get(key) else {
                     return answer(404, "<Error><Code>NoSuchKey</Code></Error>");
@@ -147,6 +155,51 @@ impl Bucket {
                 response
             }
         }
+    }
+}
+
+impl Inner {
+    /// One request of an upload in parts, of which there is one at a time for each key.
+    fn upload(
+        &mut self,
+        method: &Method,
+        key: &str,
+        query: &str,
+        body: Bytes,
+    ) -> Response<Full<Bytes>> {
+        let number = query
+            .split('&')
+            .find_map(|pair| pair.strip_prefix("partNumber="));
+        if query.starts_with("uploads") {
+            self.parts.insert(key.to_owned(), BTreeMap::new());
+            let id = "<UploadId>1</UploadId>";
+            return answer(
+                200,
+                format!("<InitiateMultipartUploadResult>{id}</InitiateMultipartUploadResult>"),
+            );
+        }
+        if let (Some(number), Some(parts)) = (number, self.parts.get_mut(key)) {
+            parts.insert(number.parse().unwrap(), body);
+            return answer(200, "");
+        }
+        let Some(parts) = self.parts.remove(key) else {
+            return answer(404, "<Error><Code>NoSuchUpload</Code></Error>");
+        };
+        if method == Method::DELETE {
+            return answer(204, "");
+        }
+        let parts: Vec<Bytes> = parts.into_values().collect();
+        // As S3: all but the last have 5 MiB at least.
+        let (_, all_but_last) = parts.split_last().unwrap();
+        if all_but_last.iter().any(|part| part.len() < 5 << 20) {
+            return answer(400, "<Error><Code>EntityTooSmall</Code></Error>");
+        }
+        self.objects.insert(key.to_owned(), parts.concat().into());
+        let etag = "<ETag>x</ETag>";
+        answer(
+            200,
+            format!("<CompleteMultipartUploadResult>{etag}</CompleteMultipartUploadResult>"),
+        )
     }
 }
 

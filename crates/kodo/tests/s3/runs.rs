@@ -3,6 +3,7 @@
 use std::fs;
 
 use kodo_contract::ContentHash;
+use kodo_dev::harness::Service;
 use serde_json::{Value, json};
 
 use crate::large::{artifacts, get, large, left, printed, run};
@@ -76,18 +77,31 @@ async fn what_runs_leave_is_there_once_and_can_be_had_verified_and_collected() {
     report(&world, &["verify", "-o", "json"]).await;
 }
 
+/// What a service says that does not start with these settings, which the world has from now on.
+async fn refused(world: &mut World, environment: Vec<(&str, String)>) -> String {
+    world.service.kill9().await.unwrap();
+    for (name, value) in environment {
+        world.options = world.options.clone().env(name, value);
+    }
+    Service::start(&world.options)
+        .await
+        .unwrap_err()
+        .to_string()
+}
+
 #[tokio::test]
-async fn a_run_with_a_wrong_secret_fails_at_once_and_says_that_it_was_refused() {
+async fn a_wrong_secret_starts_no_service_and_collects_nothing() {
     let scratch = Scratch::new("s3_denied");
     let server = Server::start("runs_denied").await;
-    // Whoever waited would wait longer than the test does.
-    let mut environment = server.environment(BUCKET, "not-the-secret");
-    environment.push(("ARTIFACT_STORE_PATIENCE_MS", "3600000".to_owned()));
-    let world = large("s3_denied", &scratch, &environment).await;
-    let view = run(&world).await;
-    assert_eq!(reason(&view)["code"], "artifact_store_denied", "{view:#}");
-    assert!(!reason(&view).to_string().contains("not-the-secret"));
-    assert_eq!(world.count("SELECT count(*) FROM app.run_steps").await, 0);
+    let right = server.environment(BUCKET, &secret_key());
+    let mut world = large("s3_denied", &scratch, &right).await;
+    assert_eq!(run(&world).await["status"], "succeeded");
+    let said = refused(&mut world, server.environment(BUCKET, "not-the-secret")).await;
+    assert!(
+        said.contains("does not work") && said.contains("403 Forbidden"),
+        "{said}"
+    );
+    assert!(!said.contains("not-the-secret"), "{said}");
     let gc = artifacts(&world, &["gc"]).await;
     assert_eq!(gc.code, Some(1), "{gc:?}");
     assert!(
@@ -101,19 +115,12 @@ async fn a_run_with_a_wrong_secret_fails_at_once_and_says_that_it_was_refused() 
 async fn a_bucket_that_does_not_exist_is_not_taken_for_an_empty_one() {
     let scratch = Scratch::new("s3_elsewhere");
     let server = Server::start("runs_elsewhere").await;
-    let mut world = large(
-        "s3_elsewhere",
-        &scratch,
-        &server.environment(BUCKET, &secret_key()),
-    )
-    .await;
+    let right = server.environment(BUCKET, &secret_key());
+    let mut world = large("s3_elsewhere", &scratch, &right).await;
     assert_eq!(run(&world).await["status"], "succeeded");
-    let mut elsewhere = world.options.clone();
-    for (name, value) in server.environment("no-such-bucket", &secret_key()) {
-        elsewhere = elsewhere.env(name, value);
-    }
-    world.restart(&elsewhere).await;
-    world.options = elsewhere;
+    let elsewhere = server.environment("no-such-bucket", &secret_key());
+    let said = refused(&mut world, elsewhere).await;
+    assert!(said.contains("does not work"), "{said}");
     let gc = artifacts(&world, &["gc"]).await;
     assert_eq!(gc.code, Some(1), "{gc:?}");
     assert!(gc.stderr.contains("NoSuchBucket"), "{gc:?}");
