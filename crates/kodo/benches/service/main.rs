@@ -3,7 +3,7 @@
 //! The real binary, a real Postgres (`DB_HOST`, `DB_PORT`, `DB_USER`, `DB_PASSWORD`), databases of its own
 //! that go when it ends, however it ends. One JSON line a figure on standard output and nothing else there,
 //! the unit in each key's name. `BENCH_SECONDS` says how long load is put on for one figure. An answer that is
-//! no success, or a run that does not succeed, fails the bench; a missed aim does not.
+//! no success, or a run that does not succeed, fails the bench; a missed aim does not, but for that of `content`.
 //!
 //! `… --bench service -- runs` measures one part alone; the parts are [`PARTS`]. `… -- before runs16` measures this build and
 //! another one (`BENCH_BEFORE`, its binary) in turn, and prints each figure as a ratio: see `against.rs`.
@@ -11,6 +11,7 @@
 
 mod against;
 mod ceiling;
+mod content;
 mod cost;
 mod figure;
 mod figures;
@@ -37,7 +38,7 @@ use crate::side::{Kind, Side};
 use crate::stage::{Stage, last_words, stop};
 
 /// What can be asked for. Without a wish everything is measured, in this order.
-const PARTS: [&str; 5] = ["ready", "memory", "http", "runs", "pending"];
+const PARTS: [&str; 6] = ["ready", "memory", "http", "runs", "pending", "content"];
 
 /// One thread: the bench takes at most one core from the service and from Postgres, whatever it does.
 #[tokio::main(flavor = "current_thread")]
@@ -174,6 +175,9 @@ async fn measure(stage: &Stage, parts: &[String]) -> anyhow::Result<()> {
 
     if wanted("pending") {
         pending::measure(stage, &mut figures).await?;
+    }
+    if wanted("content") {
+        content::measure(stage, &mut figures).await?;
     }
     figures.summary();
     Ok(())

@@ -157,9 +157,14 @@ pub(crate) fn resident_megabytes(pids: &[u32]) -> anyhow::Result<f64> {
 }
 
 fn megabytes(pid: u32, name: &str) -> anyhow::Result<f64> {
+    Ok(memory(pid, name)? as f64 / 1e6)
+}
+
+/// What the kernel says of a process's memory under this name, in bytes.
+pub(crate) fn memory(pid: u32, name: &str) -> anyhow::Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find(|line| line.starts_with(name));
     let kibibytes = line.and_then(|line| line.split_whitespace().nth(1));
     let kibibytes = kibibytes.with_context(|| format!("no {name} of process {pid}"))?;
-    Ok(kibibytes.parse::<f64>()? * 1024.0 / 1e6)
+    Ok(kibibytes.parse::<u64>()? * 1024)
 }

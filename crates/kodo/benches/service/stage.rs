@@ -1,6 +1,7 @@
 //! Where the bench plays: a server, databases of its own on it, and how a service is started there.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -8,6 +9,7 @@ use kodo_dev::harness::{Databases, Service, ServiceOptions};
 use kodo_store::DatabaseConfig;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+use tempfile::TempDir;
 
 use crate::wire::{self, Request};
 
@@ -35,6 +37,8 @@ pub(crate) struct Stage {
     pub(crate) system: PgPool,
     /// How long load is put on for one figure (`BENCH_SECONDS`).
     pub(crate) window: Duration,
+    /// What services keep that is in no database. In the build folder: a temporary one may be in memory.
+    data: Arc<TempDir>,
 }
 
 impl Stage {
@@ -69,6 +73,7 @@ impl Stage {
             server,
             databases,
             window: Duration::from_secs_f64(seconds),
+            data: Arc::new(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?),
         })
     }
 
@@ -90,6 +95,7 @@ impl Stage {
             server: self.server.clone(),
             databases,
             window: self.window,
+            data: Arc::clone(&self.data),
         }
     }
 
@@ -98,7 +104,12 @@ impl Stage {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/oc");
         let mut options = ServiceOptions::new(&self.program)
             .envs(self.databases.environment())
-            .env("OC_FIXTURES_DIR", fixtures.display());
+            .env("OC_FIXTURES_DIR", fixtures.display())
+            .env("KODO_DATA_DIR", self.data.path().display())
+            .env(
+                "ARTIFACT_STORE",
+                self.data.path().join("artifacts").display(),
+            );
         for (name, value) in [
             ("HOST", "127.0.0.1"),
             ("API_TOKEN", ""),
