@@ -1,4 +1,5 @@
--- Every step has its artifacts: plan and diffs, or what the tool printed and its files, each at its own address.
+-- Every step has its artifacts: plan and diffs, or what the tool printed and its files, and its output if a view does not
+-- show it, each at its own address.
 -- Looks at steps: SELECT count(*) FROM pg_temp.run_steps
 
 -- By hand, at the root of a checkout: scripts/db/psql-both.sh -f db/invariants/artifacts_complete.sql
@@ -20,13 +21,14 @@ FROM (
         ('diff', CASE WHEN s.phase = 'planning' THEN o.diffs ELSE 0 END),
         ('stdout', CASE WHEN s.phase = 'executing' THEN 1 ELSE 0 END),
         ('stderr', CASE WHEN s.phase = 'executing' AND s.output ->> 'stderr' <> '' THEN 1 ELSE 0 END),
-        ('file', CASE WHEN s.phase = 'executing' THEN o.files ELSE 0 END)
+        ('file', CASE WHEN s.phase = 'executing' THEN o.files ELSE 0 END),
+        ('output', CASE WHEN s.shown IS NOT NULL THEN 1 ELSE 0 END)
     ) AS k (kind, count)
     WHERE k.count IS DISTINCT FROM 0
 ) w
 FULL JOIN (
     SELECT run_id, step_id, kind, count(*) AS count
-    FROM pg_temp.artifacts WHERE kind IN ('plan', 'diff', 'stdout', 'stderr', 'file') GROUP BY run_id, step_id, kind
+    FROM pg_temp.artifacts WHERE kind IN ('plan', 'diff', 'stdout', 'stderr', 'file', 'output') GROUP BY run_id, step_id, kind
 ) a ON a.run_id = w.run_id AND a.step_id = w.step_id AND a.kind = w.kind
 WHERE a.count IS DISTINCT FROM w.count
 UNION ALL
@@ -42,4 +44,10 @@ CROSS JOIN LATERAL jsonb_path_query(s.output, '$.files[*] ? (@.stored == true)')
 WHERE s.phase = 'executing'
   AND NOT EXISTS (SELECT FROM pg_temp.artifacts a
                   WHERE a.run_id = s.run_id AND a.step_id = s.step_id AND a.kind = 'file'
-                    AND a.stored_bytes IS NOT NULL AND a.sha256 = f.file ->> 'sha256');
+                    AND a.stored_bytes IS NOT NULL AND a.sha256 = f.file ->> 'sha256')
+UNION ALL
+SELECT format('%s/%s', s.run_id, s.step_id),
+       format('a view shows that its output is %s…, and the step''s artifact is another one', left(s.shown ->> 'sha256', 12)), NULL
+FROM pg_temp.run_steps s
+JOIN pg_temp.artifacts a ON a.run_id = s.run_id AND a.step_id = s.step_id AND a.kind = 'output'
+WHERE (a.sha256, a.stored_bytes::text) IS DISTINCT FROM (s.shown ->> 'sha256', s.shown ->> 'size');

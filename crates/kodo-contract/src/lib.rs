@@ -20,6 +20,7 @@ mod loopback;
 mod plan;
 mod schema;
 mod shorten;
+mod size;
 mod snapshot;
 mod status;
 mod storable;
@@ -43,6 +44,7 @@ pub use json::{JsonError, MAX_DEPTH, MAX_STORED_DEPTH, parse_json, parse_stored_
 pub use loopback::is_loopback;
 pub use plan::{Plan, PlanOrderError, ToolCall};
 pub use schema::Schema;
+pub use size::json_size;
 pub use snapshot::{At, Branch, Conflict, Kept, Object, Snapshot, SnapshotRef, Writer, merge};
 pub use status::{Phase, RunStatus, Transition, UnknownName};
 pub use storable::{MAX_NUMBER_BYTES, check_storable};
@@ -52,4 +54,4 @@ pub use tree::{
     MAX_TREE_DEPTH, MAX_TREE_NAMES, MAX_TREE_PATH, Node, NodeKind, Tree, TreeBounds, TreeFault,
     TreePath,
 };
-pub use view::{ArtifactRef, RunError, RunView, StepView};
+pub use view::{ArtifactRef, MAX_VIEW_BYTES, RunError, RunView, StepView, StoredOutput};

@@ -4,8 +4,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    Boundary, Phase, RunId, RunStatus, Schema, StepId, Timestamp, schema::boundary_schema,
+    Boundary, ContentHash, Phase, RunId, RunStatus, Schema, StepId, Timestamp, decimal::whole,
+    schema::boundary_schema,
 };
+
+/// The longest view of a run, in bytes of JSON. Kept by whoever records a step: what would pass it is recorded in the artifact
+/// store, see [`StoredOutput`]. A run of which steps were recorded by versions without this bound can have a longer one.
+pub const MAX_VIEW_BYTES: u64 = 8 << 20;
 
 /// A run with all that it did so far. The body of `GET /runs/:id`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,12 +46,35 @@ pub struct StepView {
     pub step_id: StepId,
     /// The part of the run that it belongs to.
     pub phase: Phase,
-    /// What it put out.
+    /// What it put out, or a [`StoredOutput`].
     pub output: Value,
     /// When it started.
     pub started_at: Timestamp,
     /// When it was done.
     pub finished_at: Option<Timestamp>,
+}
+
+/// What a view has in place of an output for which it has no room. The output is the step's artifact of kind `output`, as
+/// canonical JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StoredOutput {
+    /// Always true.
+    pub stored: bool,
+    /// The hash of its bytes.
+    pub sha256: ContentHash,
+    /// How many they are.
+    #[serde(deserialize_with = "whole")]
+    pub size: u64,
+}
+
+impl Boundary for StoredOutput {
+    const NAME: &'static str = "StoredOutput";
+    const STORED: bool = true;
+
+    fn schema() -> &'static Schema {
+        boundary_schema!("../schemas/stored-output.json")
+    }
 }
 
 /// Something that a step produced.

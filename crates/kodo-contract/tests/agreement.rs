@@ -7,8 +7,8 @@ use std::fmt::Debug;
 
 use kodo_contract::{
     ArtifactEntry, ArtifactList, ArtifactRef, Boundary, ContentHash, Intent, Phase, Plan, RunError,
-    RunId, RunRequest, RunStatus, RunView, StepId, StepView, StoredContent, Timestamp, ToolCall,
-    ToolFile, ToolResult, decode, encode, parse_json, sha256_hex,
+    RunId, RunRequest, RunStatus, RunView, StepId, StepView, StoredContent, StoredOutput,
+    Timestamp, ToolCall, ToolFile, ToolResult, decode, encode, parse_json, sha256_hex,
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::{Map, Value, json};
@@ -155,6 +155,14 @@ fn tool_result() -> impl Strategy<Value = ToolResult> {
                 workspace: None,
             },
         )
+}
+
+fn stored_output() -> impl Strategy<Value = StoredOutput> {
+    (any::<bool>(), size()).prop_map(|(stored, size)| StoredOutput {
+        stored,
+        sha256: ContentHash::of(b"x"),
+        size,
+    })
 }
 
 fn stored_content() -> impl Strategy<Value = StoredContent> {
@@ -367,5 +375,6 @@ agreement! {
     plan_and_its_schema_agree: plan();
     tool_result_and_its_schema_agree: tool_result();
     stored_content_and_its_schema_agree: stored_content();
+    stored_output_and_its_schema_agree: stored_output();
     artifact_list_and_its_schema_agree: artifact_list();
 }

@@ -14,6 +14,7 @@ pub(crate) mod patience;
 pub(crate) mod plan;
 pub(crate) mod record;
 pub(crate) mod retry;
+pub(crate) mod room;
 pub(crate) mod tool_call;
 pub(crate) mod workflow;
 pub(crate) mod workspace;

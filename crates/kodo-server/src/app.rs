@@ -5,8 +5,11 @@ use std::sync::Arc;
 use kodo_store::Store;
 use kodo_store::content::{ArtifactStore, ArtifactStoreCell};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use crate::config::ServerConfig;
 use crate::error::ApiError;
+use crate::extract::upload::UploadRoom;
 use crate::readiness::Readiness;
 use kodo_engine::EngineHandle;
 
@@ -22,7 +25,12 @@ struct Inner {
     artifacts: ArtifactStoreCell,
     engine: EngineHandle,
     readiness: Readiness,
+    large_views: Arc<Semaphore>,
+    uploads: UploadRoom,
 }
+
+/// How many large views are put together at once.
+const LARGE_VIEWS: usize = 2;
 
 impl App {
     /// Puts the service together. The store connects lazily and the engine may be launched later.
@@ -35,11 +43,17 @@ impl App {
         readiness: Readiness,
     ) -> Self {
         let inner = Inner {
+            uploads: UploadRoom::new(
+                config
+                    .max_uploads_together_bytes
+                    .max(config.max_upload_bytes),
+            ),
             config,
             store,
             artifacts,
             engine,
             readiness,
+            large_views: Arc::new(Semaphore::new(LARGE_VIEWS)),
         };
         Self {
             inner: Arc::new(inner),
@@ -48,6 +62,10 @@ impl App {
 
     pub(crate) fn config(&self) -> &ServerConfig {
         &self.inner.config
+    }
+
+    pub(crate) fn uploads(&self) -> &UploadRoom {
+        &self.inner.uploads
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -69,6 +87,13 @@ impl App {
 
     pub(crate) fn readiness(&self) -> &Readiness {
         &self.inner.readiness
+    }
+
+    /// Waits until a large view may be put together.
+    pub(crate) async fn turn_for_large_view(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        let turn = Arc::clone(&self.inner.large_views).acquire_owned().await;
+        // Nobody closes the semaphore.
+        turn.map_err(|error| ApiError::Internal(error.to_string()))
     }
 
     /// Bounds how long a request may take after its body was read.

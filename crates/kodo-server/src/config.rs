@@ -23,6 +23,8 @@ pub struct ServerConfig {
     /// The longest upload, in bytes; then the answer is 413. How long it may take in all is not bounded: as long as a
     /// client sends something within [`body_timeout`](Self::body_timeout), it is waited for.
     pub max_upload_bytes: u64,
+    /// What all uploads on their way may have together, in bytes; then the answer is 503.
+    pub max_uploads_together_bytes: u64,
     /// The folder for uploads on their way, which is made if it is missing.
     pub upload_folder: PathBuf,
 }
@@ -38,6 +40,7 @@ impl Default for ServerConfig {
             // Enough for 1 MiB at 35 KB/s; a client that needs longer is most likely stuck.
             body_timeout: Duration::from_secs(30),
             max_upload_bytes: 1 << 30,
+            max_uploads_together_bytes: 4 << 30,
             upload_folder: std::env::temp_dir(),
         }
     }

@@ -3,7 +3,7 @@
 -- What a role or a database may have set otherwise, and what a query's text depends on.
 SET quote_all_identifiers = off; SET IntervalStyle = postgres; SET DateStyle = ISO; SET standard_conforming_strings = on;
 DROP VIEW IF EXISTS pg_temp.idle_workers, pg_temp.runs, pg_temp.run_steps, pg_temp.run_claims,
-                    pg_temp.artifacts;
+                    pg_temp.artifacts, pg_temp.workspace_objects;
 DROP TABLE IF EXISTS pg_temp.engine_workflows, pg_temp.engine_checkpoints, pg_temp.engine_workers,
                      pg_temp.engine_relations, pg_temp.known_migrations, pg_temp.proof_window;
 CREATE TEMPORARY TABLE engine_workflows (
@@ -50,3 +50,5 @@ CREATE TEMPORARY VIEW runs AS SELECT * FROM app.runs WHERE id >= (SELECT first_r
 CREATE TEMPORARY VIEW run_steps AS SELECT * FROM app.run_steps WHERE run_id >= (SELECT first_run FROM proof_window);
 CREATE TEMPORARY VIEW run_claims AS SELECT * FROM app.run_claims WHERE run_id >= (SELECT first_run FROM proof_window);
 CREATE TEMPORARY VIEW artifacts AS SELECT * FROM app.artifacts WHERE run_id >= (SELECT first_run FROM proof_window);
+CREATE TEMPORARY VIEW workspace_objects AS
+SELECT * FROM app.workspace_objects WHERE run_id >= (SELECT first_run FROM proof_window);

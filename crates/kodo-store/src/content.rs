@@ -27,7 +27,7 @@ pub use error::ArtifactError;
 pub use inline::{
     Content, STORED_FROM, content_of, file_bytes, media_type_of, media_type_of_content, shortened,
 };
-pub use lock::{HeldContent, UnnamedContent};
+pub use lock::{ContentClaims, HeldContent, UnnamedContent};
 pub use objects::ObjectArtifacts;
 pub use place::{Lent, Place, PlaceError, S3Access, S3Place};
 pub use read::{Piece, Pieces, check, read, read_into, read_whole};

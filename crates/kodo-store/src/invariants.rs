@@ -16,10 +16,10 @@ use crate::{DatabaseConfig, StoreError, migrations};
 macro_rules! invariants {
     ($($name:literal),* $(,)?) => {
         /// The invariants, in the order in which they are reported. The query is db/invariants/NAME.sql.
-        pub const INVARIANTS: [&str; 16] = [$($name),*];
+        pub const INVARIANTS: [&str; 17] = [$($name),*];
 
         /// Their queries, in the same order.
-        const QUERIES: [&str; 16] = [$(include_str!(concat!("../../../db/invariants/", $name, ".sql"))),*];
+        const QUERIES: [&str; 17] = [$(include_str!(concat!("../../../db/invariants/", $name, ".sql"))),*];
     };
 }
 
@@ -32,6 +32,7 @@ invariants![
     "failed_runs_say_why",
     "artifacts_complete",
     "artifact_hashes_fit",
+    "workspaces_kept",
     "ids_not_reused",
     "workflows_have_runs",
     "checkpoints_match_steps",
@@ -46,7 +47,7 @@ invariants![
 const HASHES: &str = "artifact_hashes_fit";
 
 /// The tables that the queries read.
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 10] = [
     "schema_migrations",
     "instance",
     "intents",
@@ -54,6 +55,7 @@ const TABLES: [&str; 9] = [
     "run_steps",
     "run_claims",
     "artifacts",
+    "workspace_objects",
     "marks",
     "idempotency_keys",
 ];
@@ -128,9 +130,11 @@ impl Evidence {
                  SELECT place, 'table app.' || name FROM unnest($1::text[]) WITH ORDINALITY AS t (name, place)
                  WHERE to_regclass('app.' || name) IS NULL
                  UNION ALL
-                 SELECT 1000, 'column app.artifacts.canonical' WHERE NOT EXISTS (
+                 SELECT 1000, format('column app.%s.%s', c.relation, c.name)
+                 FROM (VALUES ('artifacts', 'canonical'), ('run_steps', 'shown')) AS c (relation, name)
+                 WHERE NOT EXISTS (
                      SELECT FROM pg_attribute
-                     WHERE attrelid = to_regclass('app.artifacts') AND attname = 'canonical' AND NOT attisdropped)
+                     WHERE attrelid = to_regclass('app.' || c.relation) AND attname = c.name AND NOT attisdropped)
              ) AS lacking (place, thing) ORDER BY place LIMIT 1",
         )
         .bind(TABLES.as_slice())

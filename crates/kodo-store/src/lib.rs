@@ -32,7 +32,7 @@ pub use pool::{DatabaseConfig, Store, address, close, socket, why_unavailable};
 pub use requirements::read_only;
 pub use rows::{
     ArtifactRow, Claim, ClaimedRun, Found, Idempotency, Mark, Marks, NewArtifact, NewFork, NewStep,
-    OpenClaim, Recorded, RunToPlan, Settlement, UnfinishedRun, Write,
+    OpenClaim, Recorded, RunToPlan, Settlement, StoredRun, UnfinishedRun, Write,
 };
 pub use session::{connect, pool};
 pub use ssl::{SslMode, UnknownSslMode};

@@ -62,6 +62,16 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "workspaces",
         include_str!("../../../db/migrations/0011_workspaces.sql"),
     ),
+    (
+        12,
+        "content claims",
+        include_str!("../../../db/migrations/0012_content_claims.sql"),
+    ),
+    (
+        13,
+        "view bytes",
+        include_str!("../../../db/migrations/0013_view_bytes.sql"),
+    ),
 ];
 
 /// What `db:seed` inserts. Each statement can run again without effect.

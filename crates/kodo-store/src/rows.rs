@@ -20,5 +20,5 @@ pub use forks::NewFork;
 pub use idempotency::{Idempotency, Write};
 pub use marks::{Mark, Marks};
 pub use outcomes::Settlement;
-pub use runs::{RunToPlan, UnfinishedRun};
+pub use runs::{RunToPlan, StoredRun, UnfinishedRun};
 pub use steps::{NewStep, Recorded};

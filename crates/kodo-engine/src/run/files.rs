@@ -2,10 +2,12 @@
 
 use bytes::Bytes;
 use kodo_contract::{ContentHash, ErrorCode, RunId, StepId, ToolFile, ToolResult, decode};
-use kodo_store::content::{file_bytes, read_whole};
+use kodo_sandbox::Spool;
+use kodo_store::content::{file_bytes, read_into};
 
 use crate::failure::RunFailure;
 use crate::run::context::RunContext;
+use crate::run::workspace::disk;
 
 /// The files that a recorded step left, as its row lists them.
 pub(crate) async fn files_of_step(
@@ -19,10 +21,16 @@ pub(crate) async fn files_of_step(
     Ok(result.files)
 }
 
-/// The content of such a file.
-pub(crate) async fn content(ctx: &RunContext, file: &ToolFile) -> Result<Bytes, RunFailure> {
+/// Brings the content of such a file to this machine, and returns its hash.
+pub(crate) async fn fetched(
+    ctx: &RunContext,
+    file: &ToolFile,
+    to: &Spool,
+) -> Result<ContentHash, RunFailure> {
     if file.stored != Some(true) {
-        return inline_content(file);
+        let content = inline_content(file)?;
+        let kept = to.keep(&mut &content[..], content.len() as u64);
+        return kept.map_err(disk);
     }
     let unreadable = || {
         let text = format!(
@@ -33,8 +41,11 @@ pub(crate) async fn content(ctx: &RunContext, file: &ToolFile) -> Result<Bytes, 
     };
     let hash = ContentHash::parse(&file.sha256).ok_or_else(unreadable)?;
     let size = file.size.ok_or_else(unreadable)?;
-    ctx.retry_artifacts(|| read_whole(&*ctx.artifacts, &hash, size))
-        .await
+    let (at, into) = (to.reserve(size), to.file());
+    let read = || read_into(&*ctx.artifacts, &hash, size, None, &into, at);
+    ctx.retry_artifacts(read).await?;
+    to.add(hash.clone(), at..at + size);
+    Ok(hash)
 }
 
 /// The content of a file whose row holds it.

@@ -1,14 +1,17 @@
 //! What an intent gives to the jobs of its runs, and the files that a call finds in a run that was planned by an older
 //! version: those of the intent, and those that earlier calls left. Runs of this version have a workspace.
 
-use kodo_contract::{ErrorCode, Intent, RunId, StepId, ToolFile, decode};
-use kodo_sandbox::{InputFile, Overlay, granted_secrets, input_files};
+use kodo_contract::{
+    ErrorCode, Intent, Node, NodeKind, RunId, StepId, ToolFile, Tree, decode, now,
+};
+use kodo_sandbox::{InputFile, Overlay, Workspace, granted_secrets, input_files};
 
 use crate::failure::RunFailure;
 use crate::run::context::RunContext;
-use crate::run::files::{content, files_of_step};
+use crate::run::files::{fetched, files_of_step};
+use crate::run::workspace::{disk, spool};
 
-/// Most bytes of files in the workspace of one call: all of them are in memory on their way into the jail.
+/// Most bytes of files that a call finds which has no workspace: what older versions allowed.
 const MAX_WORKSPACE_BYTES: u64 = 256 * 1024 * 1024;
 
 /// What an intent gives to the jobs of its runs.
@@ -42,14 +45,14 @@ impl Inputs {
         Self::of(&intent)
     }
 
-    /// The files that a call finds without a workspace. The files of these earlier steps replace those of the intent and those of the
-    /// steps before them if they have the same name.
+    /// The files that a call of a run without a workspace finds, as one, of which nothing is carried on but files. Those of these
+    /// earlier steps replace those of the intent and those of the steps before them if they have the same name.
     pub(crate) async fn inherited(
         &self,
         ctx: &RunContext,
         run_id: &RunId,
         steps: &[StepId],
-    ) -> Result<Vec<InputFile>, RunFailure> {
+    ) -> Result<Workspace, RunFailure> {
         let mut files = Overlay::default();
         for file in &self.files {
             files.put(&file.name, Origin::Intent(file));
@@ -68,19 +71,30 @@ impl Inputs {
                 ),
             ));
         }
-        let mut read = Vec::new();
+        let (content, mut tree) = (spool(ctx)?, Tree::default());
+        let modified = i64::try_from(now().unix_timestamp_nanos()).unwrap_or(i64::MAX);
         for file in files.into_files() {
-            read.push(match file {
-                Origin::Intent(file) => file.clone(),
-                Origin::Step(file) => InputFile {
-                    content: content(ctx, &file).await?.to_vec(),
-                    executable: file.executable == Some(true),
-                    secret: false,
-                    name: file.name,
-                },
-            });
+            let (name, executable, sha256) = match &file {
+                Origin::Intent(file) => {
+                    let size = file.content.len() as u64;
+                    let kept = content.keep(&mut file.content.as_slice(), size);
+                    (&file.name, file.executable, kept.map_err(disk)?)
+                }
+                Origin::Step(file) => {
+                    let executable = file.executable == Some(true);
+                    (&file.name, executable, fetched(ctx, file, &content).await?)
+                }
+            };
+            let size = content.find(&sha256).map_or(0, |it| it.end - it.start);
+            let mode = if executable { 0o755 } else { 0o644 };
+            let node = Node::new(NodeKind::File { sha256, size }, mode, modified);
+            tree.put(name.as_str().into(), node);
         }
-        Ok(read)
+        Ok(Workspace {
+            tree,
+            content,
+            bounds: ctx.bounds,
+        })
     }
 }
 

@@ -22,7 +22,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How often a waiting run looks whether it has been ended.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Asks the planner until it answers, for as long as a run waits for it (`OC_UNREACHABLE_MS`).
+/// Asks the planner until it answers, for as long as a run waits for it (`OC_UNREACHABLE_MS`). `waits` is called before each
+/// pause: whatever the run holds that it can get again, it gives back.
 ///
 /// # Errors
 /// The last failure; or that this execution is the run's no more, because the run was ended meanwhile.
@@ -31,6 +32,7 @@ pub(crate) async fn plan_patiently(
     execution: &Execution,
     claimed: &ClaimedRun,
     request: &PlanRequest<'_>,
+    mut waits: impl FnMut(),
 ) -> Result<Planned, RunFailure> {
     let run_id = &claimed.id;
     let mut own = FIRST_PAUSE;
@@ -61,6 +63,7 @@ pub(crate) async fn plan_patiently(
             retry_in_ms = pause.as_millis() as u64,
             "the planner is away; the run waits for it"
         );
+        waits();
         wait(ctx, execution, claimed, pause).await?;
     }
 }

@@ -15,6 +15,7 @@ use crate::run::context::RunContext;
 use crate::run::inputs::Inputs;
 use crate::run::patience::plan_patiently;
 use crate::run::record::Recording;
+use crate::run::room::{ViewRoom, frame_size};
 
 /// The checkpoint of the planning step. The plan itself is only in the step's row, whatever its size and however deep
 /// its arguments nest.
@@ -37,6 +38,7 @@ pub(crate) async fn plan(
     ctx: &RunContext,
     execution: &Execution,
     claimed: &ClaimedRun,
+    room: &ViewRoom,
     step_id: &StepId,
     to_plan: Option<RunToPlan>,
     may_be_recorded: bool,
@@ -59,22 +61,30 @@ pub(crate) async fn plan(
     // Validation at load: stored data is checked as if it came from outside.
     let intent: Intent =
         decode(&run.intent).map_err(RunFailure::invalid(ErrorCode::StoredIntentInvalid))?;
-    // Before the planner is asked, because a model costs.
-    let (inputs, begun) = match ctx.sandbox.runs_programs() {
-        true => {
-            let inputs = Inputs::of(&intent)?;
-            let archive = archive_of(&intent)?;
-            let begun = begin(ctx, archive.as_ref(), &inputs, watch.started_at()).await?;
-            (Some(inputs), Some(begun))
-        }
-        false => (None, None),
+    let inputs = match ctx.sandbox.runs_programs() {
+        true => Some((Inputs::of(&intent)?, archive_of(&intent)?)),
+        false => None,
     };
+    let unpacked = async || match &inputs {
+        Some((inputs, archive)) => begin(ctx, archive.as_ref(), inputs, watch.started_at())
+            .await
+            .map(Some),
+        None => Ok(None),
+    };
+    // Before the planner is asked, because a model costs.
+    let mut begun = unpacked().await?;
     let request = PlanRequest {
         intent: &intent,
         seed: ctx.seed,
         idempotency_key: &format!("{run_id}/{step_id}"),
     };
-    let planned = plan_patiently(ctx, execution, claimed, &request).await?;
+    // A run that waits keeps nothing on the disk.
+    let waits = || drop(begun.take());
+    let planned = plan_patiently(ctx, execution, claimed, &request, waits).await?;
+    if begun.is_none() {
+        begun = unpacked().await?;
+    }
+    let inputs = inputs.map(|(inputs, _)| inputs);
     // Validation before recording.
     let plan_json = encode(&planned.plan).map_err(RunFailure::invalid(ErrorCode::PlanInvalid))?;
     let order = planned.plan.dependencies();
@@ -85,6 +95,13 @@ pub(crate) async fn plan(
         output["workspace"] = json!(workspace);
     }
     let mut recording = Recording::of_plan(&planned.plan, plan_json, output)?;
+    // What belongs to no step is counted with the first.
+    let frame = frame_size(run_id, trace_id.as_deref());
+    room.await_steps(1 + planned.plan.tool_calls.len());
+    let place = room.take(|most| {
+        let step = recording.fit(run_id, step_id, most.saturating_sub(frame));
+        step.map(|bytes| bytes + frame)
+    })?;
     if let Some(begun) = begun {
         recording.keep_workspace(begun);
     }
@@ -94,6 +111,8 @@ pub(crate) async fn plan(
         epoch: claimed.epoch,
         phase: Phase::Planning,
         output: &recording.output,
+        shown: recording.shown.as_ref(),
+        view_bytes: place.bytes,
         trace_id: trace_id.as_deref(),
         started_at: watch.started_at(),
         finished_at: watch.now(),
@@ -101,6 +120,7 @@ pub(crate) async fn plan(
         workspace: recording.workspace(),
     };
     let recorded = recording.record(ctx, &step).await?;
+    place.keep();
     let plan = match recorded {
         Recorded::Now => planned.plan,
         // Another execution recorded a plan before: that one counts.

@@ -3,7 +3,10 @@
 //! The order makes it safe: content is written durably, then locked against deletion, then found to be still there, and
 //! only then named by a row. A crash in between leaves content without a row, which `kodo artifacts gc` removes.
 
+mod fit;
+
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use kodo_contract::{
     ContentHash, ErrorCode, Object, Plan, StoredContent, ToolFile, ToolResult, canonical_json,
     encode,
@@ -26,10 +29,18 @@ use crate::run::workspace::{Saved, disk};
 /// Most bytes of content in the rows of one step.
 const MAX_INLINE: usize = 4 * 1024 * 1024;
 
+/// Requests to the artifact store that one step makes at the same time.
+const AT_ONCE: usize = 8;
+
+/// How often content is stored before it is looked for under the lock.
+const ATTEMPTS: usize = 3;
+
 /// What a step is going to record, and the content that has to be in the artifact store before.
 pub(crate) struct Recording {
     /// The step's output.
     pub(crate) output: Value,
+    /// What a view shows in its place, if it has no room for it.
+    pub(crate) shown: Option<Value>,
     artifacts: Vec<NewArtifact>,
     large: Vec<(ContentHash, Large)>,
     /// Content that its workspace needs.
@@ -83,6 +94,7 @@ impl Recording {
     fn empty() -> Self {
         Self {
             output: Value::Null,
+            shown: None,
             artifacts: Vec::new(),
             large: Vec::new(),
             workspace: Vec::new(),
@@ -200,19 +212,33 @@ impl Recording {
         media_type: &str,
         file: Option<&ToolFile>,
     ) -> Result<(), RunFailure> {
+        let named = file.map(|file| (file.name.clone(), file.executable));
+        let artifact = self.stored(kind, hash, content, media_type, named)?;
+        self.artifacts.push(artifact);
+        Ok(())
+    }
+
+    /// An artifact whose content goes into the artifact store. A file has a name, and can be executable.
+    fn stored(
+        &mut self,
+        kind: &str,
+        hash: ContentHash,
+        content: Large,
+        media_type: &str,
+        file: Option<(String, Option<bool>)>,
+    ) -> Result<NewArtifact, RunFailure> {
+        let (name, executable) = file.unzip();
         let stored = StoredContent {
             stored: true,
-            name: file.map(|file| file.name.clone()),
+            name,
             media_type: media_type.to_owned(),
             size: content.size(),
             sha256: hash.clone(),
-            executable: file.and_then(|file| file.executable),
+            executable: executable.flatten(),
         };
         let reference = encode(&stored).map_err(RunFailure::invalid(ErrorCode::ArtifactInvalid))?;
-        self.artifacts
-            .push(NewArtifact::stored(kind, stored, reference));
         self.large.push((hash, content));
-        Ok(())
+        Ok(NewArtifact::stored(kind, stored, reference))
     }
 
     /// Adds the workspace that the step leaves. Its reference is in the output already.
@@ -240,17 +266,24 @@ impl Recording {
         if self.large.is_empty() {
             return retry_store(|| ctx.store.record_step(step)).await;
         }
-        for (hash, content) in &self.large {
-            ctx.retry_artifacts(|| content.put(&*ctx.artifacts, hash))
-                .await?;
-        }
-        failpoint(&format!("{}:stored", step.step_id));
         let hashes: Vec<ContentHash> = self.large.iter().map(|(hash, _)| hash.clone()).collect();
+        let mut attempts = 0;
         loop {
+            let watched = retry_store(|| ctx.store.watch_content(&hashes)).await?;
+            // Without the lock: it occupies a connection, and the artifact store may be slow.
+            self.put(ctx).await?;
+            failpoint(&format!("{}:stored", step.step_id));
+            attempts += 1;
             let recorded = retry_store(|| async {
                 let held = ctx.store.hold_content(&hashes).await?;
-                // Locked content stays. Before the lock, a garbage collection may have deleted it.
-                match self.is_stored(ctx).await {
+                // Content under the lock stays.
+                let there = match held.is_untouched_since(watched) {
+                    true => Ok(true),
+                    // A garbage collection goes on and on.
+                    false if attempts >= ATTEMPTS => self.is_stored(ctx).await,
+                    false => Ok(false),
+                };
+                match there {
                     Ok(true) => held.record_step(step).await.map(|it| Ok(Some(it))),
                     Ok(false) => Ok(Ok(None)),
                     Err(error) if error.is_transient() => Ok(Ok(None)),
@@ -260,24 +293,25 @@ impl Recording {
             if let Some(recorded) = recorded.await?? {
                 return Ok(recorded);
             }
-            // Without the lock: it occupies a connection, and the artifact store may be slow.
-            for (hash, content) in &self.large {
-                if !ctx.retry_artifacts(|| is_there(ctx, hash, content)).await? {
-                    ctx.retry_artifacts(|| content.put(&*ctx.artifacts, hash))
-                        .await?;
-                }
-            }
         }
+    }
+
+    /// Puts the large content into the artifact store that is not there already, some of it at once.
+    async fn put(&self, ctx: &RunContext) -> Result<(), RunFailure> {
+        let puts = stream::iter(self.large.clone()).map(|(hash, content)| async move {
+            let put = || content.put(&*ctx.artifacts, &hash);
+            ctx.retry_artifacts(put).await
+        });
+        let puts = puts.buffer_unordered(AT_ONCE);
+        puts.try_for_each(async |()| Ok(())).await
     }
 
     /// Whether all large content is in the artifact store. Asks once, without retries.
     async fn is_stored(&self, ctx: &RunContext) -> Result<bool, ArtifactError> {
-        for (hash, content) in &self.large {
-            if !is_there(ctx, hash, content).await? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        let looks = stream::iter(self.large.clone())
+            .map(|(hash, content)| async move { is_there(ctx, &hash, &content).await });
+        let looks = looks.buffer_unordered(AT_ONCE);
+        looks.try_all(async |there| there).await
     }
 }
 

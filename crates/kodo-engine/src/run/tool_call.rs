@@ -15,6 +15,7 @@ use crate::failure::RunFailure;
 use crate::run::context::RunContext;
 use crate::run::inputs::Inputs;
 use crate::run::record::Recording;
+use crate::run::room::ViewRoom;
 use crate::run::workspace::{Order, Saved, disk, found_by, restored, saved};
 
 /// The checkpoint of a tool step. The whole result is in the step's row.
@@ -56,6 +57,8 @@ pub(crate) struct ToolStep<'a> {
     pub(crate) order: &'a Order<'a>,
     /// What the first calls of the run find, if the run has a workspace.
     pub(crate) workspace: Option<&'a SnapshotRef>,
+    /// The room in the view of the run.
+    pub(crate) room: &'a ViewRoom,
     /// The inputs of the run. Loaded by the first call that needs them if the plan comes from a checkpoint.
     pub(crate) inputs: &'a OnceCell<Inputs>,
 }
@@ -84,6 +87,9 @@ impl ToolStep<'_> {
         let mut recording = tokio::task::spawn_blocking(work)
             .await
             .map_err(|error| disk(std::io::Error::other(error)))??;
+        let place = self
+            .room
+            .take(|most| recording.fit(run_id, step_id, most))?;
         if let Some(left) = left {
             recording.keep_workspace(left);
         }
@@ -93,13 +99,17 @@ impl ToolStep<'_> {
             epoch: self.epoch,
             phase: Phase::Executing,
             output: &recording.output,
+            shown: recording.shown.as_ref(),
+            view_bytes: place.bytes,
             trace_id: self.trace_id,
             started_at: watch.started_at(),
             finished_at: watch.now(),
             artifacts: recording.artifacts(),
             workspace: recording.workspace(),
         };
-        match recording.record(ctx, &step).await? {
+        let recorded = recording.record(ctx, &step).await?;
+        place.keep();
+        match recorded {
             Recorded::Now => Ok(executed),
             Recorded::Before => recorded_exit(&ctx.recorded_output(run_id, step_id).await?),
             Recorded::Fenced => Err(RunFailure::superseded()),
@@ -107,29 +117,29 @@ impl ToolStep<'_> {
     }
 
     async fn call_sandbox(&self) -> Result<Called, RunFailure> {
-        let (mut files, mut names) = (Vec::new(), &[][..]);
-        let mut found = None;
+        let (mut workspace, mut found, mut names) = (None, None, &[][..]);
         if self.ctx.sandbox.runs_programs() {
             let load = || Inputs::load(self.ctx, self.run_id);
             let inputs = self.inputs.get_or_try_init(load).await?;
-            if let Some(base) = self.workspace {
+            workspace = Some(if let Some(base) = self.workspace {
                 let snapshot =
                     found_by(self.ctx, self.run_id, self.order, self.index, base).await?;
                 let workspace = restored(self.ctx, &snapshot).await?;
-                found = Some((snapshot, workspace));
+                found = Some(snapshot);
+                workspace
             } else {
                 let earlier = self.order.all[self.index].iter();
                 let earlier: Vec<StepId> = earlier.copied().map(StepId::tool).collect();
-                files = inputs.inherited(self.ctx, self.run_id, &earlier).await?;
-            }
+                inputs.inherited(self.ctx, self.run_id, &earlier).await?
+            });
             names = &inputs.secrets;
         }
         let job = Job {
             call: self.call,
             idempotency_key: &format!("{}/{}", self.run_id, self.step_id),
             seed: self.ctx.seed,
-            workspace: found.as_ref().map(|(_, workspace)| workspace),
-            files: &files,
+            workspace: workspace.as_ref(),
+            files: &[],
             secrets: Grant {
                 folder: &self.ctx.secrets,
                 names,
@@ -137,16 +147,22 @@ impl ToolStep<'_> {
             most: &self.ctx.most,
         };
         let outcome = self.ctx.sandbox.execute(&job).await?;
+        // Later calls find what is recorded alone, if the run has no workspace that is carried on.
+        let report = outcome.result.report.as_ref();
+        let omitted = report.and_then(|it| it.get("artifacts")?["limit"].as_str());
+        if let (None, Some(limit)) = (&found, omitted) {
+            let text = format!("the call left {limit}");
+            return Err(RunFailure::new(ErrorCode::WorkspaceTooLarge, text));
+        }
+        let content = workspace.map(|it| it.content);
         let mut called = Called {
             result: outcome.result,
-            content: found
-                .as_ref()
-                .map(|(_, workspace)| Arc::clone(&workspace.content)),
+            content: content.clone(),
             left: None,
         };
-        if let (Some(tree), Some((snapshot, workspace))) = (outcome.workspace, found) {
+        if let (Some(tree), Some(snapshot), Some(content)) = (outcome.workspace, found, content) {
             let by = u32::try_from(self.index).ok();
-            let left = saved(snapshot, tree, by, workspace.content).await?;
+            let left = saved(snapshot, tree, by, content).await?;
             called.result.workspace = Some(left.reference.clone());
             called.left = Some(left);
         }

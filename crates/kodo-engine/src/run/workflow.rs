@@ -17,6 +17,7 @@ use crate::run::durable::durable;
 use crate::run::inputs::predecessors;
 use crate::run::parallel::run_in_parallel;
 use crate::run::plan::{Planned, plan, recorded_plan};
+use crate::run::room::ViewRoom;
 use crate::run::tool_call::{Executed, ToolStep};
 use crate::run::workspace::Order;
 
@@ -54,12 +55,21 @@ pub(crate) async fn run(
     // Only the holder of the claim adds steps. So a step that was not recorded when the claim was taken need not be
     // looked for, which saves one statement each.
     let recorded = |step: &StepId| claimed.recorded.contains(step.as_str());
+    let room = ViewRoom::new(claimed.view_bytes);
     let plan_id = StepId::plan();
     let mut may_be_recorded = recorded(&plan_id);
     let planned: Planned = durable(&ctx.drain, plan_id.as_str(), || {
         // A first attempt may have committed its row even if the answer was lost.
         let look = std::mem::replace(&mut may_be_recorded, true);
-        let planned = plan(ctx, execution, claimed, &plan_id, to_plan.take(), look);
+        let planned = plan(
+            ctx,
+            execution,
+            claimed,
+            &room,
+            &plan_id,
+            to_plan.take(),
+            look,
+        );
         async move { ctx.of_holder(claimed, planned.await).await }
     })
     .await?;
@@ -91,9 +101,11 @@ pub(crate) async fn run(
             index,
             order: &order,
             workspace: planned.workspace.as_ref(),
+            room: &room,
             inputs: &inputs,
         })
         .collect();
+    room.await_steps(steps.iter().filter(|it| !recorded(&it.step_id)).count());
     let work: Vec<_> = steps
         .iter()
         .map(|step| {

@@ -1,6 +1,8 @@
 //! An upload: a body of any length up to the limit, received into a file without a name, so that nothing of an upload that
 //! was interrupted remains, whatever interrupted it.
 
+mod room;
+
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
@@ -19,8 +21,10 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::route::{Describe, Input, Route};
 
+pub(crate) use room::{Share, UploadRoom};
+
 /// How much is written at once.
-const PIECE: usize = 1 << 20;
+const PIECE: usize = 256 * 1024;
 
 /// A body that was received whole.
 #[derive(Debug)]
@@ -29,6 +33,8 @@ pub(crate) struct Upload {
     /// Its length, in bytes.
     pub(crate) size: u64,
     pub(crate) hash: ContentHash,
+    /// The file takes it.
+    _share: Share,
 }
 
 impl FromRequest<App> for Upload {
@@ -38,6 +44,7 @@ impl FromRequest<App> for Upload {
         let config = app.config();
         receive(
             request.into_body(),
+            app.uploads(),
             &config.upload_folder,
             config.max_upload_bytes,
             config.body_timeout,
@@ -64,6 +71,7 @@ impl Describe for Upload {
 /// A `Content-Length` that is too large is refused before the first byte is read, as `limits::read` does.
 async fn receive(
     mut body: Body,
+    room: &UploadRoom,
     folder: &Path,
     most: u64,
     patience: Duration,
@@ -71,6 +79,8 @@ async fn receive(
     if body.size_hint().lower() > most {
         return Err(ApiError::UploadTooLarge(most));
     }
+    let mut share = room.share(patience).await?;
+    share.grow_to(body.size_hint().lower())?;
     let folder = folder.to_owned();
     let file = on_disk(move || {
         DirBuilder::new()
@@ -94,6 +104,7 @@ async fn receive(
         if size + held.len() as u64 > most {
             return Err(ApiError::UploadTooLarge(most));
         }
+        share.grow_to(size + held.len() as u64)?;
         if held.len() < PIECE && !over {
             continue;
         }
@@ -107,7 +118,12 @@ async fn receive(
         .await?;
         if over {
             let hash = ContentHash::from_digest(hash.finalize().into());
-            return Ok(Upload { file, size, hash });
+            return Ok(Upload {
+                file,
+                size,
+                hash,
+                _share: share,
+            });
         }
     }
 }
@@ -150,7 +166,9 @@ mod tests {
         let below = folder.path().join("made");
         for sizes in [&[][..], &[1], &[3 << 20], &[1, 1 << 20, 7, (2 << 20) - 8]] {
             let body = Body::from_stream(chunks(sizes));
-            let upload = receive(body, &below, 3 << 20, LONG).await.unwrap();
+            let upload = receive(body, &UploadRoom::new(3 << 20), &below, 3 << 20, LONG)
+                .await
+                .unwrap();
             let length: usize = sizes.iter().sum();
             assert_eq!(upload.size, length as u64);
             assert_eq!(upload.hash, ContentHash::of(&vec![b'x'; length]));
@@ -166,7 +184,9 @@ mod tests {
             Body::from(vec![b'x'; 101]),
             Body::from_stream(chunks(&[50, 51]).chain(stream::pending())),
         ] {
-            let error = receive(body, folder.path(), 100, LONG).await.unwrap_err();
+            let error = receive(body, &UploadRoom::new(200), folder.path(), 100, LONG)
+                .await
+                .unwrap_err();
             assert_eq!(
                 error.to_string(),
                 "payload too large: an upload has at most 100 bytes (MAX_UPLOAD_BYTES)"
@@ -178,9 +198,26 @@ mod tests {
     async fn a_client_that_stops_sending_is_not_waited_for_forever() {
         let folder = tempfile::tempdir().unwrap();
         let silent = Body::from_stream(chunks(&[5]).chain(stream::pending()));
-        let patience = Duration::from_millis(20);
-        let receiving = receive(silent, folder.path(), 100, patience);
+        let (patience, room) = (Duration::from_millis(20), UploadRoom::new(100));
+        let receiving = receive(silent, &room, folder.path(), 100, patience);
         let error = receiving.await.unwrap_err();
         assert!(matches!(error, ApiError::SlowBody), "{error}");
+    }
+    #[tokio::test]
+    async fn a_body_for_which_others_leave_no_room_is_refused_however_it_tells_its_length() {
+        let folder = tempfile::tempdir().unwrap();
+        let room = UploadRoom::new(150);
+        let body = || Body::from_stream(chunks(&[60, 40]));
+        let first = receive(body(), &room, folder.path(), 100, LONG)
+            .await
+            .unwrap();
+        for second in [body(), Body::from(vec![b'x'; 100])] {
+            let refused = receive(second, &room, folder.path(), 100, LONG).await;
+            assert!(matches!(refused, Err(ApiError::Unavailable(_))));
+        }
+        drop(first);
+        receive(body(), &room, folder.path(), 100, LONG)
+            .await
+            .unwrap();
     }
 }

@@ -37,6 +37,24 @@ impl NewArtifact {
         }
     }
 
+    /// What it is.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// The content if it is in the row, otherwise what refers to it.
+    #[must_use]
+    pub fn value(&self) -> &Value {
+        &self.inline
+    }
+
+    /// Where the content is, if it is not in the row.
+    #[must_use]
+    pub fn stored_content(&self) -> Option<&StoredContent> {
+        self.stored.as_ref()
+    }
+
     /// Columns `canonical` and `sha256`: the text that is hashed and its hash, or the hash of the content that is stored.
     pub(crate) fn hashed(&self) -> (Option<String>, String) {
         match &self.stored {
@@ -50,7 +68,8 @@ impl NewArtifact {
     }
 
     /// Where the artifact of a step at an index is.
-    pub(crate) fn uri(run_id: &RunId, step_id: &StepId, index: usize) -> String {
+    #[must_use]
+    pub fn uri(run_id: &RunId, step_id: &StepId, index: usize) -> String {
         format!("artifact://{run_id}/{step_id}/{index}")
     }
 }

@@ -29,6 +29,8 @@ pub struct ClaimedRun {
     pub status: RunStatus,
     /// Ids of the steps that earlier executions recorded.
     pub recorded: HashSet<String>,
+    /// What these take of a view of the run, in bytes.
+    pub view_bytes: u64,
     /// What planning needs; `None` if a plan is recorded, or if the stored intent is unreadable, which planning reports.
     pub to_plan: Option<RunToPlan>,
 }
@@ -47,13 +49,14 @@ pub struct OpenClaim {
 }
 
 /// The columns that [`Store::claim_run`] reads: id, status, trace id, the epoch that was given, whether another claim is
-/// open, the recorded steps, goal and payload.
+/// open, the recorded steps, what they take of a view, goal and payload.
 type Row = (
     String,
     String,
     Option<String>,
     Option<i32>,
     Vec<String>,
+    i64,
     Option<String>,
     Option<String>,
 );
@@ -82,7 +85,7 @@ impl Store {
                  ON CONFLICT DO NOTHING
                  RETURNING epoch
              )
-             SELECT r.id, r.status, r.trace_id, given.epoch, steps.recorded, i.goal, i.payload::text
+             SELECT r.id, r.status, r.trace_id, given.epoch, steps.recorded, steps.view_bytes, i.goal, i.payload::text
              FROM app.runs r
              CROSS JOIN LATERAL (SELECT coalesce(
                  (SELECT epoch FROM claim),
@@ -90,7 +93,10 @@ impl Store {
                   WHERE c.run_id = r.id AND c.ended_at IS NULL AND c.execution = $3)) AS epoch) given
              CROSS JOIN LATERAL (SELECT ARRAY(
                  SELECT s.step_id FROM app.run_steps s WHERE s.run_id = r.id AND given.epoch IS NOT NULL
-             ) AS recorded) steps
+             ) AS recorded, (
+                 SELECT coalesce(sum(s.view_bytes), 0)::bigint FROM app.run_steps s
+                 WHERE s.run_id = r.id AND given.epoch IS NOT NULL
+             ) AS view_bytes) steps
              LEFT JOIN app.intents i
                     ON i.id = r.intent_id AND given.epoch IS NOT NULL AND 'plan' <> ALL (steps.recorded)
              WHERE r.workflow_id = $1",
@@ -100,7 +106,7 @@ impl Store {
         .bind(execution)
         .fetch_optional(&self.pool)
         .await?;
-        let Some((id, status, trace_id, epoch, recorded, goal, payload)) = row else {
+        let Some((id, status, trace_id, epoch, recorded, view_bytes, goal, payload)) = row else {
             return Ok(Claim::NoRun);
         };
         let Some(epoch) = epoch else {
@@ -117,6 +123,7 @@ impl Store {
             id,
             epoch,
             recorded: recorded.into_iter().collect(),
+            view_bytes: u64::try_from(view_bytes).unwrap_or_default(),
             to_plan,
         }))
     }

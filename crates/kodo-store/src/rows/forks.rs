@@ -37,8 +37,8 @@ impl Store {
                  ON CONFLICT (workflow_id) DO NOTHING
                  RETURNING id, forked_from
              ), steps AS (
-                 INSERT INTO app.run_steps (run_id, step_id, phase, output, trace_id, started_at, finished_at)
-                 SELECT m.id, s.step_id, s.phase, s.output, s.trace_id, s.started_at, s.finished_at
+                 INSERT INTO app.run_steps (run_id, step_id, phase, output, trace_id, started_at, finished_at, shown, view_bytes)
+                 SELECT m.id, s.step_id, s.phase, s.output, s.trace_id, s.started_at, s.finished_at, s.shown, s.view_bytes
                  FROM made m JOIN app.run_steps s ON s.run_id = m.forked_from AND s.step_id = ANY($4)
              ), kept AS (
                  INSERT INTO app.artifacts

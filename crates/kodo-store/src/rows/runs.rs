@@ -6,7 +6,6 @@ use kodo_contract::{
     ArtifactRef, IntentId, RunId, RunStatus, RunView, StepView, Timestamp, WorkflowId,
 };
 use serde_json::Value;
-use sqlx::types::Json;
 use time::OffsetDateTime;
 
 use super::json::stored_json;
@@ -123,28 +122,18 @@ impl Store {
         Ok(Duration::try_from_secs_f64(seconds.unwrap_or_default()).unwrap_or(Duration::MAX))
     }
 
-    /// A run with its steps and artifacts, read in one statement and so from one snapshot.
+    /// The rows of a run with its steps and artifacts, read in one statement and so from one snapshot.
     ///
     /// # Errors
-    /// As any statement; [`StoreError::Corrupt`] if a row is unreadable.
-    pub async fn run_view(&self, id: &RunId) -> Result<Option<RunView>, StoreError> {
-        type Row = (
-            String,
-            Option<String>,
-            Option<String>,
-            Option<String>,
-            Option<String>,
-            Option<OffsetDateTime>,
-            Option<OffsetDateTime>,
-            Json<Vec<StoredArtifact>>,
-        );
+    /// As any statement.
+    pub async fn stored_run(&self, id: &RunId) -> Result<Option<StoredRun>, StoreError> {
         // One row for each step, or one row if there is no step; the first row also carries the artifacts.
-        let rows: Vec<Row> = sqlx::query_as(
-            "SELECT r.status, r.trace_id, s.step_id, s.phase, s.output::text, s.started_at, s.finished_at,
+        let rows: Vec<ViewRow> = sqlx::query_as(
+            "SELECT r.status, r.trace_id, s.step_id, s.phase, coalesce(s.shown::text, s.output::text), s.started_at, s.finished_at,
                     CASE WHEN row_number() OVER (ORDER BY s.started_at, s.step_id) = 1 THEN (
                         SELECT coalesce(json_agg(json_build_object(
                                    'kind', a.kind, 'uri', a.uri, 'inline', a.inline::text, 'sha256', a.sha256
-                               ) ORDER BY a.step_id, a.idx), '[]')
+                               ) ORDER BY a.step_id, a.idx), '[]')::text
                         FROM app.artifacts a WHERE a.run_id = r.id
                     ) ELSE '[]' END
              FROM app.runs r LEFT JOIN app.run_steps s ON s.run_id = r.id
@@ -154,36 +143,10 @@ impl Store {
         .bind(id.as_str())
         .fetch_all(&self.pool)
         .await?;
-        let Some((status, trace_id, ..)) = rows.first() else {
-            return Ok(None);
-        };
-        let mut view = RunView {
-            run_id: id.clone(),
-            status: stored_status(status)?,
-            steps: Vec::with_capacity(rows.len()),
-            artifacts: Vec::new(),
-            trace_id: trace_id.clone(),
-        };
-        for (_, _, step_id, phase, output, started_at, finished_at, artifacts) in rows {
-            for artifact in artifacts.0 {
-                view.artifacts.push(artifact.into_ref()?);
-            }
-            let (Some(step_id), Some(phase), Some(output), Some(started_at)) =
-                (step_id, phase, output, started_at)
-            else {
-                continue;
-            };
-            view.steps.push(StepView {
-                step_id: step_id.into(),
-                phase: phase
-                    .parse()
-                    .map_err(|_| StoreError::Corrupt(format!("unknown phase {phase:?}")))?,
-                output: stored_json(&output)?,
-                started_at: Timestamp::from(started_at),
-                finished_at: finished_at.map(Timestamp::from),
-            });
-        }
-        Ok(Some(view))
+        Ok((!rows.is_empty()).then(|| StoredRun {
+            id: id.clone(),
+            rows,
+        }))
     }
 
     /// Up to `limit` runs that are not terminal, by id, after the given one. Walks the partial index
@@ -227,6 +190,73 @@ impl Store {
                 })
             })
             .collect())
+    }
+}
+
+/// Status, trace id; of a step its id, phase, output and times; artifacts as JSON.
+type ViewRow = (
+    String,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<OffsetDateTime>,
+    Option<OffsetDateTime>,
+    String,
+);
+
+/// The rows of a run, as text.
+#[derive(Debug)]
+pub struct StoredRun {
+    id: RunId,
+    rows: Vec<ViewRow>,
+}
+
+impl StoredRun {
+    /// How long its JSON is, in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let size = |row: &ViewRow| row.4.as_ref().map_or(0, String::len) + row.7.len();
+        self.rows.iter().map(size).sum()
+    }
+
+    /// Reads it. Takes as long as there is JSON.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if a row is unreadable.
+    pub fn view(self) -> Result<RunView, StoreError> {
+        let Some((status, trace_id, ..)) = self.rows.first() else {
+            return Err(StoreError::Corrupt(format!("run {} has no row", self.id)));
+        };
+        let mut view = RunView {
+            run_id: self.id,
+            status: stored_status(status)?,
+            steps: Vec::with_capacity(self.rows.len()),
+            artifacts: Vec::new(),
+            trace_id: trace_id.clone(),
+        };
+        for (_, _, step_id, phase, output, started_at, finished_at, artifacts) in self.rows {
+            let artifacts: Vec<StoredArtifact> = serde_json::from_str(&artifacts)
+                .map_err(|error| StoreError::Corrupt(error.to_string()))?;
+            for artifact in artifacts {
+                view.artifacts.push(artifact.into_ref()?);
+            }
+            let (Some(step_id), Some(phase), Some(output), Some(started_at)) =
+                (step_id, phase, output, started_at)
+            else {
+                continue;
+            };
+            view.steps.push(StepView {
+                step_id: step_id.into(),
+                phase: phase
+                    .parse()
+                    .map_err(|_| StoreError::Corrupt(format!("unknown phase {phase:?}")))?,
+                output: stored_json(&output)?,
+                started_at: Timestamp::from(started_at),
+                finished_at: finished_at.map(Timestamp::from),
+            });
+        }
+        Ok(view)
     }
 }
 

@@ -22,6 +22,10 @@ pub struct NewStep<'a> {
     pub phase: Phase,
     /// Its output; validated by the caller.
     pub output: &'a Value,
+    /// What a view shows in its place, if there is no room for it; validated by the caller.
+    pub shown: Option<&'a Value>,
+    /// What the step takes of a view of its run, in bytes.
+    pub view_bytes: u64,
     /// The client's trace id, repeated on each step so that one row tells where it belongs.
     pub trace_id: Option<&'a str>,
     /// When its work began.
@@ -140,8 +144,8 @@ pub(crate) async fn record<'e>(
              WHERE run_id = $1 AND epoch = $17 AND ended_at IS NULL FOR SHARE
          ), step AS (
              INSERT INTO app.run_steps
-                 (run_id, step_id, phase, output, trace_id, started_at, finished_at, epoch)
-             SELECT $1, $2, $3, $4, $5, $6, $7, $17 FROM claim
+                 (run_id, step_id, phase, output, trace_id, started_at, finished_at, epoch, shown, view_bytes)
+             SELECT $1, $2, $3, $4, $5, $6, $7, $17, $20::json, $21 FROM claim
              ON CONFLICT (run_id, step_id) DO NOTHING
              RETURNING run_id, step_id
          ), run AS (
@@ -184,6 +188,8 @@ pub(crate) async fn record<'e>(
     .bind(step.epoch)
     .bind(objects)
     .bind(object_sizes)
+    .bind(step.shown.map(Value::to_string))
+    .bind(i64::try_from(step.view_bytes).unwrap_or(i64::MAX))
     .fetch_optional(executor)
     .await?;
     Ok(match written {

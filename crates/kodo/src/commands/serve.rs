@@ -56,6 +56,7 @@ pub(crate) async fn run_on(
                 .and_then(|token| ApiToken::new(token.expose())),
             allowed_origins: origins_of(&settings.api.host.to_string(), address.port()),
             max_upload_bytes: settings.api.max_upload_bytes,
+            max_uploads_together_bytes: settings.api.max_uploads_together_bytes,
             upload_folder: settings.data_dir.join(SPOOL)?,
             ..ServerConfig::default()
         },

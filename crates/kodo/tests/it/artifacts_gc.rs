@@ -158,6 +158,36 @@ async fn content_that_somebody_is_about_to_name_is_not_collected() {
     assert!(store.claim_unnamed(&named).await.unwrap().is_none());
 }
 
+/// The lock table of a server has some 6,400 places.
+#[tokio::test]
+async fn a_step_with_very_much_content_leaves_room_in_the_lock_table() {
+    let scratch = Scratch::new("artifacts_locks");
+    let world = large("artifacts_locks", &scratch, &[]).await;
+    let store = Store::new(&world.databases().app, 4);
+    let hashes: Vec<ContentHash> = (0..20_000_u32)
+        .map(|it| ContentHash::of(&it.to_le_bytes()))
+        .collect();
+    let watched = store.watch_content(&hashes).await.unwrap();
+    let held = store.hold_content(&hashes).await.unwrap();
+    assert!(held.is_untouched_since(watched));
+    let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock'
+                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let locks = world.count(locks).await;
+    assert!((1..=256).contains(&locks), "{locks}");
+    assert!(store.claim_unnamed(&hashes[7]).await.unwrap().is_none());
+    drop(held);
+    // Whoever has looked before is told that something was taken, and by nothing else.
+    let claim = async || {
+        store
+            .claim_unnamed(&ContentHash::of(b"other"))
+            .await
+            .unwrap()
+    };
+    until("the claim", || async { claim().await.is_some() }).await;
+    let held = store.hold_content(&hashes).await.unwrap();
+    assert!(!held.is_untouched_since(watched));
+}
+
 #[tokio::test]
 async fn who_holds_content_leaves_half_of_the_connections_to_others() {
     let scratch = Scratch::new("artifacts_holders");

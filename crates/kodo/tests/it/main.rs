@@ -42,6 +42,7 @@ mod interop;
 mod interrupted;
 mod invalid_json;
 mod large;
+mod large_views;
 mod limits;
 mod live_planner;
 mod live_sandbox;

@@ -65,6 +65,41 @@ async fn a_model_server_that_restarts_costs_no_run_even_if_the_service_is_killed
     assert_invariants_hold(&world).await;
 }
 
+/// Files without a name that a process holds in a folder for content on its way.
+fn spooled(pid: u32) -> usize {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let targets = open.filter_map(|it| std::fs::read_link(it.ok()?.path()).ok());
+    targets
+        .filter(|it| it.to_string_lossy().contains("/spool/"))
+        .count()
+}
+
+#[tokio::test]
+async fn a_run_that_waits_keeps_no_workspace_on_the_disk() {
+    let model = model_at(0).await;
+    let port = model.port();
+    let world = World::with("away_spool", |options| {
+        asking(&model, "live")(options)
+            .env("OC_DEADLINE_MS", 300)
+            .env("SBX_MODE", "live")
+    })
+    .await;
+    drop(model);
+    let intent = json!({"goal": "g", "inputs": {"files": {"a": "given"}}, "constraints": {}});
+    let id = world.intent(&intent.to_string()).await;
+    let run = world.run(&id).await;
+    let pid = world.service.pid().unwrap();
+    until("the run to wait without it", || async {
+        waiting(&world).await == 1 && spooled(pid) == 0
+    })
+    .await;
+    let _model = model_at(port).await;
+    let view = world.ended(&run).await;
+    assert_eq!(view["status"], "succeeded", "{view:#}");
+    assert_eq!(view["steps"][0]["output"]["workspace"]["bytes"], 5);
+    assert_invariants_hold(&world).await;
+}
+
 #[tokio::test]
 async fn a_planner_that_stays_away_ends_the_run_with_its_last_reason() {
     let model = model_at(0).await;

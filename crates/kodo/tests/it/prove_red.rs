@@ -303,6 +303,41 @@ const CASES: &[Case] = &[
         finding: "and belongs to no product database",
     },
     Case {
+        invariant: "artifacts_complete",
+        side: App,
+        harm: r#"UPDATE app.run_steps SET shown = '{"stored": true, "sha256": "x", "size": 1}' WHERE run_id = 'RUN' AND step_id = 'plan'"#,
+        mend: "UPDATE app.run_steps SET shown = NULL",
+        finding: "0 artifacts of kind output, where the step's output has 1",
+    },
+    Case {
+        invariant: "artifacts_complete",
+        side: App,
+        harm: r#"UPDATE app.run_steps SET shown = '{"stored": true, "sha256": "xyz", "size": 7}' WHERE run_id = 'RUN' AND step_id = 'plan';
+               INSERT INTO app.artifacts (run_id, step_id, idx, kind, uri, inline, sha256, stored_bytes, media_type)
+               VALUES ('RUN', 'plan', 99, 'output', 'artifact://RUN/plan/99',
+                       jsonb_build_object('stored', true, 'mediaType', 'application/json', 'size', 7, 'sha256', repeat('a', 64)),
+                       repeat('a', 64), 7, 'application/json')"#,
+        mend: "DELETE FROM app.artifacts WHERE kind = 'output'; UPDATE app.run_steps SET shown = NULL",
+        finding: "a view shows that its output is xyz…, and the step's artifact is another one",
+    },
+    Case {
+        invariant: "workspaces_kept",
+        side: App,
+        harm: r#"UPDATE app.run_steps SET output = output || '{"workspace": {"sha256": "abc", "size": 9, "entries": 0, "bytes": 0}}'
+               WHERE run_id = 'RUN' AND step_id = 'tool-001'"#,
+        mend: "UPDATE app.run_steps SET output = output - 'workspace'",
+        finding: "no row keeps its workspace, the manifest abc… of 9 bytes",
+    },
+    Case {
+        invariant: "workspaces_kept",
+        side: App,
+        harm: r#"UPDATE app.run_steps SET output = output || format('{"workspace": {"sha256": "%s", "size": 9, "bytes": 5}}', repeat('b', 64))::jsonb
+               WHERE run_id = 'RUN' AND step_id = 'tool-001';
+               INSERT INTO app.workspace_objects VALUES ('RUN', 'tool-001', repeat('b', 64), 9)"#,
+        mend: "DELETE FROM app.workspace_objects; UPDATE app.run_steps SET output = output - 'workspace'",
+        finding: "its workspace has 5 bytes of content, and no row keeps any",
+    },
+    Case {
         invariant: "one_system_database",
         side: App,
         harm: "CREATE TABLE public.kept AS SELECT system_database FROM app.instance;
@@ -439,7 +474,7 @@ async fn a_person_is_shown_a_few_of_many_and_a_program_all() {
                 and 2 more (kodo prove --json lists them)
               scripts/db/psql-both.sh -f db/invariants/marks_match_workflows.sql
     ");
-    assert!(told.stdout.ends_with("\n1 of 16 invariants is violated.\n"));
+    assert!(told.stdout.ends_with("\n1 of 17 invariants is violated.\n"));
     // At the end of the screen, behind those that hold.
     assert!(!told.stdout[at..].contains("\nholds "), "{}", told.stdout);
     let found = proof(&world).await;

@@ -33,6 +33,8 @@ fn step<'a>(
         epoch,
         phase: Phase::Executing,
         output,
+        shown: None,
+        view_bytes: 0,
         trace_id: None,
         started_at: kodo_contract::now(),
         finished_at: kodo_contract::now(),

@@ -44,6 +44,8 @@ async fn asked(
                 epoch: claimed.epoch,
                 phase: Phase::Planning,
                 output: &json!({}),
+                shown: None,
+                view_bytes: 0,
                 trace_id: None,
                 started_at: now(),
                 finished_at: now(),

@@ -38,26 +38,35 @@ async fn handler(Accepting(app): Accepting, upload: Upload) -> Result<Response, 
 }
 
 async fn store(app: App, upload: Upload) -> Result<Response, ApiError> {
-    let Upload { file, size, hash } = upload;
+    let Upload {
+        file, size, hash, ..
+    } = &upload;
+    let size = *size;
     let artifacts = app.artifacts()?;
+    let hashes = slice::from_ref(hash);
     for _ in 0..ATTEMPTS {
+        let watched = app.in_time(app.store().watch_content(hashes)).await?;
         // Without the lock: it occupies a connection, and the artifact store may be slow.
-        artifacts.put_file(file.clone(), 0..size, &hash).await?;
-        let held = app.store().hold_content(slice::from_ref(&hash));
-        let held = app.in_time(held).await?;
-        // Locked content stays. Before the lock, a garbage collection may have deleted it.
-        let there = app.in_time(artifacts.head(&hash)).await?;
-        if there.is_some_and(|info| info.size == size) {
-            let is_new = app.in_time(held.record_upload(&hash, size)).await?;
+        artifacts.put_file(file.clone(), 0..size, hash).await?;
+        let held = app.in_time(app.store().hold_content(hashes)).await?;
+        // Content under the lock stays.
+        if held.is_untouched_since(watched) || is_there(&app, hash, size).await? {
+            let is_new = app.in_time(held.record_upload(hash, size)).await?;
             let status = match is_new {
                 true => StatusCode::CREATED,
                 false => StatusCode::OK,
             };
-            let uploaded = Uploaded { sha256: hash, size };
+            let sha256 = hash.clone();
+            let uploaded = Uploaded { sha256, size };
             return Ok(answer::json(status, serde_json::to_string(&uploaded)?));
         }
     }
     Err(ApiError::Unavailable(format!(
         "{hash} was removed {ATTEMPTS} times before it could be recorded"
     )))
+}
+
+async fn is_there(app: &App, hash: &ContentHash, size: u64) -> Result<bool, ApiError> {
+    let there = app.in_time(app.artifacts()?.head(hash)).await?;
+    Ok(there.is_some_and(|info| info.size == size))
 }
