@@ -291,6 +291,7 @@ async fn what_a_bucket_says_decides_what_can_be_done_and_is_told() {
     for (status, code, becomes, told) in [
         (503, "SlowDown", "artifact_store_unavailable", false),
         (500, "InternalError", "artifact_store_unavailable", false),
+        (507, "XMinioStorageFull", "artifact_store_full", true),
         // The clock of one of the two is wrong.
         (403, "RequestTimeTooSkewed", "artifact_store_denied", true),
         (

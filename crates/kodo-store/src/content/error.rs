@@ -51,7 +51,11 @@ impl From<object_store::Error> for ArtifactError {
     fn from(error: object_store::Error) -> Self {
         use object_store::Error;
         if let Some(refused) = cause::<Refused>(&error) {
-            return Self::Denied(sanitized(refused));
+            let text = sanitized(refused);
+            return match refused.is_full {
+                true => Self::Full(text),
+                false => Self::Denied(text),
+            };
         }
         let text = sanitized(&error);
         match &error {

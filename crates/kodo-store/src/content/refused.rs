@@ -18,11 +18,24 @@ pub(crate) struct Refused {
     said: String,
     /// What was asked for: method and address.
     request: String,
+    /// Whether there is no room, or no more is allowed to be stored.
+    pub(crate) is_full: bool,
 }
+
+/// What stores call that they have no room: Ceph, MinIO (twice).
+const FULL: [&str; 3] = [
+    "QuotaExceeded",
+    "XMinioStorageFull",
+    "XMinioAdminBucketQuotaExceeded",
+];
 
 impl Refused {
     pub(crate) fn new(said: String, request: String) -> Self {
-        Self { said, request }
+        Self {
+            said,
+            request,
+            is_full: false,
+        }
     }
 }
 
@@ -40,6 +53,7 @@ pub(crate) async fn unless_refused(
             | StatusCode::UNAUTHORIZED
             | StatusCode::FORBIDDEN
             | StatusCode::NOT_FOUND
+            | StatusCode::INSUFFICIENT_STORAGE
     );
     if !looked_at {
         return Ok(answer);
@@ -69,7 +83,10 @@ pub(crate) async fn unless_refused(
     for more in [code, element(&text, "Message")].into_iter().flatten() {
         said = format!("{said}: {more}");
     }
+    let is_full =
+        status == StatusCode::INSUFFICIENT_STORAGE || code.is_some_and(|it| FULL.contains(&it));
     let refused = Refused {
+        is_full,
         said,
         request: format!("{method} {address}"),
     };
@@ -126,6 +143,23 @@ mod tests {
             looked_at(404, &endless).await,
             Err("length limit exceeded".to_owned())
         );
+    }
+
+    #[tokio::test]
+    async fn a_store_without_room_says_so_in_its_own_words() {
+        for (status, body, is_full) in [
+            (507, "", true),
+            (507, "<Error><Code>XMinioStorageFull</Code></Error>", true),
+            (403, "<Error><Code>QuotaExceeded</Code></Error>", true),
+            (403, "<Error><Code>AccessDenied</Code></Error>", false),
+        ] {
+            let mut answer = HttpResponse::new(HttpResponseBody::from(body.to_owned()));
+            *answer.status_mut() = StatusCode::from_u16(status).unwrap();
+            let error = unless_refused(&Method::PUT, "http://store/key", answer).await;
+            let error = error.unwrap_err();
+            let refused = error.source().unwrap().downcast_ref::<Refused>().unwrap();
+            assert_eq!(refused.is_full, is_full, "{status} {body}");
+        }
     }
 
     #[tokio::test]
