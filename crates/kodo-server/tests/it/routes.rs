@@ -119,13 +119,16 @@ async fn an_intent_is_judged_before_a_database_is_needed() {
 
 #[tokio::test]
 async fn ids_that_cannot_exist_are_not_found_and_long_ones_are_refused() {
-    for id in ["x", "%00", "%ff", "%zz", "it_0"] {
+    // Every other text may be what a client of the engine called a fork.
+    for id in ["%00", "%ff"] {
         let answer = ask(&product(), &format!("GET /runs/{id}"), &[], "").await;
         assert_eq!(
             (answer.status, answer.body.as_str()),
             (404, r#"{"error":"run not found"}"#),
             "{id}"
         );
+    }
+    for id in ["x", "%00", "%ff", "%zz", "it_0"] {
         let answer = ask(
             &product(),
             &format!("POST /intents/{id}/run"),
