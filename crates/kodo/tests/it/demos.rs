@@ -58,6 +58,8 @@ fn demo() -> Child {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        // Otherwise below wherever the tests run.
+        .env("KODO_DATA_DIR", env!("CARGO_TARGET_TMPDIR"))
         .kill_on_drop(true);
     command.spawn().expect("kodo demo")
 }
@@ -180,6 +182,8 @@ async fn the_crash_demo_ends_in_success_beside_a_running_service_and_leaves_its_
     let tool = kodo_dev();
     let mut environment = world.databases().environment();
     environment.push(("KODO_DEV".to_owned(), tool.display().to_string()));
+    let data = env!("CARGO_TARGET_TMPDIR").to_owned();
+    environment.push(("KODO_DATA_DIR".to_owned(), data));
     let environment: Vec<(&str, &str)> = environment
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()))
