@@ -118,12 +118,13 @@ async fn a_bucket_that_does_not_exist_is_not_taken_for_an_empty_one() {
     let right = server.environment(BUCKET, &secret_key());
     let mut world = large("s3_elsewhere", &scratch, &right).await;
     assert_eq!(run(&world).await["status"], "succeeded");
+    // To a read this server says that the key is missing, so the store has not the mark of this product database.
     let elsewhere = server.environment("no-such-bucket", &secret_key());
     let said = refused(&mut world, elsewhere).await;
-    assert!(said.contains("does not work"), "{said}");
+    assert!(said.contains("s3://no-such-bucket"), "{said}");
     let gc = artifacts(&world, &["gc"]).await;
-    assert_eq!(gc.code, Some(1), "{gc:?}");
-    assert!(gc.stderr.contains("NoSuchBucket"), "{gc:?}");
+    assert!(gc.code != Some(0), "{gc:?}");
+    assert!(gc.stderr.contains("no-such-bucket"), "{gc:?}");
 }
 
 #[tokio::test]
@@ -137,7 +138,10 @@ async fn a_step_waits_for_a_server_that_was_killed_and_goes_on_when_it_is_back()
     )
     .await;
     assert_eq!(run(&world).await["status"], "succeeded");
-    fs::remove_dir_all(server.objects().join("of")).unwrap();
+    // All content, and not the mark, without which it is another store.
+    for instance in fs::read_dir(server.objects().join("of/tests")).unwrap() {
+        fs::remove_dir_all(instance.unwrap().path().join("sha256")).unwrap();
+    }
     server.kill().await;
     let mut log = world.service.follow_log();
     let intent = world.intent(DEMO_INTENT).await;
