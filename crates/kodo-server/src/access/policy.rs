@@ -125,7 +125,7 @@ pub(crate) async fn enforce(
     let route = request.extensions().get::<MatchedPath>();
     let path = route.map(MatchedPath::as_str);
     let headers = request.headers();
-    let checked = host::check(request.version(), headers)
+    let checked = host::check(request.version(), request.uri(), headers)
         .and_then(|()| policy.check(request.method(), path, headers));
     match checked {
         Ok(()) => next.run(request).await,

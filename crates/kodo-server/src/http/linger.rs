@@ -116,6 +116,16 @@ impl LingeringStream {
         }
     }
 
+    /// Whether the parser's refusal was answered.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.instead.is_some()
+    }
+
+    /// Says that what follows on this connection is not read.
+    pub(crate) fn leave_unread(&self) {
+        self.unread.set();
+    }
+
     /// Writes our answer if these bytes are the parser's; `None` if they are not. All of them count as written once ours
     /// is.
     fn poll_instead(

@@ -5,7 +5,6 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::pin::pin;
 use std::time::Duration;
 
 use axum::Router;
@@ -15,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,7 @@ use tower::Service;
 
 use super::crowd::{Crowd, Place};
 use super::linger::{LingeringStream, Unread, Watched};
-use super::refused_head::Answered;
+use super::refused_head::{Answered, unanswered};
 
 /// How long a client may take to send the head of a request; also how long a kept-alive connection may be idle.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -225,17 +225,17 @@ async fn connection(
             Ok::<_, Infallible>(response.map(|body| Answered::new(body, exchange)))
         }
     });
-    let mut connection = pin!(http.serve_connection(io, service));
+    let mut connection = http.serve_connection(io, service);
     let ended = tokio::select! {
         biased;
-        ended = connection.as_mut() => ended,
+        ended = &mut connection => ended,
         // Somebody else has its place; nothing is being answered.
         () = place.evicted.cancelled() => return,
         () = closing.cancelled() => {
-            connection.as_mut().graceful_shutdown();
+            Pin::new(&mut connection).graceful_shutdown();
             tokio::select! {
                 biased;
-                ended = connection => ended,
+                ended = &mut connection => ended,
                 () = abort.cancelled() => return,
             }
         }
@@ -245,5 +245,15 @@ async fn connection(
         && error.is_parse()
     {
         tracing::debug!(%error, "a client sent something that is no HTTP request");
+        let mut socket = connection.into_parts().io.into_inner();
+        if !socket.has_answered() {
+            socket.leave_unread();
+            let answering = async {
+                socket.write_all(&unanswered()).await?;
+                socket.shutdown().await
+            };
+            // A client that is gone, or does not read, needs no answer.
+            let _ = timeout(LAST_ANSWER, answering).await;
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Answers to what hyper's parser refuses.
 //!
-//! hyper writes those itself, without a body and without an id: 400, 414 and 431. They are recognised where they are
+//! hyper writes those itself, without a body and without an id: 400, 414 and 431; for the beginning of HTTP/2 it writes none. They are recognised where they are
 //! written: no request is being answered, and everything before is flushed. So what is written then comes from the parser.
 
 use std::pin::Pin;
@@ -95,6 +95,19 @@ pub(crate) fn instead_of(written: &[u8]) -> Option<Vec<u8>> {
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "request header fields too large",
         _ => return None,
     };
+    let date = head.lines().find(|line| line.starts_with("date: "))?;
+    Some(answer(status, error, &format!("{date}\r\n")))
+}
+
+/// The answer where hyper gives none: the beginning of an HTTP/2 connection, which it does not take for a request of a wrong
+/// version.
+pub(crate) fn unanswered() -> Vec<u8> {
+    let status = StatusCode::HTTP_VERSION_NOT_SUPPORTED;
+    answer(status, "http version not supported: this is HTTP/1.1", "")
+}
+
+/// An answer to a head that is no request, with its log line. `more` is further lines of its head.
+fn answer(status: StatusCode, error: &str, more: &str) -> Vec<u8> {
     let id: HeaderValue = new_request_id();
     let id = id.to_str().unwrap_or_default();
     tracing::info!(
@@ -104,13 +117,10 @@ pub(crate) fn instead_of(written: &[u8]) -> Option<Vec<u8>> {
         "request"
     );
     let body = format!(r#"{{"error":"{error}"}}"#);
-    let date = head.lines().find(|line| line.starts_with("date: "))?;
-    Some(
-        format!(
-            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nx-request-id: {id}\r\nconnection: close\r\n\
-             content-length: {}\r\n{date}\r\n\r\n{body}",
-            body.len()
-        )
-        .into_bytes(),
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nx-request-id: {id}\r\nconnection: close\r\n\
+         content-length: {}\r\n{more}\r\n{body}",
+        body.len()
     )
+    .into_bytes()
 }

@@ -288,7 +288,10 @@ async fn a_host_that_is_missing_repeated_or_malformed_is_refused_on_every_path()
         ("GET /none HTTP/1.1\r\n", 400),
         ("PUT /intents HTTP/1.1\r\n", 400),
         ("GET /healthz HTTP/1.0\r\nhost: x\r\nhost: y\r\n", 400),
-        ("GET /healthz HTTP/1.1\r\nhost:\r\n", 200),
+        ("GET /healthz HTTP/1.1\r\nhost:\r\n", 400),
+        ("GET /healthz HTTP/1.1\r\nhost: a:99999\r\n", 400),
+        ("GET http://a:99999/healthz HTTP/1.1\r\nhost: a\r\n", 400),
+        ("GET http://x/healthz HTTP/1.1\r\nhost: another\r\n", 200),
         ("GET /healthz HTTP/1.1\r\nhost: [::1]:3001\r\n", 200),
         ("GET /healthz HTTP/1.0\r\n", 200),
     ] {

@@ -12,6 +12,7 @@ mod availability;
 mod connections;
 mod drain;
 mod fake_database;
+mod raw_requests;
 mod refusals;
 mod routes;
 mod support;
