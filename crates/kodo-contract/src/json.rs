@@ -1,6 +1,12 @@
 //! Reading JSON text: strictly, exactly, and never deeper than the stack allows.
 
-use serde::{Deserialize, de::DeserializeOwned};
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 use serde_json::{Deserializer, Value};
 use thiserror::Error;
 
@@ -68,6 +74,86 @@ fn parse(bytes: &[u8], limit: usize) -> Result<Value, JsonError> {
     let value = Value::deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(value)
+}
+
+/// The first key that an object in this JSON has more than once, quoted; `None` if there is none, or the text is no JSON.
+/// [`parse_json`] takes the last of its values, which is not what every program takes.
+#[must_use]
+pub fn repeated_key(bytes: &[u8]) -> Option<String> {
+    // Bounds the depth.
+    let text = std::str::from_utf8(bytes).ok()?;
+    scan(text, MAX_DEPTH).ok()?;
+    let mut found = None;
+    let mut deserializer = Deserializer::from_str(text);
+    deserializer.disable_recursion_limit();
+    let _ = Repeated(&mut found).deserialize(&mut deserializer);
+    found
+}
+
+/// Looks for a key that is repeated, and stops at the first one.
+struct Repeated<'a>(&'a mut Option<String>);
+
+impl<'de> DeserializeSeed<'de> for Repeated<'_> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Repeated<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut keys = HashSet::new();
+        while let Some(key) = map.next_key::<String>()? {
+            // A number, in the way in which it keeps its digits.
+            if is_reserved_key(&key) {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            if keys.contains(&key) {
+                *self.0 = Some(format!("{key:?}"));
+                return Err(A::Error::custom("a key is repeated"));
+            }
+            keys.insert(key);
+            map.next_value_seed(Repeated(&mut *self.0))?;
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element_seed(Repeated(&mut *self.0))?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
 }
 
 /// Reads a type out of JSON that is already parsed, with every digit of its numbers.
@@ -171,6 +257,23 @@ mod tests {
         assert_eq!(value["é"], json!("😀"));
         let keys: Vec<_> = value.as_object().unwrap().keys().collect();
         assert_eq!(keys, ["b", "a", "é"]);
+    }
+
+    #[test]
+    fn a_key_that_an_object_has_twice_is_found_also_where_it_is_spelled_otherwise() {
+        for (text, key) in [
+            (r#"{"a":1,"a":1}"#, Some("\"a\"")),
+            (r#"{"a":1,"\u0061":1}"#, Some("\"a\"")),
+            (
+                r#"[1.5,12345678901234567890,null,"x",{"a":{"b":[{"c":1,"c":2}]}}]"#,
+                Some("\"c\""),
+            ),
+            (r#"{"a":{"a":1},"b":{"a":1}}"#, None),
+            (r#"{"a":1,"A":1}"#, None),
+            ("no JSON", None),
+        ] {
+            assert_eq!(repeated_key(text.as_bytes()).as_deref(), key, "{text}");
+        }
     }
 
     #[test]

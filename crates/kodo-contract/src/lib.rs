@@ -40,7 +40,9 @@ pub use ids::{
 };
 pub use intent::{Intent, RunRequest};
 pub use invalid::{Invalid, MAX_VIOLATIONS, Violation};
-pub use json::{JsonError, MAX_DEPTH, MAX_STORED_DEPTH, parse_json, parse_stored_json, read_json};
+pub use json::{
+    JsonError, MAX_DEPTH, MAX_STORED_DEPTH, parse_json, parse_stored_json, read_json, repeated_key,
+};
 pub use loopback::is_loopback;
 pub use plan::{Plan, PlanOrderError, ToolCall};
 pub use schema::Schema;

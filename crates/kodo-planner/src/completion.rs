@@ -149,7 +149,9 @@ impl Completion {
             return Err(Refusal::in_answer(told, secret).into());
         }
         let index = |choice: &Value| choice["index"].as_u64().unwrap_or(0);
-        let choices = value["choices"].as_array_mut().into_iter().flatten();
+        // Not by `[]`: what is no object has no members to change.
+        let choices = value.get_mut("choices").and_then(Value::as_array_mut);
+        let choices = choices.into_iter().flatten();
         let Some(choice) = choices
             .filter(|it| it.is_object())
             .min_by_key(|it| index(it))
@@ -300,8 +302,10 @@ pub(crate) fn truncated(max_tokens: u32) -> Failure {
     )
 }
 
-fn invalid(message: impl Into<String>) -> Failure {
-    Failure::new(ErrorCode::PlannerAnswerInvalid, message)
+/// The failure of an answer that is none: a server that starts or is overloaded, or what stands before it, may give a whole
+/// one a moment later.
+pub(crate) fn invalid(message: impl Into<String>) -> Failure {
+    Failure::passing(ErrorCode::PlannerAnswerInvalid, message)
 }
 
 #[cfg(test)]
@@ -355,7 +359,8 @@ mod tests {
         assert_eq!(text(json!({"content": null, "reasoning_content": "D"})), "");
         assert_eq!(text(json!({"content": {"a": 1}})), r#"{"a":1}"#);
         let none = read(json!({"choices": []})).unwrap();
-        assert!(none.check(1, None).is_err());
+        let failure = none.check(1, None).unwrap_err();
+        assert!(failure.passes_after.is_some(), "{failure}");
     }
 
     #[test]
@@ -503,6 +508,25 @@ mod tests {
         let of_bytes = |bytes: &[u8]| Completion::read(bytes, None).unwrap_err().failure(0);
         let broken = of_bytes(b"<html>");
         assert_eq!(broken.code, ErrorCode::PlannerAnswerInvalid);
+        assert!(broken.passes_after.is_some());
+        // A body that is cut at any of its bytes.
+        let whole = r#"{"choices":[{"message":{"content":"ü"},"finish_reason":"stop"}]}"#;
+        for at in 0..whole.len() {
+            let cut = of_bytes(&whole.as_bytes()[..at]);
+            assert!(cut.passes_after.is_some(), "cut at {at}: {cut}");
+        }
+        for odd in [
+            "null",
+            "[]",
+            "{}",
+            "true",
+            "\"\"",
+            "0",
+            "[null]",
+            "{\"choices\":{}}",
+        ] {
+            assert!(of_bytes(odd.as_bytes()).passes_after.is_some(), "{odd}");
+        }
         assert!(of_bytes(b"\"\xff\"").message.contains("UTF-8"));
         for cut in [&b"{\"choices\":[{\"mess"[..], b""] {
             assert_eq!(of_bytes(cut).code, ErrorCode::PlannerAnswerIncomplete);

@@ -2,11 +2,12 @@
 //!
 //! A text that is one JSON object is the answer, whatever stands in its strings. Otherwise the complete objects in it are
 //! looked at, without those in reasoning. If it is not clear which of them the model means, none is taken: a plan that was
-//! thrown away must not be executed.
+//! thrown away must not be executed. Prose beside a plan may say that: a plan with prose counts only in a fenced block, and
+//! only if no word of the prose can take it back.
 
 use std::collections::HashMap;
 
-use kodo_contract::parse_json;
+use kodo_contract::{parse_json, repeated_key};
 use serde::de::IgnoredAny;
 use serde_json::{Deserializer, Value};
 
@@ -17,6 +18,82 @@ const MEMBERS: [&str; 4] = ["prompt", "toolCalls", "responses", "diffs"];
 
 /// How many characters before a mistake in JSON are shown.
 const SHOWN_BEFORE: usize = 40;
+
+/// English words that can take a plan back, or say that it is none: in lower case, without apostrophes. Whoever uses one
+/// without meaning that is asked once more.
+const TAKE_BACK: [&str; 56] = [
+    "not",
+    "no",
+    "never",
+    "none",
+    "neither",
+    "nor",
+    "cannot",
+    "dont",
+    "doesnt",
+    "wont",
+    "cant",
+    "shouldnt",
+    "wouldnt",
+    "isnt",
+    "didnt",
+    "mustnt",
+    "without",
+    "avoid",
+    "ignore",
+    "ignored",
+    "discard",
+    "discarded",
+    "disregard",
+    "reject",
+    "rejected",
+    "skip",
+    "wrong",
+    "incorrect",
+    "bad",
+    "mistake",
+    "mistaken",
+    "invalid",
+    "unsafe",
+    "dangerous",
+    "instead",
+    "rather",
+    "but",
+    "however",
+    "except",
+    "unless",
+    "wait",
+    "actually",
+    "draft",
+    "example",
+    "sample",
+    "hypothetical",
+    "template",
+    "placeholder",
+    "could",
+    "would",
+    "might",
+    "maybe",
+    "perhaps",
+    "old",
+    "previous",
+    "refuse",
+];
+
+/// Words that say nothing of a plan that follows them.
+const LABELS: [&str; 11] = [
+    "assistant",
+    "final",
+    "commentary",
+    "message",
+    "answer",
+    "response",
+    "output",
+    "result",
+    "plan",
+    "json",
+    "start",
+];
 
 /// What a text holds.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +112,8 @@ const SEVERAL: &str = "more than one plan stands in your answer, and it is not c
                        alone, and with nothing else";
 const ENCLOSED: &str = "a plan stands in your answer, but in a place that does not say that it counts: answer with it alone, \
                         and with nothing else";
+const IN_PROSE: &str = "a plan stands in your answer among other words, and they may say that it does not count: answer with the \
+                        plan alone, as one JSON object, and with nothing before or after it";
 const THOUGHT: &str = "data must be one JSON object, and none was found outside of your reasoning";
 const NONE: &str = "data must be one JSON object, and none was found";
 
@@ -42,35 +121,77 @@ const NONE: &str = "data must be one JSON object, and none was found";
 pub(crate) fn answer_in(text: &str) -> Found {
     let text = text.trim_matches(|it: char| it.is_whitespace() || it == '\u{feff}');
     if let Ok(value @ Value::Object(_)) = parse_json(text.as_bytes()) {
-        return Found::Object(value);
+        return object(text, value);
     }
     let pieces = Scan::of(text).pieces;
-    let counting = || pieces.iter().filter(|piece| !piece.discarded);
+    // Also an object that is no plan may say something of the plan beside it.
+    let prose = pieces
+        .iter()
+        .filter(|piece| !piece.discarded && !piece.is_plan(text));
+    let prose = prose.map(|piece| &text[piece.begin..piece.end]);
+    let prose: Vec<&str> = prose.filter(|it| !is_label(it)).collect();
+    let pieces: Vec<&Piece> = pieces.iter().filter(|it| it.content.is_some()).collect();
+    let counting = || pieces.iter().copied().filter(|piece| !piece.discarded);
     let mut plans = counting().filter(|piece| piece.is_plan(text));
     if let Some(plan) = plans.next() {
         // A model may say the same twice.
-        let differs = |it: &Piece| it.content.is_err() || it.content != plan.content;
-        return match plans.find(|it| differs(it)) {
-            Some(_) => Found::Unclear(SEVERAL),
-            None if plan.enclosed => Found::Unclear(ENCLOSED),
-            None => plan.found(),
+        let mut fenced = plan.fenced;
+        for it in plans {
+            if it.is_broken() || it.content != plan.content {
+                return Found::Unclear(SEVERAL);
+            }
+            fenced |= it.fenced;
+        }
+        // What is broken has to be repaired in any case.
+        let may_be_none = !prose.is_empty() && (!fenced || prose.iter().any(|it| takes_back(it)));
+        return match () {
+            () if plan.enclosed => Found::Unclear(ENCLOSED),
+            () if may_be_none && !plan.is_broken() => Found::Unclear(IN_PROSE),
+            () => plan.found(text),
         };
     }
     match counting().next() {
-        Some(piece) => piece.found(),
+        Some(piece) => piece.found(text),
         None if pieces.is_empty() => Found::Nothing(NONE),
         None => Found::Nothing(THOUGHT),
     }
 }
 
-/// An object in a text.
+/// An object that stands in this text, unless it has a key twice: which of its values counts is not defined.
+fn object(text: &str, value: Value) -> Found {
+    match repeated_key(text.as_bytes()) {
+        Some(key) => Found::Broken(format!(
+            "data has the key {key} more than once in one object, and it is not clear which value counts: give each key once"
+        )),
+        None => Found::Object(value),
+    }
+}
+
+/// Whether a text only names what follows: the words of channels and chat templates, and those that mean "answer".
+fn is_label(text: &str) -> bool {
+    let words = text.split(|it: char| !it.is_alphanumeric());
+    words
+        .filter(|word| !word.is_empty())
+        .all(|word| LABELS.contains(&word.to_lowercase().as_str()))
+}
+
+/// Whether prose has a word that can take a plan back.
+fn takes_back(prose: &str) -> bool {
+    let prose = prose.replace(['\'', '\u{2019}'], "").to_lowercase();
+    let mut words = prose.split(|it: char| !it.is_alphanumeric());
+    words.any(|word| TAKE_BACK.contains(&word))
+}
+
+/// An object in a text, or prose.
 #[derive(Debug)]
 struct Piece {
     begin: usize,
     /// Where it ends; for a broken one, where its braces are balanced.
     end: usize,
-    /// The object, or where its JSON breaks.
-    content: Result<Value, String>,
+    /// The object, or where its JSON breaks; `None` for prose.
+    content: Option<Result<Value, String>>,
+    /// Whether it stands in a fenced block of Markdown.
+    fenced: bool,
     /// Whether it stands in reasoning, or was struck out.
     discarded: bool,
     /// Whether it stands in something that is not known to be part of an answer: an unknown tag, or a broken object.
@@ -81,18 +202,24 @@ impl Piece {
     /// Whether it is a plan, or something that was meant as one.
     fn is_plan(&self, text: &str) -> bool {
         match &self.content {
-            Ok(value) => {
+            None => false,
+            Some(Ok(value)) => {
                 let members = MEMBERS.iter().filter(|name| value.get(name).is_some());
                 value.get("toolCalls").is_some() || members.count() > 1
             }
-            Err(_) => text[self.begin..self.end].contains("toolCalls"),
+            Some(Err(_)) => text[self.begin..self.end].contains("toolCalls"),
         }
     }
 
-    fn found(&self) -> Found {
+    fn is_broken(&self) -> bool {
+        matches!(self.content, Some(Err(_)))
+    }
+
+    fn found(&self, text: &str) -> Found {
         match &self.content {
-            Ok(value) => Found::Object(value.clone()),
-            Err(reason) => Found::Broken(format!("data is no valid JSON: {reason}")),
+            Some(Ok(value)) => object(&text[self.begin..self.end], value.clone()),
+            Some(Err(reason)) => Found::Broken(format!("data is no valid JSON: {reason}")),
+            None => Found::Nothing(NONE),
         }
     }
 }
@@ -103,6 +230,10 @@ struct Scan {
     pieces: Vec<Piece>,
     /// Whether what comes is reasoning, and how that is marked.
     reasoning: Option<Kind>,
+    /// The character of the fence that what comes stands in.
+    fence: Option<char>,
+    /// Where the prose began that what comes may go on with.
+    prose: Option<usize>,
     /// So many pieces from the first one on are reasoning whose beginning is not in the text.
     reasoned: usize,
     /// The pairs that are open: the number of pieces before each, by name.
@@ -120,15 +251,34 @@ impl Scan {
         let mut scan = Self::default();
         let mut at = 0;
         while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
+            let fence = fence_at(rest, &text[..at]);
+            let mark = mark_at(rest, &text[..at]);
             if rest.starts_with('{') {
                 at += scan.take_object(text, at);
-            } else if let Some((mark, length)) = mark_at(rest, &text[..at]) {
+            } else if let Some((mark, length)) = mark {
+                scan.end_prose(text, at);
+                let was = scan.reasoning;
                 scan.take_mark(mark);
+                if let Some((character, _)) = fence
+                    && was == scan.reasoning
+                    && was != Some(Kind::Fence)
+                {
+                    scan.toggle(character);
+                }
+                at += length;
+            } else if let Some((character, length)) = fence {
+                scan.end_prose(text, at);
+                scan.toggle(character);
+                at += length;
+            } else if let Some(length) = wrapper_at(rest) {
+                scan.end_prose(text, at);
                 at += length;
             } else {
+                scan.prose.get_or_insert(at);
                 at += rest.chars().next().map_or(1, char::len_utf8);
             }
         }
+        scan.end_prose(text, at);
         scan.apply();
         scan
     }
@@ -157,6 +307,7 @@ impl Scan {
                 (at, Err(mistake(rest, at)))
             }
         };
+        self.end_prose(text, begin);
         let mut end = begin + length;
         if content.is_err() {
             end = end.max(begin + balanced(rest));
@@ -165,11 +316,41 @@ impl Scan {
         self.pieces.push(Piece {
             begin,
             end,
-            content,
+            content: Some(content),
+            fenced: self.fence.is_some(),
             discarded: self.reasoning.is_some(),
             enclosed,
         });
         length
+    }
+
+    /// Ends the prose before `at`, if there is any that has words.
+    fn end_prose(&mut self, text: &str, at: usize) {
+        let Some(begin) = self.prose.take() else {
+            return;
+        };
+        // What a broken object says is no prose.
+        let begin = begin.max(self.broken_to.min(at));
+        if !text[begin..at].contains(char::is_alphanumeric) {
+            return;
+        }
+        self.pieces.push(Piece {
+            begin,
+            end: at,
+            content: None,
+            fenced: self.fence.is_some(),
+            discarded: self.reasoning.is_some(),
+            enclosed: false,
+        });
+    }
+
+    /// A fence begins, or ends.
+    fn toggle(&mut self, character: char) {
+        self.fence = match self.fence {
+            Some(it) if it == character => None,
+            None => Some(character),
+            other => other,
+        };
     }
 
     fn take_mark(&mut self, mark: Mark) {
@@ -235,6 +416,31 @@ impl Scan {
             piece.enclosed |= enclosed > 0;
         }
     }
+}
+
+/// The fence of Markdown at the beginning of a text: its character, and its length with the language behind it.
+fn fence_at(rest: &str, before: &str) -> Option<(char, usize)> {
+    let character = rest.chars().next().filter(|it| ['`', '~'].contains(it))?;
+    let marks = rest.len() - rest.trim_start_matches(character).len();
+    if marks < 3 || before.ends_with(character) {
+        return None;
+    }
+    let behind = &rest[marks..];
+    let language =
+        behind.trim_start_matches(|it: char| it.is_alphanumeric() || "_+-. ".contains(it));
+    Some((character, rest.len() - language.len()))
+}
+
+/// The length of the tag or the token at the beginning of a text that is no marking: `<answer>`, `</s>`, `<|im_end|>`.
+fn wrapper_at(rest: &str) -> Option<usize> {
+    let inner = rest.strip_prefix('<')?;
+    let end = inner
+        .char_indices()
+        .take_while(|(at, it)| *at < 200 && !['<', '\n', '{'].contains(it))
+        .find_map(|(at, it)| (it == '>').then_some(at))?;
+    let name = inner[..end].trim_start_matches(['/', '|']);
+    name.starts_with(|it: char| it.is_ascii_alphabetic())
+        .then_some(1 + end + 1)
 }
 
 /// The length of the JSON object at the beginning of a text. What follows it is not read.
@@ -333,14 +539,14 @@ mod tests {
             format!("{p}"),
             format!("\u{feff}\n {p}\n"),
             format!("Sure! Here is the plan:\n```json\n{p}\n```\nAnything else?"),
-            format!("An example would be {{\"prompt\": 1}}, but: {p}"),
-            format!("{{unquoted: braces}} {p}"),
-            format!("a {{ that does not end. {p}"),
+            format!("Here it is:\n```\n{p}\n```"),
+            format!("```json\n{p}\n```"),
+            format!("```{p}```"),
+            format!("~~~json\n{p}\n~~~\nDone."),
             format!("{p}\n\nThat is:\n```json\n{p}\n```"),
             format!("[{p}]"),
             format!("<answer>{p}</answer>"),
             format!("<s> {p}</s><|im_end|>"),
-            format!("if a<b> then {p}"),
             // Reasoning, in every way.
             format!("<think>maybe {{\"prompt\": 1}}</think>{p}"),
             format!("<thinking>{d}, but that is wrong</thinking>{p}"),
@@ -362,6 +568,54 @@ mod tests {
             format!("<think>{{\"prompt\": \"</think>{p}"),
         ] {
             assert_eq!(answer_in(&text), Found::Object(p.clone()), "{text}");
+        }
+    }
+
+    #[test]
+    fn prose_beside_a_plan_may_take_it_back_so_the_plan_is_asked_for_alone() {
+        let d = plan("a draft");
+        for text in [
+            format!("Do not use this: {d}"),
+            format!("{d}\nDo not use this."),
+            format!("Here is the plan: {d}"),
+            format!("An example would be {{\"prompt\": 1}}, but: {d}"),
+            format!("{{unquoted: braces}} {d}"),
+            format!("a {{ that does not end. {d}"),
+            format!("if a<b> then {d}"),
+            format!("do not use this\n```json\n{d}\n```"),
+            format!("```json\n{d}\n```\nThat is what I won\u{2019}t do."),
+            format!("```json\n{d}\n// but this is wrong\n```"),
+            format!("A draft:\n```\n{d}\n```"),
+            format!("<think>hm</think>I would have said {d}"),
+        ] {
+            assert_eq!(answer_in(&text), Found::Unclear(IN_PROSE), "{text}");
+        }
+        // What is said in reasoning is not about the answer.
+        let text = format!("<think>not {d}, that is wrong</think>\n```json\n{d}\n```");
+        assert_eq!(answer_in(&text), Found::Object(d.clone()), "{text}");
+    }
+
+    #[test]
+    fn a_key_that_is_given_twice_is_told_wherever_it_stands() {
+        for (text, key) in [
+            (
+                r#"{"prompt":"p","toolCalls":[],"toolCalls":[{}],"responses":[],"diffs":[]}"#,
+                "\"toolCalls\"",
+            ),
+            (
+                r#"{"prompt":"p","toolCalls":[{"name":"exec","args":{"argv":["a"],"\u0061rgv":["b"]}}]}"#,
+                "\"argv\"",
+            ),
+        ] {
+            for text in [text.to_owned(), format!("Here:\n```json\n{text}\n```")] {
+                let Found::Broken(said) = answer_in(&text) else {
+                    panic!("{text}: {:?}", answer_in(&text));
+                };
+                assert!(
+                    said.contains(key) && said.contains("more than once"),
+                    "{said}"
+                );
+            }
         }
     }
 

@@ -4,11 +4,11 @@ use std::pin::pin;
 
 use bytes::Bytes;
 use futures_util::stream::{Stream, StreamExt, TryStreamExt, once};
-use kodo_contract::{ErrorCode, parse_json};
+use kodo_contract::parse_json;
 use sse_stream::{Error, Sse, SseByteStream};
 
 use crate::Secret;
-use crate::completion::{Completion, incomplete};
+use crate::completion::{Completion, incomplete, invalid};
 use crate::failure::Failure;
 use crate::refusal::Refusal;
 use crate::told::Told;
@@ -75,15 +75,13 @@ fn failure(error: Error) -> Failure {
         Error::Utf8Parse(error) => format!("not UTF-8: {error}"),
         other => other.to_string(),
     };
-    Failure::new(
-        ErrorCode::PlannerAnswerInvalid,
-        format!("the provider's answer is no JSON: {reason}"),
-    )
+    invalid(format!("the provider's answer is no JSON: {reason}"))
 }
 
 #[cfg(test)]
 mod tests {
     use futures_util::stream;
+    use kodo_contract::ErrorCode;
 
     use super::*;
 
@@ -182,7 +180,11 @@ mod tests {
             assert_eq!(failure.code, ErrorCode::PlannerUnavailable, "{frame}");
             assert!(failure.message.contains("overloaded"), "{failure}");
         }
-        let other = content(&[b"data: now\n\n"]).await.unwrap_err();
-        assert_eq!(other.code, ErrorCode::PlannerAnswerInvalid);
+        for frame in ["data: now", "data: {\"choices\":[{]}", "data: \u{0}"] {
+            let stream = format!("data: {}\n\n{frame}\n\ndata: {END}\n\n", chunk("a"));
+            let other = content(&[stream.as_bytes()]).await.unwrap_err();
+            assert_eq!(other.code, ErrorCode::PlannerAnswerInvalid, "{frame}");
+            assert!(other.passes_after.is_some(), "{frame}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValu
 use reqwest::{Client, Response};
 use serde_json::Value;
 
-use crate::completion::{Completion, incomplete};
+use crate::completion::{Completion, incomplete, invalid};
 use crate::failure::Failure;
 use crate::http_client::{cause, client, disagrees_on_tls};
 use crate::refusal::Refusal;
@@ -150,14 +150,11 @@ fn is_json(bytes: &[u8]) -> bool {
 
 /// The failure of an answer with another media type than one that is `wanted`.
 pub(crate) fn wrong_type(found: &str, wanted: &str, secret: Option<&Secret>) -> Failure {
-    Failure::new(
-        ErrorCode::PlannerAnswerInvalid,
-        format!(
-            "the provider answered with content type {}, not with {wanted}: see whether OC_BASE_URL is the address of \
-             its OpenAI-compatible API",
-            sanitized(found, secret)
-        ),
-    )
+    invalid(format!(
+        "the provider answered with content type {}, not with {wanted}: see whether OC_BASE_URL is the address of its \
+         OpenAI-compatible API",
+        sanitized(found, secret)
+    ))
 }
 
 /// The media type of a body, in lower case and without parameters.

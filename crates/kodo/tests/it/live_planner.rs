@@ -132,11 +132,6 @@ async fn a_live_run_that_gets_no_plan_fails_with_the_reason_and_runs_nothing() {
             "OC_API_KEY",
         ),
         (vec![Reply::Endless], "planner_answer_too_large", "bytes"),
-        (
-            vec![Reply::Raw("text/html", "<html>".into())],
-            "planner_answer_invalid",
-            "OC_BASE_URL",
-        ),
     ] {
         let before = model.seen().len();
         let asked = replies.len();

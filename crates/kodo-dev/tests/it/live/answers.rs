@@ -193,6 +193,40 @@ async fn of_two_plans_none_is_taken_and_the_model_is_asked_which_one_counts() {
 }
 
 #[tokio::test]
+async fn a_lone_plan_that_prose_may_take_back_or_with_a_key_given_twice_is_asked_for_again() {
+    let model = model().await;
+    let mut draft = plan_json();
+    draft["prompt"] = "a draft".into();
+    let twice =
+        draft
+            .to_string()
+            .replacen('{', "{\"toolCalls\":[{\"name\":\"exec\",\"args\":{}}],", 1);
+    for (text, says) in [
+        (format!("Do not use this: {draft}"), "the plan alone"),
+        (
+            format!("Do not use this:\n```json\n{draft}\n```"),
+            "the plan alone",
+        ),
+        (twice, "more than once"),
+    ] {
+        let before = model.seen().len();
+        model.next(Reply::Text(text));
+        let planned = ask(&LivePlanner::new(config(&model.url()))).await.unwrap();
+        assert_eq!(planned.plan.prompt, "Look at ü.");
+        let asked = model.seen()[before + 1].body["messages"][3]["content"].to_string();
+        assert!(asked.contains(says), "{asked}");
+    }
+    // As small models write it.
+    let fenced = format!("Here is the plan:\n```json\n{}\n```", plan_json());
+    model.next(Reply::Text(fenced));
+    let planned = ask(&LivePlanner::new(config(&model.url()))).await.unwrap();
+    assert!(matches!(
+        planned.source,
+        PlanSource::Live { repairs: 0, .. }
+    ));
+}
+
+#[tokio::test]
 async fn a_plan_whose_strings_have_markings_is_a_plan() {
     let model = model().await;
     let mut plan = plan_json();

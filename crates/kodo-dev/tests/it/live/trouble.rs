@@ -246,10 +246,18 @@ async fn until(what: &str, look: impl Fn() -> bool) {
     }
 }
 
+/// A server that starts, or a gateway before it, may say anything for a moment.
 #[tokio::test]
-async fn what_is_no_chat_completion_is_said_to_be_none() {
+async fn what_is_no_chat_completion_is_asked_for_again_and_said_to_be_none_at_the_deadline() {
     let model = model().await;
     let planner = LivePlanner::new(config(&model.url()));
+    let hasty = || {
+        LivePlanner::new(LiveConfig {
+            deadline: Duration::from_millis(100),
+            first_pause: Duration::from_secs(1),
+            ..config(&model.url())
+        })
+    };
     for (content_type, body, expected) in [
         ("text/html", &b"<html>"[..], "content type text/html"),
         ("application/json", b"<html>", "no JSON"),
@@ -265,14 +273,27 @@ async fn what_is_no_chat_completion_is_said_to_be_none() {
         ),
         ("text/event-stream", b"data: \xff\n\n", "UTF-8"),
         ("text/event-stream", b"data: now\n\n", "no JSON"),
+        ("application/json", b"null", "no choices"),
+        ("application/json", b"{\"choices\":[]}", "no choices"),
+        ("application/json", b"\x1f\x8b\x08\0", "no JSON"),
+        ("image/png", b"\x89PNG", "content type image/png"),
     ] {
-        model.next(Reply::Raw(content_type, Bytes::copy_from_slice(body)));
-        let (code, text) = failed(ask(&planner).await);
+        let reply = || Reply::Raw(content_type, Bytes::copy_from_slice(body));
+        model.next(reply());
+        let (code, text) = failed(ask(&hasty()).await);
         assert_eq!(code, "planner_answer_invalid", "{text}");
         assert!(text.contains(expected), "{expected} in {text}");
+        let before = model.seen().len();
+        model.next(reply());
+        model.next(reply());
+        ask(&planner).await.unwrap();
+        assert_eq!(model.seen().len(), before + 3, "{expected}");
     }
     model.next(Reply::NoChoices);
-    let (code, text) = failed(ask(&planner).await);
-    assert_eq!(code, "planner_answer_invalid");
-    assert!(text.contains("no choices"), "{text}");
+    ask(&planner).await.unwrap();
+    // Nothing at all, with and without a status that says so.
+    for status in [200, 202, 204] {
+        model.next(Reply::Status(status, Vec::new(), serde_json::Value::Null));
+        ask(&planner).await.unwrap();
+    }
 }
