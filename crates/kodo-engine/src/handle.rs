@@ -17,6 +17,7 @@ use crate::dispatch::dispatcher::Dispatcher;
 use crate::drain::Drain;
 use crate::launched::Launched;
 use crate::run::context::RunContext;
+use crate::run::planner_away::PlannerAway;
 use crate::settle::settler::{self, Settler};
 use crate::sysdb::schema::EngineSchema;
 use crate::sysdb::system_db::SystemDb;
@@ -72,6 +73,7 @@ impl EngineHandle {
                 spool: config.spool.clone(),
                 planner,
                 planner_patience: config.planner_patience,
+                planner_away: PlannerAway::default(),
                 sandbox,
                 secrets: config.secrets.clone(),
                 most: config.most,
@@ -159,7 +161,8 @@ impl EngineHandle {
         self.0.started.get()?.system_db.why_unavailable().await
     }
 
-    /// What an operator should know although workflows run: of the engine's schema, of steps that somebody holds up.
+    /// What an operator should know although workflows run: of the engine's schema, of steps that somebody holds up, of runs
+    /// that wait for a planner.
     pub fn warnings(&self) -> Vec<String> {
         let Some(shared) = self.0.started.get() else {
             return Vec::new();
@@ -169,7 +172,8 @@ impl EngineHandle {
             Some(Stall::Sessions(reason)) => Some(reason),
             _ => None,
         };
-        schema.into_iter().chain(held_up).collect()
+        let away = shared.ctx.planner_away.warning();
+        schema.into_iter().chain(held_up).chain(away).collect()
     }
 
     /// Says that a run's row is committed and can start. Never blocks. It is a hint: if it is lost, the sweep finds

@@ -12,6 +12,7 @@ pub(crate) mod large;
 pub(crate) mod parallel;
 pub(crate) mod patience;
 pub(crate) mod plan;
+pub(crate) mod planner_away;
 pub(crate) mod record;
 pub(crate) mod retry;
 pub(crate) mod room;

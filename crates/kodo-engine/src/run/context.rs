@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 
 use crate::drain::Drain;
 use crate::failure::RunFailure;
+use crate::run::planner_away::PlannerAway;
 use crate::run::retry::{retry_artifacts, retry_store};
 
 /// The databases, ports and limits of the runs of this process.
@@ -25,6 +26,8 @@ pub(crate) struct RunContext {
     pub(crate) planner: Arc<dyn Planner>,
     /// How long a run waits for a planner that is away.
     pub(crate) planner_patience: Duration,
+    /// The runs that wait for it.
+    pub(crate) planner_away: PlannerAway,
     pub(crate) sandbox: Arc<dyn Sandbox>,
     /// The folder from which jobs get their secrets.
     pub(crate) secrets: SecretFolder,

@@ -36,6 +36,7 @@ pub(crate) async fn plan_patiently(
 ) -> Result<Planned, RunFailure> {
     let run_id = &claimed.id;
     let mut own = FIRST_PAUSE;
+    let mut waiting = None;
     loop {
         let error = match ctx.planner.plan(request).await {
             Ok(planned) => return Ok(planned),
@@ -64,6 +65,9 @@ pub(crate) async fn plan_patiently(
             "the planner is away; the run waits for it"
         );
         waits();
+        // The one before says nothing any more, and must not be dropped after this one.
+        drop(waiting.take());
+        waiting = Some(ctx.planner_away.waits(run_id, away, error.to_string()));
         wait(ctx, execution, claimed, pause).await?;
     }
 }

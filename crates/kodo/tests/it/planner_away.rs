@@ -47,6 +47,16 @@ async fn a_model_server_that_restarts_costs_no_run_even_if_the_service_is_killed
     drop(model);
     let run = posted(&world).await;
     until("the run to wait", || async { waiting(&world).await == 1 }).await;
+    // The service is ready all the same, and says so.
+    until("a warning of /readyz", || async {
+        let ready = world.client.get("/readyz").await.unwrap();
+        assert_eq!(ready.status, 200, "{}", ready.text());
+        let warning = ready.json()["warnings"][0].as_str().map(str::to_owned);
+        warning.is_some_and(|said| {
+            said.starts_with("1 run waits for the planner since ") && said.contains("OC_BASE_URL")
+        })
+    })
+    .await;
     let since = "SELECT (extract(epoch FROM planner_away_since) * 1000000)::bigint FROM app.runs";
     let first = world.count(since).await;
     world.service.kill9().await.unwrap();
@@ -62,6 +72,8 @@ async fn a_model_server_that_restarts_costs_no_run_even_if_the_service_is_killed
     assert_eq!(view["status"], "succeeded", "{view:#}");
     assert_eq!(view["steps"][0]["output"]["plan"], plan("scripted"));
     assert_eq!(waiting(&world).await, 0);
+    let ready = world.client.get("/readyz").await.unwrap();
+    assert_eq!(ready.json()["warnings"], Value::Null);
     assert_invariants_hold(&world).await;
 }
 
