@@ -8,7 +8,7 @@ use kodo_contract::RunId;
 use kodo_planner::Planner;
 use kodo_sandbox::Sandbox;
 use kodo_store::content::ArtifactStore;
-use kodo_store::{Store, StoreError};
+use kodo_store::{DatabaseConfig, Part, Store, StoreError};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +43,8 @@ pub struct EngineHandle(Arc<Inner>);
 struct Inner {
     drain: Arc<Drain>,
     launched: watch::Sender<Option<Launched>>,
+    /// Where the system database is, if this handle was made for one.
+    system: Option<DatabaseConfig>,
     /// Set once, by [`EngineHandle::start`].
     started: OnceLock<Arc<Shared>>,
     stop: CancellationToken,
@@ -51,6 +53,15 @@ struct Inner {
 }
 
 impl EngineHandle {
+    /// A handle that can tell how the system database is before the engine is started.
+    #[must_use]
+    pub fn of(system: &DatabaseConfig) -> Self {
+        Self(Arc::new(Inner {
+            system: Some(system.clone()),
+            ..Inner::default()
+        }))
+    }
+
     /// Starts the engine's supervisor in the background and returns at once. The store must be migrated.
     ///
     /// Must be called on a Tokio runtime. Has an effect only the first time.
@@ -144,21 +155,26 @@ impl EngineHandle {
         self.is_launched() && self.standstill().is_some()
     }
 
-    /// Whether the system database answers, and if it does, why nothing can be written there, if so. Before the engine
-    /// is started it does not. The caller bounds the wait.
+    /// Whether the system database answers, and if it does, why nothing can be written there, if so. The caller bounds
+    /// the wait.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`], also before the engine is started.
+    /// [`StoreError::Unavailable`], also before the engine is started if the handle was made for no system database.
     pub async fn system_database(&self) -> Result<Option<&'static str>, StoreError> {
-        match self.0.started.get() {
-            Some(shared) => shared.system_db.read_only().await,
-            None => Err(StoreError::Unavailable(sqlx::Error::PoolClosed)),
+        match (self.0.started.get(), &self.0.system) {
+            (Some(shared), _) => shared.system_db.read_only().await,
+            (None, Some(system)) => {
+                let mut connection = system.connect("kodo-system").await?;
+                kodo_store::read_only(&mut connection).await
+            }
+            (None, None) => Err(StoreError::Unavailable(sqlx::Error::PoolClosed)),
         }
     }
 
     /// Why the system database is of no use, in words, if it answers and says so.
     pub async fn why_system_database_is_unavailable(&self) -> Option<String> {
-        self.0.started.get()?.system_db.why_unavailable().await
+        let system = self.0.system.as_ref()?;
+        system.why_unavailable(Part::System).await
     }
 
     /// What an operator should know although workflows run: of the engine's schema, of steps that somebody holds up, of runs

@@ -30,5 +30,6 @@ pub use sysdb::inspect::{InspectError, Inspector, StepSummary, WorkflowSummary};
 pub use sysdb::locks::LaunchLock;
 pub use sysdb::schema::EngineSchema;
 pub use sysdb::system_db::reset_system_schema;
+pub use sysdb::trouble::{schema_warning, system_trouble, system_trouble_of};
 pub use sysdb::workers::{UnfinishedWork, WorkerSlot};
 pub use workers::rebind::{RebindError, Rebound, rebind};

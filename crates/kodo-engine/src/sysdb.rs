@@ -7,4 +7,5 @@ pub(crate) mod names;
 pub(crate) mod relay;
 pub(crate) mod schema;
 pub(crate) mod system_db;
+pub(crate) mod trouble;
 pub(crate) mod workers;

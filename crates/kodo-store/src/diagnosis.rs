@@ -1,6 +1,5 @@
 //! What `kodo doctor` reports about the product database and its server. Reads only.
 
-use crate::migrations::known_checksum;
 use crate::{Store, StoreError};
 
 /// The server behind a connection.
@@ -15,19 +14,6 @@ pub struct ServerFacts {
     /// Connections that clients have, and how many are allowed: of the server, and of the role and the database where
     /// they have a limit of their own.
     pub connections: Vec<(&'static str, i64, i64)>,
-    /// The encoding of the database.
-    pub encoding: String,
-}
-
-/// A migration that the database says was applied.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AppliedMigration {
-    /// Its number.
-    pub version: i64,
-    /// Whether it was applied completely.
-    pub success: bool,
-    /// Whether it was applied from the text that this version has; `None` if this version does not know the migration.
-    pub unchanged: Option<bool>,
 }
 
 impl Store {
@@ -36,10 +22,10 @@ impl Store {
     /// # Errors
     /// As any statement.
     pub async fn server_facts(&self) -> Result<ServerFacts, StoreError> {
-        let (version, number, clock_micros, encoding, counts): (String, i32, i64, String, Vec<i64>) =
+        let (version, number, clock_micros, counts): (String, i32, i64, Vec<i64>) =
             sqlx::query_as(
                 "SELECT current_setting('server_version'), current_setting('server_version_num')::int,
-                        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, current_setting('server_encoding'),
+                        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
                         ARRAY[
                             (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
                             current_setting('max_connections')::bigint,
@@ -61,48 +47,7 @@ impl Store {
                 .filter(|(_, (_, most))| *most >= 0)
                 .map(|(whose, (used, most))| (whose, used, most))
                 .collect(),
-            encoding,
         })
-    }
-
-    /// Whether this database has a schema of that name.
-    ///
-    /// # Errors
-    /// As any statement.
-    pub async fn has_schema(&self, name: &str) -> Result<bool, StoreError> {
-        Ok(
-            sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)")
-                .bind(name)
-                .fetch_one(&self.pool)
-                .await?,
-        )
-    }
-
-    /// The migrations that the database has recorded; `None` if none was ever begun.
-    ///
-    /// # Errors
-    /// As any statement.
-    pub async fn applied_migrations(&self) -> Result<Option<Vec<AppliedMigration>>, StoreError> {
-        let there: bool =
-            sqlx::query_scalar("SELECT to_regclass('app.schema_migrations') IS NOT NULL")
-                .fetch_one(&self.pool)
-                .await?;
-        if !there {
-            return Ok(None);
-        }
-        let rows: Vec<(i64, bool, Vec<u8>)> = sqlx::query_as(
-            "SELECT version, success, checksum FROM app.schema_migrations ORDER BY version",
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        let applied = rows
-            .into_iter()
-            .map(|(version, success, checksum)| AppliedMigration {
-                version,
-                success,
-                unchanged: known_checksum(version).map(|known| known == checksum),
-            });
-        Ok(Some(applied.collect()))
     }
 
     /// Runs that are not over: status, how many, and the age of the oldest in seconds.

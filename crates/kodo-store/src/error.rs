@@ -1,6 +1,9 @@
 //! Why a call to the product database failed, split by what the caller can do about it.
 
 use kodo_contract::{ErrorCode, RunStatus};
+use sqlx::migrate::MigrateError;
+
+use crate::SchemaError;
 
 /// A failed call to the product database.
 #[derive(Debug, thiserror::Error)]
@@ -76,9 +79,26 @@ pub enum StoreError {
     /// A stored row does not have the shape that this version writes.
     #[error("a stored row is unreadable: {0}")]
     Corrupt(String),
-    /// The embedded migrations and the database disagree.
-    #[error("migrations: {0}")]
-    Migration(#[from] sqlx::migrate::MigrateError),
+    /// Schema `app` is not the one that this version works on.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// A migration failed, or the embedded migrations and the database disagree. No source: the text has it whole.
+    #[error("{}", PlainMigration(.0))]
+    Migration(MigrateError),
+}
+
+impl From<MigrateError> for StoreError {
+    fn from(error: MigrateError) -> Self {
+        Self::Migration(error)
+    }
+}
+
+/// The driver's error in one of a migration, if it has one.
+pub(crate) fn driver_error(error: &MigrateError) -> Option<&sqlx::Error> {
+    match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => Some(error),
+        _ => None,
+    }
 }
 
 impl StoreError {
@@ -88,7 +108,11 @@ impl StoreError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Unavailable(_) | Self::ReadOnly { .. } => ErrorCode::StoreUnavailable,
-            Self::Migration(sqlx::migrate::MigrateError::Execute(error)) => code_of(error),
+            // What does not exist, or exists already, does so until somebody mends the schema.
+            Self::Migration(error) => match driver_error(error) {
+                Some(error) if !is_missing(error) => code_of(error),
+                _ => ErrorCode::StoreRefused,
+            },
             Self::Refused(_)
             | Self::OtherSystem { .. }
             | Self::CopysSystem { .. }
@@ -96,7 +120,7 @@ impl StoreError {
             | Self::Pooled { .. }
             | Self::IllegalTransition { .. }
             | Self::Corrupt(_)
-            | Self::Migration(_) => ErrorCode::StoreRefused,
+            | Self::Schema(_) => ErrorCode::StoreRefused,
         }
     }
 
@@ -118,6 +142,14 @@ impl StoreError {
         }
     }
 
+    /// The driver's error in words, without saying whether it is transient.
+    pub(crate) fn plain(&self) -> String {
+        match self {
+            Self::Unavailable(error) | Self::Refused(error) => Plain(error).to_string(),
+            other => other.to_string(),
+        }
+    }
+
     /// Whether there is no database of this name. PgBouncer has words of its own for that.
     #[must_use]
     pub fn is_no_database(&self) -> bool {
@@ -126,6 +158,8 @@ impl StoreError {
         };
         match error.code().as_deref() {
             Some("3D000") => true,
+            // One that it remembers may be there meanwhile.
+            Some("08P01") if error.message().contains("server_login_retry") => false,
             Some("08P01") => ["does not exist", "no such database"]
                 .iter()
                 .any(|words| error.message().contains(words)),
@@ -161,6 +195,28 @@ impl std::fmt::Display for Plain<'_> {
             other => other.fmt(f),
         }
     }
+}
+
+/// Displays an error of a migration with its cause once.
+struct PlainMigration<'a>(&'a MigrateError);
+
+impl std::fmt::Display for PlainMigration<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            MigrateError::Execute(error) => write!(f, "the migrations failed: {}", Plain(error)),
+            MigrateError::ExecuteMigration(error, version) => {
+                write!(f, "migration {version} failed: {}", Plain(error))
+            }
+            other => write!(f, "migrations: {other}"),
+        }
+    }
+}
+
+/// Whether a schema, a table or a column does not exist, or the role lacks a privilege: within a migration, nothing of that
+/// passes by itself.
+fn is_missing(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    matches!(code.as_deref(), Some("3F000" | "42P01" | "42703" | "42883"))
 }
 
 impl From<sqlx::Error> for StoreError {
@@ -219,6 +275,26 @@ mod tests {
             "the database is unavailable: TLS is wanted (DB_SSLMODE), and server does not support TLS"
         );
         assert!(!tls(Box::new(std::io::Error::other("reset"))).is_denied());
+    }
+
+    #[test]
+    fn an_error_of_a_migration_says_its_cause_once() {
+        let error = anyhow_chain(StoreError::from(MigrateError::ExecuteMigration(
+            sqlx::Error::Io(std::io::Error::other("reset")),
+            6,
+        )));
+        assert_eq!(error, "migration 6 failed: reset");
+    }
+
+    /// As the binary prints it.
+    fn anyhow_chain(error: StoreError) -> String {
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            text += &format!(": {cause}");
+            source = cause.source();
+        }
+        text
     }
 
     #[test]

@@ -46,20 +46,6 @@ invariants![
 /// The invariant whose query skips the rows that do not keep the text that was hashed: those are checked in Rust.
 const HASHES: &str = "artifact_hashes_fit";
 
-/// The tables that the queries read.
-const TABLES: [&str; 10] = [
-    "schema_migrations",
-    "instance",
-    "intents",
-    "runs",
-    "run_steps",
-    "run_claims",
-    "artifacts",
-    "workspace_objects",
-    "marks",
-    "idempotency_keys",
-];
-
 /// One invariant, and how much it was held against.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invariant {
@@ -117,29 +103,6 @@ impl Evidence {
             newest,
             first_run: None,
         })
-    }
-
-    /// Returns the first table or column that the queries need and the database does not have: it was not migrated to
-    /// this version.
-    ///
-    /// # Errors
-    /// As any statement.
-    pub async fn lacks(&mut self) -> Result<Option<String>, StoreError> {
-        Ok(sqlx::query_scalar(
-            "SELECT thing FROM (
-                 SELECT place, 'table app.' || name FROM unnest($1::text[]) WITH ORDINALITY AS t (name, place)
-                 WHERE to_regclass('app.' || name) IS NULL
-                 UNION ALL
-                 SELECT 1000, format('column app.%s.%s', c.relation, c.name)
-                 FROM (VALUES ('artifacts', 'canonical'), ('run_steps', 'shown')) AS c (relation, name)
-                 WHERE NOT EXISTS (
-                     SELECT FROM pg_attribute
-                     WHERE attrelid = to_regclass('app.' || c.relation) AND attname = c.name AND NOT attisdropped)
-             ) AS lacking (place, thing) ORDER BY place LIMIT 1",
-        )
-        .bind(TABLES.as_slice())
-        .fetch_optional(&mut self.connection)
-        .await?)
     }
 
     /// Which product database this is, see [`Store::instance`](crate::Store::instance).

@@ -8,6 +8,7 @@
 
 pub mod content;
 
+mod ailing;
 mod binding;
 mod blockers;
 mod diagnosis;
@@ -18,21 +19,26 @@ mod migrations;
 mod pool;
 mod requirements;
 mod rows;
+mod schema;
+mod schema_error;
 mod session;
 mod ssl;
+mod trouble;
 
 pub use binding::{Binding, TurnToBind};
 pub use blockers::{Blocker, blockers_in, waits_for, waits_in};
-pub use diagnosis::{AppliedMigration, ServerFacts};
+pub use diagnosis::ServerFacts;
 pub use error::StoreError;
 pub use invariants::{Evidence, INVARIANTS, Invariant, Load, Offender};
 pub use mark::MarkError;
 pub use migrations::{MigrationState, known_migrations};
-pub use pool::{DatabaseConfig, Store, address, close, socket, why_unavailable};
+pub use pool::{DatabaseConfig, Store, address, close, socket};
 pub use requirements::read_only;
 pub use rows::{
     ArtifactRow, Claim, ClaimedRun, Found, Idempotency, Mark, Marks, NewArtifact, NewFork, NewStep,
     OpenClaim, Recorded, RunToPlan, Settlement, StoredRun, UnfinishedRun, Write,
 };
+pub use schema_error::SchemaError;
 pub use session::{connect, pool};
 pub use ssl::{SslMode, UnknownSslMode};
+pub use trouble::{Cause, Part, Trouble};

@@ -16,10 +16,6 @@ use crate::{SslMode, StoreError};
 /// five seconds that the contract allows for the answer, with room for the statement itself.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long [`why_unavailable`] asks, and for how long its answer is good.
-const ASK_TIMEOUT: Duration = Duration::from_secs(1);
-const ASK_AGAIN: Duration = Duration::from_secs(1);
-
 /// Timeout of closing a pool: it waits for connections in use, which may wait for the server.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -147,18 +143,19 @@ impl DatabaseConfig {
 #[derive(Debug, Clone)]
 pub struct Store {
     pub(crate) pool: PgPool,
+    pub(crate) config: Arc<DatabaseConfig>,
     /// Permits to hold content, for half of the connections: each holder keeps one while it asks an artifact store that
     /// may be slow, and the other half stays free for all other statements.
     pub(crate) holders: Arc<Semaphore>,
-    /// What [`why_unavailable`] answered last.
-    ailing: Arc<Mutex<Option<Ailment>>>,
+    /// What [`Store::why_unavailable`] answered last.
+    pub(crate) ailing: Arc<Mutex<Option<Ailment>>>,
 }
 
 /// Why the server was of no use, if it was of none, and when it was asked.
 #[derive(Debug)]
-struct Ailment {
-    asked: Instant,
-    why: Option<String>,
+pub(crate) struct Ailment {
+    pub(crate) asked: Instant,
+    pub(crate) why: Option<String>,
 }
 
 impl Store {
@@ -170,6 +167,7 @@ impl Store {
         let holders = usize::try_from(max_connections / 2).unwrap_or(usize::MAX);
         Self {
             pool,
+            config: Arc::new(config.clone()),
             holders: Arc::new(Semaphore::new(holders.max(1))),
             ailing: Arc::default(),
         }
@@ -191,22 +189,6 @@ impl Store {
     pub async fn read_only(&self) -> Result<Option<&'static str>, StoreError> {
         let mut connection = self.pool.acquire().await?;
         read_only(&mut connection).await
-    }
-
-    /// As [`why_unavailable`], asked again after a second at the earliest.
-    pub async fn why_unavailable(&self) -> Option<String> {
-        let mut ailing = self.ailing.lock().await;
-        if let Some(last) = &*ailing
-            && last.asked.elapsed() < ASK_AGAIN
-        {
-            return last.why.clone();
-        }
-        let why = why_unavailable(&self.pool).await;
-        *ailing = Some(Ailment {
-            asked: Instant::now(),
-            why: why.clone(),
-        });
-        why
     }
 
     /// A connection outside the pool: after an outage each connection of the pool may be dead, and a worker that comes
@@ -249,22 +231,6 @@ impl Store {
     /// [`StoreError::Unavailable`].
     pub async fn close(&self) {
         close(&self.pool).await;
-    }
-}
-
-/// Why a server that answers is of no use right now, in words, by a connection of its own: the pool only knows that it
-/// got none in time. `None` if it is of use, or if it does not answer within a second.
-pub async fn why_unavailable(pool: &PgPool) -> Option<String> {
-    let asking = async {
-        let mut connection = connect((*pool.connect_options()).clone()).await?;
-        read_only(&mut connection).await
-    };
-    match tokio::time::timeout(ASK_TIMEOUT, asking).await.ok()? {
-        Ok(read_only) => read_only.map(str::to_owned),
-        Err(error) => {
-            let code = error.sqlstate()?;
-            Some(format!("{error} (SQLSTATE {code})"))
-        }
     }
 }
 

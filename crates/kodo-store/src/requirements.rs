@@ -27,6 +27,10 @@ const STARTUP: &str = "it refuses extra_float_digits, with which the connections
 const UNSEEN: &str = "what it says is committed is not seen by another session, and may be lost: set DB_HOST and DB_PORT to \
      the server itself";
 
+/// Why nothing can be written to a standby.
+pub(crate) const STANDBY: &str =
+    "the server is a standby (in recovery): DB_HOST has to name the primary";
+
 /// How often two sessions are asked in turn. A pooler may give them different ones by chance, not every time.
 const ROUNDS: u32 = 3;
 
@@ -152,7 +156,7 @@ pub async fn read_only(connection: &mut PgConnection) -> Result<Option<&'static 
     .fetch_one(connection)
     .await?;
     Ok(match (standby, read_only) {
-        (true, _) => Some("the server is a standby (in recovery): DB_HOST has to name the primary"),
+        (true, _) => Some(STANDBY),
         (false, true) => Some(
             "default_transaction_read_only is on, for the server, the database or the role: an operator has to turn it off",
         ),

@@ -13,12 +13,19 @@ use crate::StoreError;
 
 /// Every setting that changes the text of a value, the meaning of a name, or what a transaction sees. The driver itself
 /// asks for `DateStyle`, `TimeZone` and `client_encoding`, in its first message.
+///
+/// The last one: a statement that waits (for a lock, for the snapshots before an index) ends within a second when its
+/// client is gone. Otherwise a process that was killed in its start leaves a statement that holds up the next start. A server
+/// on Windows cannot do that, and refuses the setting.
 macro_rules! settings {
     () => {
         "SET search_path = pg_catalog; SET quote_all_identifiers = off; SET IntervalStyle = postgres; \
          SET DateStyle = ISO; SET TimeZone = UTC; SET standard_conforming_strings = on; SET bytea_output = hex; \
          SET xmloption = content; SET extra_float_digits = 1; SET array_nulls = on; SET transform_null_equals = off; \
-         SET default_transaction_isolation = 'read committed'; SET default_transaction_deferrable = off"
+         SET default_transaction_isolation = 'read committed'; SET default_transaction_deferrable = off; \
+         SELECT CASE WHEN current_setting('client_connection_check_interval', true) = '0' \
+                      AND version() !~* 'windows|mingw|visual' \
+                THEN set_config('client_connection_check_interval', '1s', false) END"
     };
 }
 

@@ -5,16 +5,18 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use kodo_engine::{EngineConfig, EngineHandle, EngineSchema};
 use kodo_sandbox::SecretFolder;
 use kodo_server::Readiness;
 use kodo_store::content::{ArtifactStore, ArtifactStoreCell, ObjectArtifacts};
-use kodo_store::{DatabaseConfig, MarkError, MigrationState, Store, StoreError, waits_for};
+use kodo_store::{
+    DatabaseConfig, MarkError, Part, SchemaError, Store, StoreError, Trouble, waits_for,
+};
 use tokio::time::{Instant, timeout_at};
 
 use crate::settings::Settings;
-use crate::{planner, sandbox};
+use crate::{planner, sandbox, trouble};
 
 /// The oldest server that is supported, because it is the oldest that is tested.
 pub(crate) const OLDEST_POSTGRES: i32 = 15;
@@ -54,11 +56,14 @@ pub(crate) async fn boot(
     readiness.set_reason(MIGRATIONS, None);
     let deadline = Instant::now() + settings.database.db_connect_timeout;
     // At the start alone: whoever migrates the schema later does not stop a service that works.
-    let schema = patiently(settings, deadline, || EngineSchema::of(&settings.system)).await?;
+    let schema = patiently(settings, Part::System, deadline, || {
+        EngineSchema::of(&settings.system)
+    })
+    .await?;
     if let Some(refusal) = schema.refusal(settings.work.engine_schema_accept) {
         bail!("system database {:?}: {refusal}", settings.system.database);
     }
-    let instance = patiently(settings, deadline, || store.instance()).await?;
+    let instance = patiently(settings, Part::Product, deadline, || store.instance()).await?;
     let artifacts = Arc::new(artifacts.of_instance(&instance));
     bind_artifacts(settings, deadline, store, &artifacts, readiness).await?;
     tracing::debug!(place = artifacts.place(), "artifact store");
@@ -131,32 +136,50 @@ async fn prepare_for(
     system: Option<&DatabaseConfig>,
 ) -> anyhow::Result<()> {
     let deadline = Instant::now() + settings.database.db_connect_timeout;
-    patiently(settings, deadline, || settings.app.ensure_exists()).await?;
+    patiently(settings, Part::Product, deadline, || {
+        settings.app.ensure_exists()
+    })
+    .await?;
     // Before anything is written to it.
-    patiently(settings, deadline, || settings.app.check_requirements()).await?;
-    if let Some(system) = system {
-        patiently(settings, deadline, || system.check_requirements_of_engine()).await?;
-    }
-    let major = patiently(settings, deadline, || store.server_major()).await?;
+    patiently(settings, Part::Product, deadline, || {
+        settings.app.check_requirements()
+    })
+    .await?;
+    let major = patiently(settings, Part::Product, deadline, || store.server_major()).await?;
     ensure!(
         major >= OLDEST_POSTGRES,
         "Postgres {major} is too old: {OLDEST_POSTGRES} or newer is needed"
     );
     if let Some(system) = system {
-        patiently(settings, deadline, || store.check_binding(system)).await?;
+        patiently(settings, Part::Product, deadline, || {
+            store.check_binding(system)
+        })
+        .await?;
     }
-    let state = patiently(settings, deadline, || store.migration_state()).await?;
-    match state {
-        MigrationState::AtHead => {}
-        MigrationState::Pending(count) => {
-            tracing::info!(count, "applying migrations of schema app");
-            patiently(settings, deadline, || store.migrate()).await?;
-        }
-        MigrationState::Newer(version) => bail!(
-            "database {:?} has migration {version}, which this version of kodo does not know: \
-             run the version that wrote it, or point APP_DB_NAME elsewhere",
-            settings.app.database
-        ),
+    let schema = patiently(settings, Part::Product, deadline, || {
+        settings.app.schema_errors()
+    })
+    .await?;
+    let schema = schema.into_iter().next();
+    let is_older = matches!(
+        schema,
+        None | Some(SchemaError::Never { .. } | SchemaError::Pending { .. })
+    );
+    if let Some(error) = schema.clone().filter(|_| !is_older) {
+        let error = StoreError::Schema(error);
+        bail!(Trouble::told_by(&error, Part::Product, &settings.app));
+    }
+    if let Some(system) = system {
+        // Made as soon as it is known that it may be: PgBouncer lets clients of a database that was not there wait.
+        patiently(settings, Part::System, deadline, || system.ensure_exists()).await?;
+        patiently(settings, Part::System, deadline, || {
+            system.check_requirements_of_engine()
+        })
+        .await?;
+    }
+    if let Some(what) = schema {
+        tracing::info!(%what, "applying migrations of schema app");
+        patiently(settings, Part::Product, deadline, || store.migrate()).await?;
     }
     Ok(())
 }
@@ -183,6 +206,7 @@ async fn watch(settings: &Settings, readiness: &Readiness) -> Infallible {
 /// Calls until Postgres answers, with one line an attempt, until the deadline.
 async fn patiently<T, F, Fut>(
     settings: &Settings,
+    part: Part,
     deadline: Instant,
     mut call: F,
 ) -> anyhow::Result<T>
@@ -194,16 +218,18 @@ where
     for attempt in 1.. {
         let error = match timeout_at(deadline, call()).await {
             Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) if error.is_denied() || !error.is_transient() => {
-                return Err(error).with_context(|| format!("{place} answered, but"));
+            Ok(Err(error)) => {
+                let trouble = trouble::of(settings, part, &error).await;
+                if error.is_denied() || !error.is_transient() {
+                    return Err(anyhow!(trouble).context(format!("{place} answered, but")));
+                }
+                trouble.to_string()
             }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "no answer".to_owned(),
+            Err(_) => "no answer (DB_HOST and DB_PORT say where it is)".to_owned(),
         };
         if Instant::now() + TRY_AGAIN >= deadline {
             bail!(
-                "{place} did not become available within {:?}: {error} (`bin/mise run db:up` starts one; \
-                 DB_HOST and DB_PORT say where it is)",
+                "{place} did not become available within {:?}: {error}",
                 settings.database.db_connect_timeout
             );
         }

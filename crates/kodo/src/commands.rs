@@ -14,12 +14,11 @@ mod workflow;
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
-use kodo_engine::InspectError;
-use kodo_store::StoreError;
+use kodo_store::Part;
 
-use crate::cli::Command;
-use crate::output;
+use crate::cli::{Command, DbCommand};
 use crate::settings::{Given, Settings};
+use crate::{output, trouble};
 
 /// Exit code of a look-up that found nothing, so that a script can tell it from a failure.
 pub(crate) const NOT_FOUND: u8 = 3;
@@ -40,31 +39,46 @@ pub(crate) async fn run(given: &Given, command: Command) -> anyhow::Result<ExitC
         Command::Sandbox(command) => Ok(sandbox::run(settings, command).await),
         Command::Serve => serve::run(settings?).await,
         Command::Dev => dev::run(settings?).await,
-        Command::Db(command) => db::run(&settings?, command).await,
-        Command::Workflow(command) => workflow::run(&settings?, command).await,
-        Command::Artifacts(command) => artifacts::run(&settings?, command).await,
+        Command::Db(command) => {
+            let settings = settings?;
+            let part = match command {
+                DbCommand::SysReset => Part::System,
+                _ => Part::Product,
+            };
+            let done = db::run(&settings, command).await;
+            explained(&settings, part, done).await
+        }
+        Command::Workflow(command) => {
+            let settings = settings?;
+            let done = workflow::run(&settings, command).await;
+            explained(&settings, Part::System, done).await
+        }
+        Command::Artifacts(command) => {
+            let settings = settings?;
+            let done = artifacts::run(&settings, command).await;
+            explained(&settings, Part::Product, done).await
+        }
         Command::Oc(command) => oc::run(&settings?, command).await,
         Command::Demo(args) => settings.and_then(|_| demo::run(given, &args)),
     }
 }
 
-/// Says on one line why the command failed, causes included.
-pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
-    output::tell(format_args!("kodo: {error:#}{}", hint(error)));
-    ExitCode::FAILURE
+/// The outcome of a command that works on a database, with what is wrong with that one in its error.
+async fn explained(
+    settings: &Settings,
+    part: Part,
+    done: anyhow::Result<ExitCode>,
+) -> anyhow::Result<ExitCode> {
+    match done {
+        Ok(code) => Ok(code),
+        Err(error) => Err(trouble::explained(settings, part, error).await),
+    }
 }
 
-/// What to do about a server that is away, unless the error says so.
-fn hint(error: &anyhow::Error) -> &'static str {
-    let away = |error: &StoreError| matches!(error, StoreError::Unavailable(sqlx::Error::Io(_)));
-    let is_away = error.chain().any(|cause| {
-        cause.downcast_ref().is_some_and(away)
-            || matches!(cause.downcast_ref(), Some(InspectError::Store(error)) if away(error))
-    });
-    match is_away && !format!("{error:#}").contains("db:up") {
-        true => " (`bin/mise run db:up` starts one; DB_HOST and DB_PORT say where it is)",
-        false => "",
-    }
+/// Says on one line why the command failed, causes included.
+pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
+    output::tell(format_args!("kodo: {error:#}"));
+    ExitCode::FAILURE
 }
 
 /// Prints the help or the version that was asked for, or what is wrong with the command line.

@@ -154,7 +154,9 @@ pub(crate) async fn status(config: &DevDbConfig) -> Status {
     let mut message = match probe {
         Probe::Postgres => format!("db: a Postgres answers at {address}"),
         Probe::Stranger => format!("db: something that is not Postgres listens at {address}"),
-        Probe::Nothing => format!("db: nothing answers at {address}"),
+        Probe::Nothing => {
+            format!("db: nothing answers at {address}: DB_HOST and DB_PORT say where it is")
+        }
     };
     if let Some(private) = &private {
         message += &format!(

@@ -7,6 +7,7 @@ mod artifacts;
 mod blocked;
 mod clock;
 mod configuration;
+mod cures;
 mod database;
 mod disk;
 mod engine;
@@ -125,7 +126,7 @@ async fn with_database(exam: &Examination) -> Vec<Finding> {
             );
         };
         let (mut schema, engine, blocked, artifacts) = tokio::join!(
-            exam.within("schema", schema::check(exam, store)),
+            exam.within("schema", schema::check(exam)),
             exam.within("engine", engine::check(exam, store)),
             exam.within("blocked", blocked::check(exam, store)),
             exam.within("artifact store", artifacts::check(exam, store)),

@@ -22,6 +22,7 @@ mod settings;
 mod table;
 mod telemetry;
 mod tools;
+mod trouble;
 
 use std::process::ExitCode;
 

@@ -8,18 +8,18 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use crate::sysdb::schema::{self, EngineSchema};
+use crate::sysdb::trouble::has_moved_payloads;
 
 /// Why the system database could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
-    /// The server does not answer, or refuses the connection.
+    /// The server does not answer, or refuses; or schema `dbos` is not there, see
+    /// [`system_trouble_of`](crate::system_trouble_of).
     #[error(transparent)]
     Store(StoreError),
-    /// There is no system database, or no schema `dbos` in it.
-    #[error(
-        "the system database has no workflow tables yet; start the service once and they are made"
-    )]
-    NotInitialised,
+    /// The product database does not answer, or refuses.
+    #[error(transparent)]
+    Product(StoreError),
     /// No workflow has that id.
     #[error("no workflow has the id {0:?}")]
     NotFound(String),
@@ -27,18 +27,7 @@ pub enum InspectError {
 
 impl From<StoreError> for InspectError {
     fn from(error: StoreError) -> Self {
-        match &error {
-            // 42P01 undefined_table, 3F000 invalid_schema_name, 3D000 invalid_catalog_name.
-            StoreError::Unavailable(sqlx::Error::Database(database))
-                if matches!(
-                    database.code().as_deref(),
-                    Some("42P01" | "3F000" | "3D000")
-                ) =>
-            {
-                Self::NotInitialised
-            }
-            _ => Self::Store(error),
-        }
+        Self::Store(error)
     }
 }
 
@@ -142,8 +131,7 @@ impl Inspector {
     /// Connects.
     ///
     /// # Errors
-    /// [`InspectError::Store`] if the server does not answer, [`InspectError::NotInitialised`] if it has no such
-    /// database.
+    /// [`InspectError::Store`] if the server does not answer or has no such database.
     pub async fn connect(system: &DatabaseConfig) -> Result<Self, InspectError> {
         Ok(Self(system.connect("kodo-inspect").await?))
     }
@@ -157,8 +145,8 @@ impl Inspector {
     }
 
     async fn payloads(&mut self) -> Result<&'static str, InspectError> {
-        let EngineSchema(version) = self.schema().await?;
-        Ok(match version >= schema::MOVED_PAYLOADS {
+        // Not by the version's number, which somebody may have changed.
+        Ok(match has_moved_payloads(&mut self.0).await? {
             true => MOVED,
             false => PAYLOADS,
         })

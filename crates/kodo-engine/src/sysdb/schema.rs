@@ -5,7 +5,7 @@ use kodo_store::{DatabaseConfig, StoreError};
 use sqlx::{Connection, PgConnection, PgExecutor};
 
 /// The version that the engine makes, and that every test runs on.
-const TESTED: i64 = 108;
+pub(crate) const TESTED: i64 = 108;
 
 /// The newest version that was tried: its tables are a superset, and inputs and outputs have tables of their own.
 const NEWEST: i64 = 125;
@@ -24,12 +24,8 @@ impl EngineSchema {
     /// [`StoreError::Unavailable`] if the server does not answer or has no such database.
     pub async fn of(system: &DatabaseConfig) -> Result<Self, StoreError> {
         let mut connection = match system.connect("kodo-schema").await {
-            // 3D000 invalid_catalog_name: the first start makes it.
-            Err(StoreError::Unavailable(sqlx::Error::Database(error)))
-                if error.code().as_deref() == Some("3D000") =>
-            {
-                return Ok(Self(0));
-            }
+            // The first start makes it.
+            Err(error) if error.is_no_database() => return Ok(Self(0)),
             connected => connected?,
         };
         let version = version(&mut connection).await?;

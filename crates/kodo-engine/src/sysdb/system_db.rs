@@ -107,11 +107,6 @@ impl SystemDb {
         kodo_store::read_only(&mut *self.pool.acquire().await?).await
     }
 
-    /// Why the server is of no use, if it answers and says so.
-    pub(crate) async fn why_unavailable(&self) -> Option<String> {
-        kodo_store::why_unavailable(&self.pool).await
-    }
-
     /// Who keeps sessions of ours waiting for a lock for at least this long, in this database and in `product`, which is on
     /// the same server.
     pub(crate) async fn blockers(

@@ -112,7 +112,8 @@ impl Inspector {
         instance: &str,
     ) -> Result<Vec<WorkerSlot>, InspectError> {
         let live = live_workers(&mut self.0, instance).await?;
-        let holders = store.slot_holders().await?;
+        let holders = store.slot_holders().await;
+        let holders = holders.map_err(InspectError::Product)?;
         Ok(holders
             .into_iter()
             .filter_map(|(slot, holder)| {

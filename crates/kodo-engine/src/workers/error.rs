@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use kodo_store::StoreError;
+use kodo_store::{Cause, DatabaseConfig, StoreError};
 
 use crate::sysdb::system_db::SystemDbError;
+use crate::sysdb::trouble::{system_trouble, system_trouble_of};
 
 /// A failed attempt to take a slot, to launch the engine, to sweep or to take over.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +22,28 @@ pub(crate) enum WorkerError {
     SystemDb(#[from] SystemDbError),
     #[error(transparent)]
     Engine(#[from] dbos::Error),
+    #[error("schema dbos: {0}")]
+    Migrate(#[from] dbos::sysdb::migrations::runner::MigrateError),
+}
+
+impl WorkerError {
+    /// The error in words, with what is wrong with the system database, if something is, and what mends it.
+    pub(crate) async fn explained(&self, system: &DatabaseConfig) -> String {
+        let trouble = match self {
+            Self::Store(error) => Some(system_trouble_of(system, error, None).await),
+            Self::Engine(_) | Self::Migrate(_) | Self::SystemDb(_) => {
+                system_trouble(system, None).await
+            }
+            Self::NoFreeSlot | Self::Relay(_) | Self::NoAnswer(_) => None,
+        };
+        // A version that nobody has tried is refused by the start, unless the operator has accepted it.
+        let trouble = trouble.filter(|trouble| trouble.cause != Cause::Newer);
+        match (trouble, self) {
+            (Some(trouble), Self::Store(_)) => trouble.to_string(),
+            (Some(trouble), _) => format!("{self}; {trouble}"),
+            (None, _) => self.to_string(),
+        }
+    }
 }
 
 impl WorkerError {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dbos::{Config, DBOS, WorkflowRef};
+use kodo_store::DatabaseConfig;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +25,11 @@ use crate::workers::shared::Shared;
 /// Pause between two attempts to launch.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 
-/// Bound on one attempt to launch.
+/// Connections that migrate schema `dbos`, and how long a statement waits for one.
+const MIGRATING: u32 = 2;
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bound on one attempt to launch, once schema `dbos` is migrated.
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One launch of the engine under one slot.
@@ -48,11 +53,9 @@ pub(crate) async fn launch_patiently(
     slot: i32,
 ) -> Launch {
     loop {
-        let failed = match tokio::time::timeout(LAUNCH_TIMEOUT, launch(shared, config, slot)).await
-        {
-            Ok(Ok(engine)) => return engine,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("not done within {LAUNCH_TIMEOUT:?}"),
+        let failed = match launch(shared, config, slot).await {
+            Ok(engine) => return engine,
+            Err(error) => error.explained(&config.system).await,
         };
         // The same reason is told once.
         if shared.standstill.set(Some(failed.clone())) {
@@ -105,6 +108,7 @@ async fn launch(
     let _launching = shared.standstill.launching();
     // This worker holds the slot, so whoever had these claims has ended, or records nothing any more.
     shared.ctx.store.end_claims_of(&executor_id).await?;
+    migrate(&config.system).await?;
     let abandoned = Abandoned(Some(dbos.clone()));
     let launching = dbos.clone();
     let task = tokio::spawn(async move {
@@ -114,11 +118,12 @@ async fn launch(
         sqlx::Connection::close(alone).await?;
         Ok::<_, WorkerError>(())
     });
-    match task.await {
-        Ok(launched) => launched.inspect(|()| abandoned.disarm())?,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+    match tokio::time::timeout(LAUNCH_TIMEOUT, task).await {
+        Err(_) => return Err(WorkerError::NoAnswer(LAUNCH_TIMEOUT)),
+        Ok(Ok(launched)) => launched.inspect(|()| abandoned.disarm())?,
+        Ok(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         // The runtime ends.
-        Err(_) => std::future::pending().await,
+        Ok(Err(_)) => std::future::pending().await,
     }
     Ok(Launch {
         dbos,
@@ -148,6 +153,37 @@ impl Drop for Abandoned {
         if let Some(dbos) = self.0.take() {
             tokio::spawn(async move { dbos.shutdown().await });
         }
+    }
+}
+
+/// Brings schema `dbos` to the engine's version by sessions of our own: the engine's would go on after a process that was
+/// ended in its start, and what they wait for would hold up the next start. Not bounded in time: an index of a large table
+/// takes long, and who keeps it waiting is told meanwhile. The loss of the slot ends it.
+async fn migrate(system: &DatabaseConfig) -> Result<(), WorkerError> {
+    let pool = kodo_store::pool(
+        system.connect_options("kodo-launch"),
+        MIGRATING,
+        ACQUIRE_TIMEOUT,
+    );
+    let migrating = std::pin::pin!(dbos::sysdb::migrations::runner::run(
+        &pool,
+        dbos::sysdb::DEFAULT_SCHEMA,
+        true
+    ));
+    // Declared after what it ends, so dropped before it: a connection that is given back to a closed pool is closed at
+    // once, and its statement with it.
+    let _closing = Closing(&pool);
+    migrating.await?;
+    Ok(())
+}
+
+/// Closes a pool when it is dropped.
+struct Closing<'a>(&'a sqlx::PgPool);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        // The pool is closed by the call; what it returns waits until its connections are.
+        drop(self.0.close());
     }
 }
 

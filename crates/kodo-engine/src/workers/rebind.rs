@@ -25,6 +25,12 @@ pub enum RebindError {
         #[source]
         error: InspectError,
     },
+    /// There is no such system database.
+    #[error(
+        "there is no database {0:?}, and a mistyped name is the likelier reason: SYS_DB_NAME names the system database; a new \
+         one is made by hand (CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C')"
+    )]
+    NoSystem(String),
     /// A worker holds a slot.
     #[error(
         "{executor_id} works on {product} from {system}: stop it first (`kodo doctor` says where it is)"
@@ -51,7 +57,7 @@ pub enum Rebound {
     },
 }
 
-/// Binds a product database to a system database. If it is bound to another one, no worker may hold a slot there. A slot
+/// Binds a product database to a system database, which has to exist. If it is bound to another one, no worker may hold a slot there. A slot
 /// that was not released has to stay free for as long as a takeover would wait, because its holder may live although
 /// its session is gone.
 ///
@@ -62,6 +68,12 @@ pub async fn rebind(
     product: &DatabaseConfig,
     system: &DatabaseConfig,
 ) -> Result<Rebound, RebindError> {
+    match system.connect("kodo-rebind").await {
+        Err(error) if error.is_no_database() => {
+            return Err(RebindError::NoSystem(system.database.clone()));
+        }
+        other => drop(other?),
+    }
     let mut turn = store.turn_to_bind().await?;
     let from = match turn.binding().await? {
         Binding::To(bound) if bound != system.database => bound,
@@ -72,9 +84,12 @@ pub async fn rebind(
             return Ok(Rebound::Bound);
         }
     };
-    let seen_by = |error: InspectError| RebindError::Inspect {
-        system: from.clone(),
-        error,
+    let seen_by = |error: InspectError| match error {
+        InspectError::Product(error) => RebindError::Store(error),
+        error => RebindError::Inspect {
+            system: from.clone(),
+            error,
+        },
     };
     let instance = store.instance().await?;
     let mut there = Inspector::connect(&product.with_database(&from))
@@ -95,7 +110,6 @@ pub async fn rebind(
         }
         tokio::time::sleep(CHECK_EVERY).await;
     }
-    system.ensure_exists().await?;
     turn.take_slots_away().await?;
     turn.bind(system).await?;
     Ok(Rebound::Moved { from })

@@ -124,8 +124,9 @@ async fn take_slot(shared: &Shared, config: &EngineConfig) -> Lease {
             Ok(lease) => return lease,
             Err(error) => {
                 // The same reason is told once.
-                if shared.standstill.set(Some(error.to_string())) {
-                    tracing::warn!(%error, "could not take a worker slot; trying again");
+                let error = error.explained(&config.system).await;
+                if shared.standstill.set(Some(error.clone())) {
+                    tracing::warn!(error, "could not take a worker slot; trying again");
                 }
             }
         }

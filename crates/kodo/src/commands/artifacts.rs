@@ -10,11 +10,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
 use kodo_store::content::{ArtifactStore, ObjectArtifacts};
-use kodo_store::{MigrationState, Store};
+use kodo_store::{Part, Store};
 
 use crate::cli::ArtifactsCommand;
 use crate::output;
 use crate::settings::Settings;
+use crate::trouble;
 
 /// The rows and the store of one product database.
 struct Artifacts {
@@ -29,12 +30,7 @@ impl Artifacts {
             let app = &settings.app;
             format!("database {:?} at {}", app.database, app.address())
         };
-        let state = rows.migration_state().await.with_context(place)?;
-        ensure!(
-            state == MigrationState::AtHead,
-            "{} is not migrated to this version: run kodo db migrate",
-            place()
-        );
+        settings.app.check_schema().await?;
         let instance = rows.instance().await.with_context(place)?;
         let store = settings.artifacts.look()?.of_instance(&instance);
         Ok(Self { rows, store })
@@ -79,7 +75,10 @@ pub(crate) async fn run(
         }
         ArtifactsCommand::Verify { output } => Ok(match Artifacts::open_its_own(settings).await {
             Ok(artifacts) => verify::run(&artifacts, output.format).await,
-            Err(error) => verify::unproven(&error),
+            Err(error) => {
+                let error = trouble::explained(settings, Part::Product, error).await;
+                verify::unproven(&error)
+            }
         }),
         ArtifactsCommand::Gc {
             dry_run,

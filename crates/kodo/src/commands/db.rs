@@ -5,14 +5,14 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use kodo_engine::Rebound;
-use kodo_store::{Binding, Store};
+use kodo_store::{Binding, Part, Store};
 
 use crate::boot;
 use crate::cli::DbCommand;
 use crate::devdb::{self, DevDbConfig, Probe};
 use crate::output;
 use crate::settings::Settings;
-use crate::telemetry;
+use crate::{telemetry, trouble};
 
 /// Runs one of them; each prints one line that says what it did.
 pub(crate) async fn run(settings: &Settings, command: DbCommand) -> anyhow::Result<ExitCode> {
@@ -25,8 +25,14 @@ pub(crate) async fn run(settings: &Settings, command: DbCommand) -> anyhow::Resu
             let status = devdb::status(&devdb_config(settings)).await;
             if status.probe != Probe::Postgres {
                 code = ExitCode::FAILURE;
+                status.message
+            } else {
+                let (usable, message) = usable(settings, status.message).await;
+                if !usable {
+                    code = ExitCode::FAILURE;
+                }
+                message
             }
-            status.message
         }
         DbCommand::Migrate => {
             let store = Store::new(&settings.app, 2);
@@ -65,10 +71,29 @@ pub(crate) async fn run(settings: &Settings, command: DbCommand) -> anyhow::Resu
     Ok(code)
 }
 
+/// A line about each database that is of no use. Returns false if a start would not get past it.
+async fn usable(settings: &Settings, mut message: String) -> (bool, String) {
+    let mut usable = true;
+    for part in [Part::Product, Part::System] {
+        let Some(trouble) = trouble::look(settings, part).await else {
+            continue;
+        };
+        usable &= trouble.cause.is_mended_by_a_start();
+        let line = format!("\ndb: {trouble}");
+        // The server's own is told once.
+        if !message.ends_with(&line) {
+            message += &line;
+        }
+    }
+    (usable, message)
+}
+
 /// Binds the product database to the system database of the settings, unless somebody works on it from the one that it
 /// is bound to. Returns what was done.
 async fn rebind(settings: &Settings) -> anyhow::Result<String> {
     let (product, system) = (&settings.app.database, &settings.system.database);
+    // A start makes a product database that is not there; here a mistyped name is the likelier reason.
+    drop(settings.app.connect("kodo-rebind").await?);
     let store = Store::new(&settings.app, 4);
     // A schema of before there were bindings is bound to nothing; one that is bound is not touched by a refusal.
     if store.binding().await? == Binding::Free {

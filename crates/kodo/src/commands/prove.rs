@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use kodo_store::Invariant;
+use kodo_store::{Invariant, Part};
 
 use crate::cli::{Format, ProveArgs};
 use crate::output;
 use crate::settings::Settings;
+use crate::trouble;
 use look::Prover;
 use suspects::Suspects;
 
@@ -60,7 +61,10 @@ impl Proof {
 pub(crate) async fn run(settings: &Settings, args: ProveArgs) -> ExitCode {
     let proof = match prove(settings, args.newest).await {
         Ok(proof) => proof,
-        Err(error) => return unproven(&error),
+        Err(error) => {
+            let error = trouble::explained(settings, Part::Product, error).await;
+            return unproven(&error);
+        }
     };
     let text = if args.json || args.output.format == Format::Json {
         report::json(&proof)

@@ -46,7 +46,7 @@ pub(crate) async fn run_on(
     let store = Store::new(&settings.app, settings.database.db_pool_size);
     let readiness = Readiness::new().counting(lost_log_lines);
     let artifacts = ArtifactStoreCell::default();
-    let engine = EngineHandle::default();
+    let engine = EngineHandle::of(&settings.system);
     let address = ports.product.local_addr()?;
     let app = App::new(
         ServerConfig {

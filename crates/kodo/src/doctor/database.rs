@@ -1,12 +1,13 @@
 //! Whether the database can be reached, which server it is, and whether its version is supported.
 
-use kodo_store::{DatabaseConfig, Store, StoreError};
+use kodo_store::{Cause, DatabaseConfig, Part, Store, StoreError};
 
 use super::examination::Examination;
 use super::finding::Finding;
 use super::listeners::who;
 use crate::boot::OLDEST_POSTGRES;
 use crate::devdb::{self, Probe, Status};
+use crate::trouble;
 
 const CHECK: &str = "database";
 
@@ -41,13 +42,13 @@ pub(crate) async fn reach(exam: &Examination) -> (Vec<Finding>, Reached) {
     match app.connect("kodo-doctor").await {
         // Dropped and not closed: waiting for a clean end would take time from the checks.
         Ok(_) => {}
-        Err(error) => return refused(exam, &address, error),
+        Err(error) => return refused(exam, &address, error).await,
     }
     // Its connections serve every check that follows.
     let store = Store::new(app, CONNECTIONS);
     let facts = match store.server_facts().await {
         Ok(facts) => facts,
-        Err(error) => return refused(exam, &address, error),
+        Err(error) => return refused(exam, &address, error).await,
     };
     let which = which(exam, &status);
     let what = format!("Postgres {} answers at {address}: {which}", facts.version);
@@ -61,16 +62,14 @@ pub(crate) async fn reach(exam: &Examination) -> (Vec<Finding>, Reached) {
     } else {
         Finding::ok(CHECK, what)
     }];
-    if facts.encoding != "UTF8" {
-        findings.push(Finding::problem(
-            "encoding",
-            format!(
-                "database {} has the encoding {}, which cannot hold every text: a service refuses it",
-                app.database, facts.encoding
-            ),
-            exam.next
-                .task_with(&[("APP_DB_NAME", format!("{}_utf8", app.database))], "db:migrate"),
-        ));
+    // Told before the checks that fail for it.
+    if let Some(trouble) = app.trouble(Part::Product).await {
+        let check = match trouble.cause {
+            Cause::Encoding => Some("encoding"),
+            Cause::Pooler | Cause::Connections | Cause::Denied => Some("sessions"),
+            _ => None,
+        };
+        findings.extend(check.map(|check| exam.problem(check, Part::Product, &trouble)));
     }
     let product = read_only(exam, app).await;
     let system = read_only(exam, &exam.settings.system).await;
@@ -162,64 +161,30 @@ fn nothing(exam: &Examination, address: &str, status: &Status) -> Finding {
         ),
         None => Finding::problem(
             CHECK,
-            format!("nothing answers at {address}"),
+            format!("nothing answers at {address}: DB_HOST and DB_PORT say where it is"),
             exam.next.task("db:up"),
         ),
     }
 }
 
 /// The findings for a Postgres that refuses the connection.
-fn refused(exam: &Examination, address: &str, error: StoreError) -> (Vec<Finding>, Reached) {
-    let settings = &exam.settings;
-    let next = &exam.next;
-    let code = match &error {
-        StoreError::Unavailable(sqlx::Error::Database(error))
-        | StoreError::Refused(sqlx::Error::Database(error)) => {
-            error.code().map(|code| code.into_owned())
+async fn refused(exam: &Examination, address: &str, error: StoreError) -> (Vec<Finding>, Reached) {
+    let app = &exam.settings.app;
+    let trouble = trouble::of(&exam.settings, Part::Product, &error).await;
+    let next = exam.next_for(Part::Product, &trouble);
+    let (what, reached) = match trouble.cause {
+        Cause::NoDatabase => {
+            let server = Store::new(&app.with_database("postgres"), CONNECTIONS);
+            let what = format!("has no database {}: {}", app.database, trouble.cure);
+            (what, Reached::Server(server))
         }
-        _ => None,
+        Cause::Login => (
+            format!("does not let {} in: {trouble}", app.user),
+            Reached::Nothing,
+        ),
+        _ => (format!("cannot be used: {trouble}"), Reached::Nothing),
     };
-    let mut reached = Reached::Nothing;
-    let (what, next) = match code.as_deref() {
-        Some("3D000") => {
-            reached = Reached::Server(Store::new(
-                &settings.app.with_database("postgres"),
-                CONNECTIONS,
-            ));
-            let what = format!(
-                "a Postgres answers at {address}, and has no database {}",
-                settings.app.database
-            );
-            (what, next.task("db:migrate"))
-        }
-        Some("28P01" | "28000") => (
-            format!(
-                "a Postgres answers at {address}, and does not let {} in (DB_USER, DB_PASSWORD): {error}",
-                settings.app.user
-            ),
-            "read -rsp 'password: ' DB_PASSWORD && export DB_PASSWORD".to_owned(),
-        ),
-        Some("53300") => (
-            format!(
-                "a Postgres answers at {address}, and gives {} no connection: {error}",
-                settings.app.user
-            ),
-            next.sql(
-                "postgres",
-                &["SELECT rolname, rolconnlimit, count(pid) FROM pg_roles LEFT JOIN pg_stat_activity ON usename = rolname \
-                   GROUP BY 1, 2 HAVING count(pid) > 0"
-                    .to_owned()],
-            ),
-        ),
-        Some("57P03") => (
-            format!("the Postgres at {address} is starting up or shutting down: {error}"),
-            next.task("db:up"),
-        ),
-        _ => (
-            format!("a Postgres answers at {address}, and cannot be used: {error}"),
-            next.kodo("db status"),
-        ),
-    };
+    let what = format!("a Postgres answers at {address}, and {what}");
     (vec![Finding::problem(CHECK, what, next)], reached)
 }
 

@@ -1,25 +1,29 @@
 //! The engine's rows: what is unfinished, and whether anybody works on it.
 
-use kodo_engine::{InspectError, Inspector, UnfinishedWork, WorkerSlot};
-use kodo_store::{Store, StoreError};
+use kodo_engine::{InspectError, Inspector, UnfinishedWork, WorkerSlot, schema_warning};
+use kodo_store::{Cause, Part, SchemaError, Store, StoreError};
 
 use super::examination::Examination;
 use super::finding::Finding;
+use crate::trouble;
 
 /// A run that is queued for longer while a worker is idle should have begun: a sweep comes every two seconds.
 const OVERDUE_SECONDS: i64 = 10;
 
 /// Looks at workflows, workers and runs.
 pub(crate) async fn check(exam: &Examination, store: &Store) -> Vec<Finding> {
+    let all_skipped = |why: &str| Finding::all_skipped(&["engine", "workers", "runs"], why);
+    // What is wrong there is told by its own check.
+    match exam.settings.app.schema_errors().await {
+        Ok(errors) if errors.iter().any(SchemaError::is_unreadable) => {
+            return all_skipped("the product schema is not migrated");
+        }
+        Ok(_) => {}
+        Err(_) => return all_skipped("the product schema cannot be read"),
+    }
     let instance = match store.instance().await {
         Ok(instance) => instance,
-        Err(error) => {
-            let why = match error {
-                StoreError::Unavailable(_) => "the product schema is not migrated".to_owned(),
-                other => other.to_string(),
-            };
-            return Finding::all_skipped(&["engine", "workers", "runs"], &why);
-        }
+        Err(error) => return all_skipped(&error.to_string()),
     };
     if let Err(error @ (StoreError::OtherSystem { .. } | StoreError::CopysSystem { .. })) =
         store.check_binding(&exam.settings.system).await
@@ -39,33 +43,35 @@ pub(crate) async fn check(exam: &Examination, store: &Store) -> Vec<Finding> {
         ));
         return findings;
     }
-    match look(exam, store, &instance).await {
-        Ok(findings) => findings,
-        Err(InspectError::NotInitialised) => vec![
-            Finding::warn(
-                "engine",
-                format!(
-                    "database {} has no schema dbos, and workflow list shows nothing: the service was not started once",
-                    exam.settings.system.database
-                ),
-                Some(exam.next.task("start")),
-            ),
-            Finding::skipped("workers", "there is no system database to work on"),
-            Finding::skipped("runs", "there is no system database to compare them with"),
-        ],
-        Err(error) => vec![
-            Finding::problem(
-                "engine",
-                format!(
-                    "the system database {} cannot be read: {error}",
-                    exam.settings.system.database
-                ),
-                exam.next.kodo("workflow list"),
-            ),
-            Finding::skipped("workers", "the system database cannot be read"),
-            Finding::skipped("runs", "the system database cannot be read"),
-        ],
-    }
+    let trouble = match trouble::look(&exam.settings, Part::System).await {
+        // Can be read all the same, and is told elsewhere: that it is read-only with the database, a version of the schema
+        // that nobody has tried below.
+        None => None,
+        Some(it) if matches!(it.cause, Cause::ReadOnly | Cause::Standby | Cause::Newer) => None,
+        trouble => trouble,
+    };
+    let trouble = match trouble {
+        Some(trouble) => trouble,
+        None => match look(exam, store, &instance).await {
+            Ok(findings) => return findings,
+            Err(InspectError::Product(error)) => {
+                trouble::of(&exam.settings, Part::Product, &error).await
+            }
+            Err(InspectError::Store(error)) => {
+                trouble::of(&exam.settings, Part::System, &error).await
+            }
+            Err(error @ InspectError::NotFound(_)) => {
+                return vec![Finding::warn("engine", error.to_string(), None)];
+            }
+        },
+    };
+    let mut findings = vec![match trouble.cause.is_mended_by_a_start() {
+        true => Finding::warn("engine", trouble.to_string(), Some(exam.next.task("start"))),
+        false => exam.problem("engine", Part::System, &trouble),
+    }];
+    let why = "the system database is of no use yet";
+    findings.extend(Finding::all_skipped(&["workers", "runs"], why));
+    findings
 }
 
 async fn look(
@@ -113,7 +119,7 @@ async fn look(
     if let Some(refusal) = schema.refusal(exam.settings.work.engine_schema_accept) {
         let next = next.task("start");
         findings.push(Finding::problem("engine schema", refusal, next));
-    } else if let Some(warning) = schema.warning() {
+    } else if let Ok(Some(warning)) = schema_warning(&exam.settings.system).await {
         findings.push(Finding::warn("engine schema", warning, None));
     }
 

@@ -195,7 +195,10 @@ async fn what_cannot_be_looked_at_says_why_and_the_shape_for_programs_stays() {
     tools: ok
     ");
     let (what, next) = said.problem("database");
-    assert_eq!(what, format!("nothing answers at 127.0.0.1:{port}"));
+    assert_eq!(
+        what,
+        format!("nothing answers at 127.0.0.1:{port}: DB_HOST and DB_PORT say where it is")
+    );
     assert_eq!(next, "kodo db up");
     assert_eq!(said.one("clock").1, "the database is not reachable");
 }
@@ -396,7 +399,7 @@ async fn for_people_every_finding_is_a_line_with_its_next_command_below() {
     .await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
     let lines: Vec<&str> = ended.stdout.lines().collect();
-    let what = format!(" nothing answers at 127.0.0.1:{port}");
+    let what = format!(" nothing answers at 127.0.0.1:{port}: DB_HOST and DB_PORT say where it is");
     let at = lines
         .iter()
         .position(|line| line.starts_with("problem  database ") && line.ends_with(&what));

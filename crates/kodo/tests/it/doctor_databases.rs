@@ -73,8 +73,8 @@ async fn a_server_without_the_product_database_is_to_be_migrated_and_its_clock_i
     let said = doctor_on(&databases.databases, &[]).await;
     let (what, next) = said.problem("database");
     assert!(
-        what.ends_with(&format!(
-            "has no database {}",
+        what.contains(&format!(
+            "has no database {}: APP_DB_NAME names it",
             databases.databases.app.database
         )),
         "{what}"
@@ -109,7 +109,7 @@ async fn migrations_that_are_missing_unfinished_changed_or_newer_are_told_apart(
         (
             "INSERT INTO app.schema_migrations VALUES (999, 'later', now(), true, '', 0)"
                 .to_owned(),
-            "migration 999 is newer",
+            "has migration 999, which this version of kodo does not know",
             "kodo db migrate",
         ),
         (
@@ -128,12 +128,17 @@ async fn migrations_that_are_missing_unfinished_changed_or_newer_are_told_apart(
         ),
         (
             format!("DELETE FROM app.schema_migrations WHERE version = {last}"),
+            "is not recorded as applied",
+            "kodo db reset",
+        ),
+        (
+            "ALTER TABLE app.run_steps DROP COLUMN shown, DROP COLUMN view_bytes".to_owned(),
             "are not applied",
             "kodo db migrate",
         ),
         (
             "DROP TABLE app.schema_migrations".to_owned(),
-            "was not made by migrations",
+            "has table app.instance, although migration 1, which makes it, is not recorded as applied",
             "kodo db reset",
         ),
     ];
@@ -146,7 +151,7 @@ async fn migrations_that_are_missing_unfinished_changed_or_newer_are_told_apart(
     by_hand(&databases.app, "DROP SCHEMA app CASCADE").await;
     let said = doctor_on(databases, &[]).await;
     let (what, next) = said.problem("schema");
-    assert!(what.ends_with("was never migrated"), "{what}");
+    assert!(what.contains("was never migrated"), "{what}");
     assert_eq!(next, "kodo db migrate");
     assert_eq!(said.one("engine").1, "the product schema is not migrated");
 }
@@ -164,7 +169,7 @@ async fn a_system_database_that_no_service_has_seen_says_that_the_service_was_no
         ("warn", "kodo serve"),
         "{what}"
     );
-    assert!(what.ends_with("the service was not started once"), "{what}");
+    assert!(what.contains("no service was started on it"), "{what}");
     assert_eq!(said.code, Some(0), "not started is no fault");
 }
 

@@ -363,7 +363,7 @@ async fn a_server_that_denies_ends_the_start_at_once_and_in_plain_words() {
         assert!(ended.took.as_secs() < 10, "{ended:?}");
         let last = ended.stderr.lines().last().expect("a line");
         assert!(
-            last.contains(" answered, but: ") && last.ends_with(said),
+            last.contains(" answered, but: ") && last.contains(said),
             "{last}"
         );
     }

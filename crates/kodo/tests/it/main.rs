@@ -83,6 +83,7 @@ mod test_databases;
 mod token;
 mod tool_calls;
 mod transitions;
+mod troubles;
 mod uploads;
 mod verdicts;
 mod workers;

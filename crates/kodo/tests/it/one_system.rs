@@ -44,6 +44,15 @@ async fn exists(world: &World, database: &str) -> bool {
         .unwrap()
 }
 
+/// Makes a database by hand: a rebinding makes none.
+async fn make(world: &World, database: &str) {
+    let create = format!("CREATE DATABASE \"{database}\" TEMPLATE template0 ENCODING 'UTF8'");
+    sqlx::raw_sql(AssertSqlSafe(create))
+        .execute(&world.app)
+        .await
+        .unwrap();
+}
+
 #[tokio::test]
 async fn a_service_on_a_second_system_database_is_refused_and_nothing_is_made() {
     let (world, other) = busy("sys_second").await;
@@ -63,11 +72,11 @@ async fn the_product_database_is_not_bound_anew_while_somebody_works_on_it() {
     let (mut world, other) = busy("sys_rebind").await;
     let first = world.databases().system.database.clone();
     let product = world.databases().app.database.clone();
+    make(&world, &other).await;
     let refused = kodo_from(&world, &other, &["db", "rebind"]).await;
     assert_eq!(refused.code, Some(1), "{refused:?}");
     let said = format!("kodo-0 works on {product} from {first}: stop it first");
     assert!(refused.stderr.contains(&said), "{refused:?}");
-    assert!(!exists(&world, &other).await);
 
     world.service.kill9().await.unwrap();
     until("the end of its session", || async {
@@ -200,6 +209,7 @@ async fn a_slot_whose_holder_may_live_is_waited_for_before_anything_is_bound_ane
         .execute(&world.app)
         .await
         .unwrap();
+    make(&world, &other).await;
     let begun = std::time::Instant::now();
     until("the end of its session", || async {
         kodo_from(&world, &other, &["db", "rebind"]).await.code == Some(0)

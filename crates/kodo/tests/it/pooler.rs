@@ -18,7 +18,12 @@ enum Kind {
     HandsRound,
     /// Each client has a session of its own, and may not begin it with a setting that the pooler does not know.
     RefusesSettings,
+    /// The first few clients are told that a login of before has failed.
+    Remembers,
 }
+
+/// How many clients are told so.
+const REFUSED: usize = 5;
 
 /// A pooler; returns its port. It speaks no TLS.
 async fn pooler(kind: Kind) -> u16 {
@@ -26,7 +31,17 @@ async fn pooler(kind: Kind) -> u16 {
     let port = listener.local_addr().expect("an address").port();
     let shared: Arc<Mutex<Option<TcpStream>>> = Arc::default();
     tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
+        let mut refused = 0;
+        while let Ok((mut client, _)) = listener.accept().await {
+            if matches!(kind, Kind::Remembers) && refused < REFUSED {
+                refused += 1;
+                tokio::spawn(async move {
+                    let _ = client.read(&mut [0; 8192]).await;
+                    let said = "server login has been failing, cached error: database does not exist (server_login_retry)";
+                    let _ = client.write_all(&fatal(said)).await;
+                });
+                continue;
+            }
             tokio::spawn(serve(client, kind, Arc::clone(&shared)));
         }
     });
@@ -57,6 +72,10 @@ async fn serve(
         return Ok(());
     }
     own.write_all(&startup).await?;
+    if matches!(kind, Kind::Remembers) {
+        copy_bidirectional(&mut client, &mut own).await?;
+        return Ok(());
+    }
     let (mut sent, mut told) = client.split();
     // Until the server is ready for a first statement, the client has this session.
     let mut answer = [0; 8192];
@@ -115,12 +134,16 @@ async fn answered(
 
 /// PgBouncer's words.
 fn refusal(name: &str) -> Vec<u8> {
+    fatal(&format!("unsupported startup parameter: {name}"))
+}
+
+fn fatal(message: &str) -> Vec<u8> {
     let mut body = Vec::new();
     for (field, text) in [
         ('S', "FATAL".to_owned()),
         ('V', "FATAL".to_owned()),
         ('C', "08P01".to_owned()),
-        ('M', format!("unsupported startup parameter: {name}")),
+        ('M', message.to_owned()),
     ] {
         body.extend_from_slice(format!("{field}{text}\0").as_bytes());
     }
@@ -177,4 +200,25 @@ async fn a_pooler_that_keeps_sessions_and_refuses_settings_serves_as_the_server_
         let run = world.run(&intent).await;
         assert_eq!(world.ended(&run).await["status"], "succeeded");
     }
+}
+
+/// PgBouncer remembers a failed login for 15 s, also that of a database which was made meanwhile.
+#[tokio::test]
+async fn a_failed_login_that_a_pooler_remembers_is_named_and_waited_out() {
+    let port = pooler(Kind::Remembers).await;
+    let world = World::apart("pooler_remembers", |options| {
+        options
+            .env("DB_HOST", "127.0.0.1")
+            .env("DB_PORT", port)
+            .env("DB_SSLMODE", "disable")
+    })
+    .await;
+    let log = world.service.log();
+    assert!(
+        log.contains("PgBouncer remembers that a login failed"),
+        "{log}"
+    );
+    let intent = world.intent(DEMO_INTENT).await;
+    let run = world.run(&intent).await;
+    assert_eq!(world.ended(&run).await["status"], "succeeded");
 }

@@ -263,7 +263,8 @@ async fn where_a_database_cannot_be_asked_nothing_is_proven() {
         .unwrap();
     let said = unproven(&borrowed(&environment), &[]).await;
     assert!(
-        said.contains("column app.artifacts.canonical") && said.contains("kodo db migrate"),
+        said.contains("has no column app.artifacts.canonical")
+            && said.contains("restore the database"),
         "{said}"
     );
     sqlx::raw_sql("DROP SCHEMA app CASCADE")
@@ -271,7 +272,7 @@ async fn where_a_database_cannot_be_asked_nothing_is_proven() {
         .await
         .unwrap();
     let said = unproven(&borrowed(&environment), &[]).await;
-    assert!(said.contains("not migrated"), "{said}");
+    assert!(said.contains("was never migrated"), "{said}");
 }
 
 #[tokio::test]

@@ -105,6 +105,84 @@ async fn an_open_transaction_that_blocks_the_first_start_is_named_everywhere() {
     service.ready().await.expect("a ready service");
 }
 
+/// Statements of services in a database that are under way.
+async fn at_work(config: &DatabaseConfig) -> i64 {
+    let mut connection = session(config, "SELECT 1").await;
+    sqlx::query_scalar(
+        "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name LIKE 'kodo-%' AND state = 'active'",
+    )
+    .fetch_one(&mut connection)
+    .await
+    .expect("a count")
+}
+
+/// Its statement would hold up whoever starts next.
+#[tokio::test]
+async fn a_start_that_is_ended_while_it_is_blocked_leaves_no_statement_behind() {
+    let databases = TestDatabases::none(&server(), "starting_ended");
+    for config in [&databases.databases.app, &databases.databases.system] {
+        config.ensure_exists().await.expect("a database");
+    }
+    let open = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class";
+    let other = session(&databases.databases.system, open).await;
+    for killed in [false, true] {
+        let mut service = Service::spawn(&options(&databases))
+            .await
+            .expect("a service");
+        let said = reason(&service, "engine").await;
+        assert!(said.contains("somebody-else"), "{said}");
+        match killed {
+            true => service.kill9().await.expect("killed"),
+            false => drop(service.stop().await.expect("an end")),
+        }
+        until("the end of its statements", || async {
+            at_work(&databases.databases.system).await == 0
+        })
+        .await;
+    }
+    other.close().await.expect("closed");
+    let mut service = Service::spawn(&options(&databases))
+        .await
+        .expect("a service");
+    service.ready().await.expect("a ready service");
+}
+
+#[tokio::test]
+async fn a_read_only_system_database_is_named_before_the_engine_is_started() {
+    let databases = TestDatabases::two(&program(), &server(), "starting_sys_read_only").await;
+    let databases = databases.expect("databases");
+    let set = format!(
+        "ALTER DATABASE \"{}\" SET default_transaction_read_only = on",
+        databases.databases.system.database
+    );
+    session(&server(), &set)
+        .await
+        .close()
+        .await
+        .expect("closed");
+    let mut service = Service::spawn(&options(&databases))
+        .await
+        .expect("a service");
+    let said = reason(&service, "systemDatabase").await;
+    assert!(
+        said.starts_with("default_transaction_read_only is on"),
+        "{said}"
+    );
+    let ready = service.client().get("/readyz").await.expect("an answer");
+    assert_eq!(ready.json()["checks"]["systemDatabase"], "readOnly");
+    let reset = set.replace(
+        "SET default_transaction_read_only = on",
+        "RESET default_transaction_read_only",
+    );
+    session(&server(), &reset)
+        .await
+        .close()
+        .await
+        .expect("closed");
+    service.ready().await.expect("a ready service");
+}
+
 #[tokio::test]
 async fn a_lock_on_the_product_database_that_blocks_a_start_is_named_everywhere() {
     let databases = TestDatabases::two(&program(), &server(), "starting_locked").await;

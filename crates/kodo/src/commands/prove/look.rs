@@ -5,9 +5,8 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, bail};
 use kodo_engine::{EngineRows, EngineTable};
-use kodo_store::{Evidence, Invariant, StoreError};
+use kodo_store::{Evidence, Invariant, SchemaError, StoreError};
 
 use super::Proof;
 use super::suspects::Suspects;
@@ -27,15 +26,11 @@ impl<'a> Prover<'a> {
         settings: &'a Settings,
         newest: Option<i64>,
     ) -> anyhow::Result<Self> {
-        let mut evidence = Evidence::connect(&settings.app, newest)
-            .await
-            .with_context(|| place("product", settings))?;
-        if let Some(thing) = evidence.lacks().await? {
-            bail!(
-                "database {:?} has no {thing}: it is not migrated to this version \
-                 (`kodo db migrate` does that, and every start of the service)",
-                settings.app.database
-            );
+        let mut evidence = Evidence::connect(&settings.app, newest).await?;
+        let differences = settings.app.schema_errors().await?;
+        // What can be read is judged by the invariants.
+        if let Some(error) = differences.into_iter().find(SchemaError::is_unreadable) {
+            return Err(StoreError::Schema(error).into());
         }
         let instance = evidence.instance().await?;
         Ok(Self {
@@ -96,8 +91,7 @@ impl<'a> Prover<'a> {
             &self.instance,
             self.evidence.first_run(),
         )
-        .await
-        .with_context(|| place("system", self.settings))?;
+        .await?;
         for table in EngineTable::ALL {
             let mut rows = engine.read(table).await?;
             let mut load = self.evidence.load(table.table()).await?;
@@ -125,16 +119,4 @@ impl<'a> Prover<'a> {
         look.end();
         Ok(())
     }
-}
-
-fn place(which: &str, settings: &Settings) -> String {
-    let database = match which {
-        "system" => &settings.system,
-        _ => &settings.app,
-    };
-    format!(
-        "the {which} database {:?} at {}",
-        database.database,
-        database.address()
-    )
 }
