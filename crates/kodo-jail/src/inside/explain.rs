@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::seccomp::{LOOKED_AT, refusal};
@@ -82,8 +82,13 @@ fn opened(path: &str, flags: u64) -> Option<String> {
     let writes = flags & (libc::O_ACCMODE | libc::O_CREAT) as u64 != 0;
     let metadata = fs::metadata(path);
     if below("/proc") || below("/sys") {
-        let withheld = metadata.is_ok_and(|it| it.permissions().mode() & 0o777 == 0);
-        return withheld.then(|| format!("{path}: of the machine, and covered"));
+        let below = path.strip_prefix("/proc/").unwrap_or_default();
+        // A process may have ended.
+        let process = below.starts_with(|first: char| first.is_ascii_digit())
+            || below.starts_with("self")
+            || below.starts_with("thread-self");
+        return (metadata.is_err() && !process)
+            .then(|| format!("{path}: of the machine, and not there in a job"));
     }
     if writes {
         let folders = WRITABLE.map(|(folder, _)| folder).join(", ");

@@ -1,19 +1,19 @@
 //! The job's `/proc` and `/sys`: its own processes, and what a job is told of the machine.
 //!
-//! `/proc` is one of the job's own pid namespace. Every other entry of it is covered: by a plain file with what is true for
-//! the job, or by something that nobody can read. What is covered is found by listing it, so that an entry that only a newer
-//! kernel has is covered as well.
+//! `/proc` is one of the job's own pid namespace. Of its other entries, those that a job is told of are mounted in their
+//! places, and then it is narrowed to processes (`subset=pid`). From then on the kernel finds no entry that is not in use
+//! already, so what is not mounted does not exist, also what a module of the kernel registers while the job runs.
 
+use std::ffi::CStr;
 use std::fs;
-use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::mount::{
     MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_bind,
-    move_mount, open_tree, unmount,
+    mount_remount, move_mount, open_tree, unmount,
 };
 
 use super::facts::{self, Facts, UUID};
@@ -24,7 +24,17 @@ use crate::wire::{Fault, Proc, Spec};
 
 /// Entries of `/proc` that are the kernel's own: what every process is told by a system call anyway, and what is of the job's
 /// own namespaces.
-const LIVE: &[&str] = &["loadavg", "uptime", "version", "sysvipc"];
+const LIVE: &[&str] = &[
+    "loadavg",
+    "uptime",
+    "version",
+    "cgroups",
+    "sysvipc/msg",
+    "sysvipc/sem",
+    "sysvipc/shm",
+];
+/// Links of `/proc` to what is of a process. Those to processes are there in any case.
+const LINKS: &[&str] = &["mounts", "net"];
 /// Where what covers is made, below the current folder.
 const FACTS: &str = "facts";
 /// Folders of the machine's `/sys` that a job sees: which processors there are, and how memory comes in large pages.
@@ -36,6 +46,9 @@ pub(super) const SYS: &[&str] = &[
 const CONTROLLERS: [&str; 5] = ["cpu", "cpuacct", "cpuset", "memory", "pids"];
 /// Those of them in which the job has a group of its own. In all others it is in the service's.
 const GROUPED: [&str; 2] = ["memory", "pids"];
+
+/// The option of a `/proc` of processes alone.
+const PROCESSES: &CStr = c"hidepid=2,subset=pid";
 
 const FLAGS: MountFlags = MountFlags::NOSUID
     .union(MountFlags::NODEV)
@@ -64,7 +77,7 @@ pub(super) fn enter(spec: &Spec) -> Result<Proc, Fault> {
     write(&facts, proc, spec)?;
     read_only(FACTS)?;
     if proc == Proc::Whole && on(Defence::Proc) {
-        cover()?;
+        narrow()?;
     }
     bind("node", "sys/devices/system/node")?;
     if spec.watch || !own_cgroups() {
@@ -81,10 +94,7 @@ pub(super) fn enter(spec: &Spec) -> Result<Proc, Fault> {
 /// none at all.
 pub(super) fn mount_proc(place: &str) -> Result<Proc, Fault> {
     let whole = if on(Defence::Proc) { c"hidepid=2" } else { c"" };
-    for (options, kind) in [
-        (whole, Proc::Whole),
-        (c"hidepid=2,subset=pid", Proc::Processes),
-    ] {
+    for (options, kind) in [(whole, Proc::Whole), (PROCESSES, Proc::Processes)] {
         match mount("proc", place, "proc", FLAGS, options) {
             Ok(()) => return Ok(kind),
             Err(Errno::PERM | Errno::ACCESS) => {}
@@ -94,9 +104,9 @@ pub(super) fn mount_proc(place: &str) -> Result<Proc, Fault> {
     Ok(Proc::None)
 }
 
-/// Writes what covers.
+/// Writes what the job is told.
 fn write(facts: &Facts, proc: Proc, spec: &Spec) -> Result<(), Fault> {
-    let mut files = vec![("nothing".to_owned(), String::new())];
+    let mut files = Vec::new();
     let mut add = |below: &str, more: Vec<(&str, String)>| {
         let named = more.into_iter();
         files.extend(named.map(|(name, content)| (format!("{below}/{name}"), content)));
@@ -120,45 +130,58 @@ fn write(facts: &Facts, proc: Proc, spec: &Spec) -> Result<(), Fault> {
         }
         fs::write(&place, content).map_err(io_fault(&name))?;
     }
-    folder(&Path::new(FACTS).join("nowhere"))?;
-    for name in ["nothing", "nowhere"] {
-        let nobody = fs::Permissions::from_mode(0o000);
-        fs::set_permissions(Path::new(FACTS).join(name), nobody).map_err(io_fault(name))?;
-    }
     Ok(())
 }
 
-/// Covers everything in `/proc` but processes.
-fn cover() -> Result<(), Fault> {
-    let live = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let uuid = open_tree(CWD, Path::new("proc/sys").join(UUID), live).map_err(fault(UUID))?;
-    sys::set_mount_attributes(uuid.as_fd(), READ_ONLY, false).map_err(io_fault(UUID))?;
-    for entry in fs::read_dir("proc").map_err(io_fault("list /proc"))? {
-        let entry = entry.map_err(io_fault("list /proc"))?;
-        let kind = entry.file_type().map_err(io_fault("list /proc"))?;
-        let name = entry.file_name();
-        let Some(name) = name.to_str() else { continue };
-        let process = name.bytes().all(|it| it.is_ascii_digit());
-        // Links lead to processes, and to what is of a process.
-        if process || kind.is_symlink() || LIVE.contains(&name) {
-            continue;
+/// Mounts what the job is told into `/proc`, and then leaves nothing else there but processes.
+fn narrow() -> Result<(), Fault> {
+    for name in LIVE {
+        let place = Path::new("proc").join(name);
+        match live(&place) {
+            // The kernel was built without it.
+            Ok(tree) => put(&tree, &place)?,
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(fault(name)(error)),
         }
-        let told = format!("proc/{name}");
-        let by = match name {
-            "sys" => "sys",
-            "cgroups" if !Path::new(FACTS).join(&told).exists() => continue,
-            _ if Path::new(FACTS).join(&told).exists() => &told,
-            _ if kind.is_dir() => "nowhere",
-            _ => "nothing",
-        };
-        bind(by, &told)?;
     }
-    let place = Path::new("proc/sys").join(UUID);
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    move_mount(&uuid, "", CWD, &place, flags).map_err(fault(UUID))
+    let uuid = Path::new("proc/sys").join(UUID);
+    let number = live(&uuid).map_err(fault(UUID))?;
+    bind("sys", "proc/sys")?;
+    put(&number, &uuid)?;
+    let told = Path::new(FACTS).join("proc");
+    for entry in fs::read_dir(told).map_err(io_fault("list what the job is told"))? {
+        let name = entry.map_err(io_fault("list what the job is told"))?;
+        let place = format!("proc/{}", name.file_name().to_string_lossy());
+        if Path::new(&place).exists() {
+            bind(&place, &place)?;
+        }
+    }
+    for name in LINKS {
+        // Nothing can be mounted over a link. It stays in use as long as this process, the jail's init, has it open.
+        let how = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let link = open(Path::new("proc").join(name), how, Mode::empty()).map_err(fault(name))?;
+        std::mem::forget(link);
+    }
+    mount_remount("proc", FLAGS, PROCESSES).map_err(fault("narrow /proc to processes"))
 }
 
-/// Mounts what covers over a place.
+/// An entry of the kernel's own, to be mounted where a job reads it.
+fn live(place: &Path) -> Result<OwnedFd, Errno> {
+    let how = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = open_tree(CWD, place, how)?;
+    match sys::set_mount_attributes(tree.as_fd(), READ_ONLY, false) {
+        Ok(()) => Ok(tree),
+        Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+    }
+}
+
+fn put(tree: &OwnedFd, place: &Path) -> Result<(), Fault> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    let name = place.display().to_string();
+    move_mount(tree, "", CWD, place, flags).map_err(fault(&name))
+}
+
+/// Mounts what the job is told over a place.
 fn bind(name: &str, place: &str) -> Result<(), Fault> {
     mount_bind(Path::new(FACTS).join(name), place).map_err(fault(place))
 }

@@ -83,6 +83,7 @@ pub(crate) fn run(name: &str, arguments: &[&str]) -> Verdict {
             fs::File::open(argument).and_then(|mut it| it.read(&mut [0])),
             WITHHELD,
         ),
+        "absent" => fails_with(fs::symlink_metadata(argument), &[libc::ENOENT]),
         "write-below" => {
             let mut opened = Vec::new();
             open_below(std::path::Path::new(argument), &mut opened);
