@@ -17,6 +17,8 @@ mod intent;
 mod invalid;
 mod json;
 mod loopback;
+mod merge;
+mod node;
 mod plan;
 mod schema;
 mod shorten;
@@ -27,6 +29,8 @@ mod storable;
 mod timestamp;
 mod tool;
 mod tree;
+mod tree_fault;
+mod tree_path;
 mod view;
 mod wording;
 
@@ -44,16 +48,17 @@ pub use json::{
     JsonError, MAX_DEPTH, MAX_STORED_DEPTH, parse_json, parse_stored_json, read_json, repeated_key,
 };
 pub use loopback::is_loopback;
+pub use merge::{Branch, Conflict, merge};
+pub use node::{Node, NodeKind};
 pub use plan::{Plan, PlanOrderError, ToolCall};
 pub use schema::Schema;
 pub use size::json_size;
-pub use snapshot::{At, Branch, Conflict, Kept, Object, Snapshot, SnapshotRef, Writer, merge};
+pub use snapshot::{At, Kept, Object, Snapshot, SnapshotRef, Writer};
 pub use status::{Phase, RunStatus, Transition, UnknownName};
 pub use storable::{MAX_NUMBER_BYTES, check_storable};
 pub use timestamp::Timestamp;
 pub use tool::{ToolFile, ToolResult};
-pub use tree::{
-    MAX_TREE_DEPTH, MAX_TREE_NAMES, MAX_TREE_PATH, Node, NodeKind, Tree, TreeBounds, TreeFault,
-    TreePath,
-};
+pub use tree::Tree;
+pub use tree_fault::{MAX_TREE_NAMES, TreeBounds, TreeFault};
+pub use tree_path::{MAX_TREE_DEPTH, MAX_TREE_PATH, TreePath};
 pub use view::{ArtifactRef, MAX_VIEW_BYTES, RunError, RunView, StepView, StoredOutput};
