@@ -34,6 +34,6 @@ pub use overlay::Overlay;
 pub use port::{Job, Sandbox, ToolOutcome};
 pub use secret::{Grant, SecretFile, SecretFolder, SecretUse, granted_secrets};
 pub use tool::{EXEC_TOOL, ToolJob, call_fault, input_files, job_of};
-pub use tool_outcome::INLINE_BELOW;
-pub use tool_result::{LIMIT, result_of};
+pub use tool_outcome::{INLINE_BELOW, files_left, outcome_of};
+pub use tool_result::{LIMIT, result_of, tool_file};
 pub use workspace::{Spool, SpoolReader, Workspace};

@@ -40,11 +40,12 @@ impl Default for Limits {
         Self {
             wall: Duration::from_secs(60),
             memory_bytes: 512 * MIB,
-            processes: 64,
+            // A browser has some 130 threads on two processors.
+            processes: 512,
             output_bytes: 16 * MIB,
             kept_bytes: 64 * KIB,
             disk_bytes: 256 * MIB,
-            inodes: 16 * KIB,
+            inodes: 64 * KIB,
             open_files: 4 * KIB,
             returned_bytes: 8 * MIB,
             returned_files: 1024,

@@ -4,8 +4,9 @@ use globset::{GlobBuilder, GlobSet};
 use kodo_contract::{ContentHash, NodeKind, ToolFile, Tree, TreePath};
 use serde_json::json;
 
-use crate::tool_result::output;
-use crate::{JobResult, SandboxError, Skipped, ToolJob, ToolOutcome, result_of};
+use crate::{
+    JobResult, JobSpec, SandboxError, Skipped, ToolJob, ToolOutcome, result_of, tool_file,
+};
 
 /// From this many bytes on, the content of a file that a call left in its workspace is not in its result.
 pub const INLINE_BELOW: u64 = 64 * 1024;
@@ -15,10 +16,10 @@ const MAX_PATTERNS: usize = 64;
 const MAX_PATTERN: usize = 1024;
 
 /// What came of a call, from the result of its job without its secrets.
-pub(crate) fn outcome_of(
-    mut result: JobResult,
-    asked: &ToolJob,
-) -> Result<ToolOutcome, SandboxError> {
+///
+/// # Errors
+/// [`SandboxError::Unavailable`] if the content of a file cannot be read.
+pub fn outcome_of(mut result: JobResult, asked: &ToolJob) -> Result<ToolOutcome, SandboxError> {
     // Checked when the job was made.
     let patterns = asked.artifacts.as_deref().map(patterns_of).transpose();
     let patterns = patterns.map_err(|reason| SandboxError::JobInvalid { reason })?;
@@ -35,11 +36,9 @@ pub(crate) fn outcome_of(
     let given = asked.spec.given();
     let limits = &asked.spec.limits;
     let (mut bytes, mut omitted) = (0_u64, 0_u64);
-    for (path, sha256, size, executable) in files_of(&tree) {
-        let is_as_given = || {
-            files_of_path(&given, path)
-                .is_some_and(|(hash, _, was)| hash == sha256 && was == executable)
-        };
+    for (path, file) in files_of(&tree) {
+        let (sha256, size, executable) = file;
+        let is_as_given = || file_at(&given, path) == Some(file);
         let Ok(name) = std::str::from_utf8(path.as_bytes()) else {
             if !is_as_given() {
                 Skipped::add(&mut result.skipped, &path.text(), "name");
@@ -64,7 +63,7 @@ pub(crate) fn outcome_of(
             let content = content.map_err(|error| SandboxError::Unavailable {
                 reason: format!("the content of {path}: {error}"),
             })?;
-            output(name, &content, sha256.as_str(), executable)
+            tool_file(name, &content, sha256.as_str(), executable)
         } else {
             ToolFile {
                 name: name.to_owned(),
@@ -101,15 +100,29 @@ pub(crate) fn outcome_of(
     })
 }
 
-/// The files of a tree under all of their names: path, hash, size, whether they can be run.
-fn files_of(tree: &Tree) -> impl Iterator<Item = (&TreePath, &ContentHash, u64, bool)> {
-    tree.iter().filter_map(|(path, _)| {
-        let (hash, size, executable) = files_of_path(tree, path)?;
-        Some((path, hash, size, executable))
+/// The files that a job created or changed in its workspace, under all of their names, with the hash of their content and
+/// whether they can be run.
+pub fn files_left<'a>(
+    spec: &JobSpec,
+    left: &'a Tree,
+) -> impl Iterator<Item = (&'a TreePath, &'a ContentHash, bool)> {
+    let given = spec.given();
+    files_of(left).filter_map(move |(path, file)| {
+        let (hash, _, executable) = file;
+        (file_at(&given, path) != Some(file)).then_some((path, hash, executable))
     })
 }
 
-fn files_of_path<'a>(tree: &'a Tree, path: &TreePath) -> Option<(&'a ContentHash, u64, bool)> {
+/// The hash, the size and whether it can be run, of a file.
+type TreeFile<'a> = (&'a ContentHash, u64, bool);
+
+/// The files of a tree under all of their names.
+fn files_of(tree: &Tree) -> impl Iterator<Item = (&TreePath, TreeFile<'_>)> {
+    tree.iter()
+        .filter_map(|(path, _)| Some((path, file_at(tree, path)?)))
+}
+
+fn file_at<'a>(tree: &'a Tree, path: &TreePath) -> Option<TreeFile<'a>> {
     let node = tree.get(path)?;
     let file = match &node.kind {
         NodeKind::HardLink(to) => tree.get(to)?,

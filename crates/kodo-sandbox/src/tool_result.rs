@@ -21,7 +21,7 @@ pub fn result_of(result: &JobResult) -> ToolResult {
         files: result
             .files
             .iter()
-            .map(|file| output(&file.name, &file.content, &file.sha256, file.executable))
+            .map(|file| tool_file(&file.name, &file.content, &file.sha256, file.executable))
             .collect(),
         reason: result.ended.reason().map(str::to_owned),
         report: Some(report_of(result)),
@@ -30,7 +30,8 @@ pub fn result_of(result: &JobResult) -> ToolResult {
 }
 
 /// A file as text if it is text that a database can store, otherwise as base64. The hash is always that of its bytes.
-pub(crate) fn output(name: &str, content: &[u8], sha256: &str, executable: bool) -> ToolFile {
+#[must_use]
+pub fn tool_file(name: &str, content: &[u8], sha256: &str, executable: bool) -> ToolFile {
     let text = std::str::from_utf8(content)
         .ok()
         .filter(|text| !text.contains('\0'));

@@ -1,12 +1,20 @@
 //! `kodo sandbox run`: one job, from the command line.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow, ensure};
-use kodo_sandbox::{Ended, InputFile, JobResult, JobSpec, Limits, result_of};
+use kodo_contract::{ContentHash, NodeKind, Tree, TreeBounds};
+use kodo_sandbox::{
+    Ended, InputFile, JobResult, JobSpec, Limits, Spool, ToolJob, Workspace, files_left,
+    outcome_of, tool_file,
+};
 use serde_json::{Map, Value};
 
 use crate::cli::{RunFormat, SandboxCommand, SandboxRun};
@@ -29,7 +37,10 @@ pub(crate) async fn run(settings: anyhow::Result<Settings>, command: SandboxComm
 }
 
 async fn job(settings: &Settings, arguments: &SandboxRun) -> anyhow::Result<ExitCode> {
-    let spec = spec_of(arguments)?;
+    let content =
+        Spool::in_folder(&std::env::temp_dir()).context("the folder for temporary files")?;
+    let content = Arc::new(content);
+    let spec = spec_of(arguments, &content, settings.sbx_workspace)?;
     if let Some(folder) = &arguments.out {
         ensure!(
             fs::symlink_metadata(folder).is_err(),
@@ -45,26 +56,35 @@ async fn job(settings: &Settings, arguments: &SandboxRun) -> anyhow::Result<Exit
         .await
         .map_err(|error| anyhow!("{}: {}", error.code(), explained(&error)))?;
     // Before it is printed: a failed write there must not cost the files.
-    if let Some(folder) = &arguments.out {
-        write_files(&result, folder).with_context(|| format!("--out {}", folder.display()))?;
+    if let (Some(folder), Some(tree)) = (&arguments.out, &result.workspace) {
+        write_files(&spec, tree, &content, folder)
+            .with_context(|| format!("--out {}", folder.display()))?;
     }
+    let code = ExitCode::from(u8::try_from(result.exit_code()).unwrap_or(u8::MAX));
     match arguments.format {
         RunFormat::Json => {
-            let text = serde_json::to_string_pretty(&result_of(&result))?;
-            output::print(text + "\n")?;
+            output::print(json(result.clone(), spec, &content)? + "\n")?;
         }
         RunFormat::Text => print(&result)?,
     }
     if arguments.explain {
         explain(&result);
     }
-    Ok(ExitCode::from(
-        u8::try_from(result.exit_code()).unwrap_or(u8::MAX),
-    ))
+    Ok(code)
 }
 
-fn spec_of(arguments: &SandboxRun) -> anyhow::Result<JobSpec> {
+/// A job with a workspace, as a call of a run has one: what it leaves is bounded by what is carried.
+fn spec_of(
+    arguments: &SandboxRun,
+    content: &Arc<Spool>,
+    bounds: TreeBounds,
+) -> anyhow::Result<JobSpec> {
     let mut spec = JobSpec::new(arguments.argv.iter().cloned());
+    spec.workspace = Some(Workspace {
+        tree: Tree::default(),
+        content: Arc::clone(content),
+        bounds,
+    });
     for (path, name) in &arguments.files {
         let place = || format!("--file {}:{name}", path.display());
         let content = fs::read(path).with_context(place)?;
@@ -121,17 +141,42 @@ fn explain(result: &JobResult) {
     }
 }
 
-fn write_files(result: &JobResult, folder: &Path) -> anyhow::Result<()> {
+/// The result as a call of a run records it, with the content of all its files.
+fn json(result: JobResult, spec: JobSpec, content: &Spool) -> anyhow::Result<String> {
+    let asked = ToolJob {
+        spec,
+        secrets: Vec::new(),
+        artifacts: None,
+    };
+    let mut told = outcome_of(result, &asked)?.result;
+    for file in told.files.iter_mut().filter(|it| it.stored.is_some()) {
+        let bytes = content.read(&ContentHash::parse(&file.sha256).context("a hash")?)?;
+        *file = tool_file(&file.name, &bytes, &file.sha256, file.executable.is_some());
+    }
+    Ok(serde_json::to_string_pretty(&told)?)
+}
+
+fn write_files(spec: &JobSpec, left: &Tree, content: &Spool, folder: &Path) -> anyhow::Result<()> {
     fs::create_dir(folder)?;
-    for file in &result.files {
-        // Names are relative and lead nowhere else: the provider sees to that.
-        let place = folder.join(&file.name);
+    for (path, hash, executable) in files_left(spec, left) {
+        // Names are relative and lead nowhere else: the provider sees to that, and no link is made here.
+        let place = folder.join(OsStr::from_bytes(path.as_bytes()));
         if let Some(above) = place.parent() {
             fs::create_dir_all(above)?;
         }
-        fs::write(&place, &file.content)?;
-        let mode = if file.executable { 0o755 } else { 0o644 };
+        let mut from = content.open(hash).context("its content is gone")?;
+        io::copy(&mut from, &mut fs::File::create_new(&place)?)?;
+        let mode = if executable { 0o755 } else { 0o644 };
         fs::set_permissions(&place, fs::Permissions::from_mode(mode))?;
+    }
+    let links = left
+        .iter()
+        .filter(|(_, node)| matches!(node.kind, NodeKind::Symlink(_)))
+        .count();
+    if links > 0 {
+        output::tell(format_args!(
+            "kodo: --out: {links} symbolic links are not written"
+        ));
     }
     Ok(())
 }

@@ -68,7 +68,7 @@ async fn a_plans_calls_are_run_in_the_jail_and_what_came_of_them_is_recorded() {
     assert_eq!(second["stdout"], "given\n");
     assert_eq!(second["files"][0]["encoding"], "base64");
     assert_eq!(second["files"][1]["content"], "made\n");
-    assert_eq!(second["report"]["limits"]["processes"], 64);
+    assert_eq!(second["report"]["limits"]["processes"], 512);
     let kinds: Vec<_> = view["artifacts"]
         .as_array()
         .unwrap()
@@ -239,6 +239,33 @@ async fn one_job_can_be_run_from_the_command_line() {
     assert_eq!(ran, (Some(3), "given\n".to_owned(), "v\n".to_owned()));
     let made = fs::read_to_string(scratch.path().join("out/d/out")).unwrap();
     assert_eq!(made, "made\n");
+
+    // What is left is bounded by what a run carries, and not by what becomes artifacts.
+    let out = scratch.path().join("many");
+    let script = "for i in $(seq 1100); do echo $i > $i; done; head -c 9000000 /dev/zero > large; ln -s 1 link";
+    let left = [
+        "--out",
+        out.to_str().unwrap(),
+        "-o",
+        "json",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ];
+    let ran = sandbox(&left).await;
+    assert_eq!(ran.0, Some(0), "{}", ran.2);
+    assert_eq!(ran.2, "kodo: --out: 1 symbolic links are not written\n");
+    assert_eq!(fs::metadata(out.join("large")).unwrap().len(), 9_000_000);
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 1101);
+    let result: Value = serde_json::from_str(&ran.1).unwrap();
+    assert_eq!(result["files"].as_array().unwrap().len(), 1024);
+    assert_eq!(result["report"]["artifacts"]["omitted"], 77);
+    let script = "head -c 100000 /dev/zero | tr '\\0' x > large; echo a > small";
+    let ran = sandbox(&["-o", "json", "--", "sh", "-c", script]).await;
+    let result: Value = serde_json::from_str(&ran.1).unwrap();
+    assert_eq!(result["files"][0]["content"], "x".repeat(100_000));
+    assert_eq!(result["files"][1]["content"], "a\n");
 
     let ran = sandbox(&["-o", "json", "--limit", "wallMs=300", "sleep", "60"]).await;
     assert_eq!(ran.0, Some(137));
