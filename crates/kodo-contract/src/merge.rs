@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use thiserror::Error;
 
-use crate::snapshot::State;
+use crate::snapshot::{ROOT_MODE, Root, State};
 use crate::{NodeKind, Snapshot, TreePath, Writer};
 
 /// Parallel calls changed one path differently.
@@ -64,6 +64,19 @@ impl Branch {
         writer.is_none_or(|writer| self.knows.contains(&writer))
     }
 
+    /// The mode of the folder itself.
+    fn root_with(&self, other: &Self) -> Result<Option<Root>, Conflict> {
+        let (own, others) = (self.end.root, other.end.root);
+        let by = |root: Option<Root>| root.and_then(|it| it.by);
+        let mode = |root: Option<Root>| root.map_or(ROOT_MODE, |it| it.mode);
+        match (other.knows(by(own)), self.knows(by(others))) {
+            (true, false) => Ok(others),
+            (false, true) => Ok(own),
+            _ if mode(own) == mode(others) => Ok(own),
+            _ => Err(Conflict::of(&".".into(), by(own), by(others))),
+        }
+    }
+
     fn with(mut self, other: &Self) -> Result<Self, Conflict> {
         let paths: BTreeSet<&TreePath> = self
             .end
@@ -71,6 +84,7 @@ impl Branch {
             .keys()
             .chain(other.end.entries.keys())
             .collect();
+        let root = self.root_with(other)?;
         let mut merged = Snapshot::default();
         // Hard links, with the branch that they come from.
         let mut links = Vec::new();
@@ -154,6 +168,7 @@ impl Branch {
             }
         }
         self.knows.extend(&other.knows);
+        merged.root = root;
         self.end = merged;
         Ok(self)
     }
@@ -336,5 +351,31 @@ mod tests {
         let touched = left(&base, 1, &[("a", at(5, file("a")))]);
         let merged = merge([branch(&linked, &[0]), branch(&touched, &[1])]).unwrap();
         assert_eq!(merged.entries[&"b".into()].node, link(0));
+    }
+
+    #[test]
+    fn the_folders_own_mode_is_carried_and_two_modes_are_a_conflict() {
+        let base = base();
+        let with = |by, mode| {
+            let mut tree = base.tree();
+            tree.set_root(mode);
+            base.after(tree, Some(by))
+        };
+        assert_eq!(with(0, 0o755), base, "the usual mode is no change");
+        let (one, usual) = (with(0, 0o700), with(1, 0o755));
+        for pair in [[(&one, 0), (&usual, 1)], [(&usual, 1), (&one, 0)]] {
+            let merged = merge(pair.map(|(end, by)| branch(end, &[by]))).unwrap();
+            assert_eq!(merged.tree().root(), Some(0o700));
+            let text = serde_json::to_string(&merged).unwrap();
+            assert_eq!(serde_json::from_str::<Snapshot>(&text).unwrap(), merged);
+        }
+        let other = with(1, 0o750);
+        let conflict = merge([branch(&one, &[0]), branch(&other, &[1])]).unwrap_err();
+        assert!(conflict.to_string().starts_with("\".\" was changed"));
+        let mut back = one.tree();
+        back.set_root(0o755);
+        let back = one.after(back, Some(2));
+        let merged = merge([branch(&back, &[0, 2]), branch(&one, &[0])]).unwrap();
+        assert_eq!(merged.tree().root(), Some(0o755));
     }
 }

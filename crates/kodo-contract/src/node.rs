@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{ContentHash, TreePath};
 
 /// The mode bits that are carried: permissions, and the sticky bit. Never those that change a user or a group.
-const MODE: u32 = 0o1777;
+pub(crate) const MODE: u32 = 0o1777;
 
 /// What an entry is.
 #[derive(Clone, Debug, PartialEq, Eq)]

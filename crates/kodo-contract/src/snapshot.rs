@@ -14,6 +14,9 @@ use crate::{ContentHash, Node, Tree, TreePath};
 /// The version of the form that is written.
 const VERSION: u32 = 1;
 
+/// The mode of a job's folder, if nothing has changed it.
+pub(crate) const ROOT_MODE: u32 = 0o755;
+
 /// A tool call of a plan, by its index; `None` is what was there before the first one.
 pub type Writer = Option<u32>;
 
@@ -64,6 +67,17 @@ pub struct Snapshot {
     /// What was removed with all that was below it, and by whom.
     #[serde(with = "pairs")]
     pub(crate) removed: BTreeMap<TreePath, Writer>,
+    /// The mode of the folder itself, if a call has changed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) root: Option<Root>,
+}
+
+/// The mode of the folder that a workspace is in, and who set it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Root {
+    pub(crate) mode: u32,
+    pub(crate) by: Writer,
 }
 
 /// What a row says of a snapshot: where it is, and how large what it describes.
@@ -90,6 +104,7 @@ impl Default for Snapshot {
             objects: Vec::new(),
             entries: BTreeMap::new(),
             removed: BTreeMap::new(),
+            root: None,
         }
     }
 }
@@ -124,9 +139,13 @@ impl Snapshot {
     #[must_use]
     pub fn tree(&self) -> Tree {
         let entries = self.entries.iter();
-        entries
+        let mut tree: Tree = entries
             .map(|(path, kept)| (path.clone(), kept.node.clone()))
-            .collect()
+            .collect();
+        if let Some(root) = self.root {
+            tree.set_root(root.mode);
+        }
+        tree
     }
 
     /// Where the content of each hash is.
@@ -142,6 +161,9 @@ impl Snapshot {
     #[must_use]
     pub fn after(&self, left: Tree, by: Writer) -> Self {
         let content = self.content();
+        let mode = self.root.map_or(ROOT_MODE, |it| it.mode);
+        let changed = left.root().filter(|it| *it != mode);
+        let root = changed.map(|mode| Root { mode, by }).or(self.root);
         let entries: BTreeMap<TreePath, Kept> = left
             .into_iter()
             .map(|(path, node)| {
@@ -177,6 +199,7 @@ impl Snapshot {
             objects: self.objects.clone(),
             entries,
             removed,
+            root,
         };
         after.forget_unused();
         after

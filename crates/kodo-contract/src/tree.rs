@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use crate::node::MODE;
 use crate::tree_path::MAX_TREE_PATH;
 use crate::{MAX_TREE_NAMES, Node, NodeKind, TreeBounds, TreeFault, TreePath};
 
@@ -11,9 +12,21 @@ pub struct Tree {
     entries: BTreeMap<TreePath, Node>,
     /// The hard links of them, by where they lead.
     links: HashMap<TreePath, BTreeSet<TreePath>>,
+    root: Option<u32>,
 }
 
 impl Tree {
+    /// The mode of the folder that the tree is in; `None` if it is the usual one.
+    #[must_use]
+    pub fn root(&self) -> Option<u32> {
+        self.root
+    }
+
+    /// Sets the mode of the folder that the tree is in.
+    pub fn set_root(&mut self, mode: u32) {
+        self.root = Some(mode & MODE);
+    }
+
     /// The entry at a path.
     #[must_use]
     pub fn get(&self, path: &TreePath) -> Option<&Node> {

@@ -6,20 +6,23 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::net::{TcpListener, UdpSocket};
 use std::os::fd::AsFd;
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kodo_jail::{CgroupPolicy, Defence, Helper, Jail, JailConfig};
 use kodo_sandbox::{Ended, JobResult, JobSpec, Reason, Sandbox};
 
+#[path = "attacks/bounds.rs"]
+mod bounds;
+#[path = "attacks/ends.rs"]
+mod ends;
 #[path = "attacks/machine.rs"]
 mod machine;
+#[path = "attacks/network.rs"]
+mod network;
 #[path = "shared/ordinary_user.rs"]
 mod ordinary_user;
 
@@ -245,48 +248,6 @@ async fn the_session_is_the_jobs_own() {
     held_by(&["session"], &[Session]).await;
 }
 
-// ---- network ----
-
-#[tokio::test]
-async fn the_machines_loopback_is_not_reached() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    held_by(&["connect", &address], &[NetNamespace]).await;
-}
-
-#[tokio::test]
-async fn there_is_no_route_to_anywhere() {
-    for address in ["169.254.169.254:80", "192.0.2.1:53"] {
-        held(&["route", address]).await;
-        let machine_has_one = UdpSocket::bind("0.0.0.0:0").and_then(|it| it.connect(address));
-        if machine_has_one.is_ok() {
-            not_held(&["route", address], &[NetNamespace]).await;
-        }
-    }
-}
-
-#[tokio::test]
-async fn abstract_sockets_of_the_machine_are_not_reached() {
-    let name = format!("kodo-attack-{}", std::process::id());
-    let address = SocketAddr::from_abstract_name(&name).unwrap();
-    let _listener = UnixListener::bind_addr(&address).unwrap();
-    held_by(&["abstract-socket", &name], &[NetNamespace, Landlock]).await;
-}
-
-#[tokio::test]
-async fn other_kinds_of_sockets_do_not_exist() {
-    // vsock, crypto, and a netlink that configures firewalls.
-    for words in [["40", "1", "0"], ["38", "5", "0"], ["16", "3", "12"]] {
-        held(&["socket", words[0], words[1], words[2]]).await;
-    }
-    not_held(&["socket", "16", "3", "12"], &[Seccomp]).await;
-    // Packets and raw IP, which the owner of a network namespace may have.
-    held_by(&["socket", "17", "3", "0"], &[Seccomp, Capabilities]).await;
-    held_by(&["socket", "2", "3", "1"], &[Seccomp, Capabilities]).await;
-}
-
-// ---- namespaces ----
-
 #[tokio::test]
 async fn every_namespace_is_the_jobs_own() {
     for (name, defence) in [
@@ -365,180 +326,6 @@ async fn the_door_of_older_programs_is_no_way_around_the_filter() {
 }
 
 // ---- what it may use ----
-
-#[tokio::test]
-async fn a_bomb_of_processes_ends_at_its_bound_each_of_several_at_its_own() {
-    let count = |text: &str| -> usize {
-        let words: Vec<_> = text.split_whitespace().collect();
-        let at = words.iter().position(|it| *it == "forked").unwrap();
-        words[at + 1].parse().unwrap()
-    };
-    let bombs = [(); 3].map(|()| tokio::spawn(async { verdict(&["fork", "40"], &[]).await }));
-    for bomb in bombs {
-        let (result, text) = bomb.await.unwrap();
-        assert_eq!(result.ended, Ended::Exited(HELD), "{text}");
-        assert!((12..=16).contains(&count(&text)), "{text}");
-    }
-    not_held(&["fork", "40"], &[ResourceLimits]).await;
-}
-
-#[tokio::test]
-async fn the_disk_ends_at_its_bounds() {
-    let mut job = attack(&["fill", "8000000"]);
-    job.limits.disk_bytes = 4 << 20;
-    assert_eq!(run(&job, &[]).await.ended.reason(), Some("disk"));
-    job.limits.returned_bytes = 16 << 20;
-    let free = run(&job, &[DiskSize, ResourceLimits]).await;
-    assert_eq!(free.ended, Ended::Exited(NOT_HELD));
-    let mut job = attack(&["many-files", "200"]);
-    job.limits.inodes = 64;
-    assert_eq!(run(&job, &[]).await.ended, Ended::Exited(HELD));
-    assert_eq!(
-        run(&job, &[DiskInodes]).await.ended,
-        Ended::Exited(NOT_HELD)
-    );
-    let job = attack(&["sparse"]);
-    assert_eq!(run(&job, &[]).await.ended, Ended::Exited(HELD));
-    let free = run(&job, &[ResourceLimits]).await;
-    assert!(matches!(
-        free.ended,
-        Ended::Stopped {
-            reason: Reason::Returned,
-            status: NOT_HELD
-        }
-    ));
-}
-
-#[tokio::test]
-async fn open_files_end_at_their_bound() {
-    let mut job = attack(&["open-files", "500"]);
-    job.limits.open_files = 400;
-    assert_eq!(run(&job, &[]).await.ended, Ended::Exited(HELD));
-    job.limits.open_files = 600;
-    assert_eq!(run(&job, &[]).await.ended, Ended::Exited(NOT_HELD));
-}
-
-#[tokio::test]
-async fn time_ends_at_its_bound() {
-    let mut job = attack(&["sleep", "1500"]);
-    job.limits.wall = Duration::from_millis(400);
-    assert_eq!(run(&job, &[]).await.ended.reason(), Some("timeout"));
-    assert_eq!(run(&job, &[Deadline]).await.ended, Ended::Exited(0));
-}
-
-#[test]
-fn endless_output_does_not_grow_the_service() {
-    // In a process of its own, which does nothing else.
-    let output = Command::new(ordinary_user::helper())
-        .args(["hold", "listen"])
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let (printed, peak) = text.trim().split_once(' ').unwrap();
-    assert_eq!(printed, "300000000");
-    let peak: u64 = peak.parse().unwrap();
-    assert!(peak < 32 * 1024, "{peak} KiB");
-}
-
-#[tokio::test]
-async fn the_dead_are_buried() {
-    let script =
-        "i=0; while [ $i -lt 100 ]; do (sh -c : &) ; i=$((i+1)); done; sleep 0.2; echo over";
-    let mut job = JobSpec::new(["/bin/sh", "-c", script]);
-    job.limits.processes = 24;
-    let result = run(&job, &[]).await;
-    assert_eq!(result.stdout.text(), "over\n", "{}", result.stderr.text());
-}
-
-#[tokio::test]
-async fn no_link_leads_the_collection_astray() {
-    let job = JobSpec::new(["/bin/sh", "-c", "ln -s /etc/passwd stolen"]);
-    let result = run(&job, &[]).await;
-    assert!(result.files.is_empty());
-    assert_eq!(result.skipped[0].kind, "symlink");
-    let result = run(&job, &[NoFollow]).await;
-    assert_eq!(result.files[0].name, "stolen");
-}
-
-// ---- nothing survives ----
-
-/// Processes with this word among their arguments.
-fn with_token(token: &str) -> Vec<i32> {
-    fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
-        .filter(|pid| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.split(|it| *it == 0)
-                .any(|word| word == token.as_bytes())
-        })
-        .collect()
-}
-
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(15);
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// Ends what a weakened jail has left, by its ids.
-fn bury(pids: &[i32]) {
-    for pid in pids {
-        if let Some(pid) = rustix::process::Pid::from_raw(*pid) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
-    }
-}
-
-fn token(test: &str) -> String {
-    format!("kodo-token-{test}-{}", std::process::id())
-}
-
-#[tokio::test]
-async fn nothing_survives_the_job() {
-    let token = token("daemon");
-    run(&attack(&["daemon", &token]), &[]).await;
-    assert!(with_token(&token).is_empty());
-    run(&attack(&["daemon", &token]), &[PidNamespace, KillAll]).await;
-    let left = with_token(&token);
-    bury(&left);
-    assert!(!left.is_empty(), "the probe can see a survivor");
-}
-
-/// Kills a process that has a job in a jail, while the job runs.
-fn kill_the_service(helper: &str, token: &str) {
-    let mut service = Command::new(ordinary_user::helper())
-        .args(["hold", "jail", helper, token])
-        .spawn()
-        .unwrap();
-    // The service itself, the job's shell, its child, and the one that left the session.
-    until("the job runs", || with_token(token).len() >= 4);
-    service.kill().unwrap();
-    service.wait().unwrap();
-}
-
-#[test]
-fn nothing_survives_the_services_death_and_its_lifeline_is_why() {
-    // A jail whose service dies before it has said that the job runs ends all the same, lifeline or not. Its processes
-    // are seen before that is said, so that one killing may come too early.
-    let survived = (0..5).any(|attempt| {
-        let tokens = ["orphan", "service"].map(|name| token(&format!("{name}{attempt}")));
-        let [weak, held] = &tokens;
-        kill_the_service("weakened lifeline", weak);
-        kill_the_service("jail-init", held);
-        until("all of the job is gone", || with_token(held).is_empty());
-        // This one's service died first.
-        let left = with_token(weak);
-        bury(&left);
-        !left.is_empty()
-    });
-    assert!(survived, "the probe can see a survivor");
-}
-
-// ---- refusal ----
 
 #[tokio::test]
 async fn an_explanation_names_what_was_refused_and_changes_none_of_it() {

@@ -99,7 +99,7 @@ async fn what_the_kernel_is_short_of_is_waited_for_and_is_no_refusal() {
 
 #[tokio::test]
 async fn files_that_are_more_than_the_jobs_disk_are_no_shortage_of_the_machine() {
-    let mut job = JobSpec::new(["true"]).file("large", vec![0; 1 << 20]);
+    let mut job = JobSpec::new(["true"]).file("large", vec![1; 1 << 20]);
     job.limits.disk_bytes = 64 << 10;
     let error = jail().run(&job).await.unwrap_err();
     assert_eq!(error.code(), "sandbox_job_invalid", "{error}");

@@ -97,6 +97,7 @@ macro_rules! for_sandboxes_that_run {
             what_cannot_be_carried_is_told_and_the_rest_is_carried
             a_workspace_beyond_its_bounds_is_the_reason_and_is_told
             a_workspace_that_the_limits_have_no_room_for_is_refused
+            a_file_with_holes_takes_the_room_of_what_it_holds
             a_jobs_own_files_come_over_its_workspace
         }
     };

@@ -194,7 +194,7 @@ pub struct OutputFile {
 pub struct Skipped {
     /// Its path, relative to the job's folder, as far as it is text.
     pub name: String,
-    /// What it is: `symlink` (of a job without a workspace), `secret` (its name or target has one), `fifo`, `socket`, `device`, `name` (no UTF-8), `depth`, `unreadable`.
+    /// What it is: `symlink` (of a job without a workspace), `secret` (its name or target has one), `fifo`, `socket`, `device`, `time` (carried as the nearest that can be), `name` (no UTF-8), `depth`, `unreadable`.
     pub kind: String,
 }
 

@@ -3,10 +3,14 @@
 
 mod entries;
 mod frames;
+mod outgoing;
+mod received;
 mod request;
 
-pub use entries::{EntryHeader, EntryKind, OutgoingEntries, ReceivedEntries};
+pub use entries::{EntryHeader, EntryKind};
 pub use frames::{
     CHUNK, FrameKind, Frames, frame, from_json, json_frame, receive, send, send_data,
 };
+pub use outgoing::OutgoingEntries;
+pub use received::ReceivedEntries;
 pub use request::{PendingResult, Request};

@@ -57,6 +57,18 @@ pub(crate) fn send_tree(
         names: HashMap::new(),
         collected: Collected::default(),
     };
+    if spec.carried.is_some() {
+        let mode = statat(CWD, folder, AtFlags::empty())?.st_mode & 0o7777;
+        if mode & 0o500 != 0o500 {
+            chmodat(
+                CWD,
+                folder,
+                Mode::from_raw_mode(mode | 0o500),
+                AtFlags::empty(),
+            )?;
+        }
+        announce(to, &EntryHeader::root(mode))?;
+    }
     let root = open(CWD, folder, OFlags::DIRECTORY)?;
     walk.folder(root, &[], 1, to)?;
     Ok(walk.collected)
@@ -187,11 +199,15 @@ impl Walk<'_> {
             return Ok(());
         }
         let mode = stat.st_mode & 0o7777;
+        let modified = nanoseconds(&stat);
+        if modified == i64::MAX || modified == i64::MIN {
+            self.skip(&path, "time");
+        }
         let header = |kind| EntryHeader {
             path: path.clone(),
             kind,
             mode,
-            modified: nanoseconds(&stat),
+            modified,
         };
         // The owner may have taken rights from itself; the tree is gone after this.
         let wanted = if kind == FileType::Directory {

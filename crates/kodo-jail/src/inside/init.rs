@@ -62,7 +62,7 @@ pub(crate) fn run(
         // The job's files belong to the job's user.
         users::act_as_user(USER).map_err(Fault::at("leave-root"))?;
     }
-    let given = restore::receive_tree(control, folder, spec.entries)?;
+    let given = restore::receive_tree(control, folder, spec.entries, &spec.limits)?;
     if in_gvisor {
         users::act_as_user(0).map_err(Fault::at("leave-root"))?;
     }

@@ -6,13 +6,15 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use kodo_contract::TreePath;
+use kodo_sandbox::Limits;
 use kodo_sandbox::provider::{EntryHeader, EntryKind, from_json, receive};
 use rustix::fs::{
     AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, chmodat, fchmod, futimens, linkat, mkdirat,
@@ -24,6 +26,8 @@ use crate::wire::{Fault, Kind};
 
 /// Nanoseconds of a second.
 const SECOND: i64 = 1_000_000_000;
+/// What the content of a file takes room in.
+const PAGE: usize = 4096;
 
 /// SHA-256 of a file.
 pub(crate) type Hash = [u8; 32];
@@ -43,19 +47,24 @@ pub(crate) fn receive_tree(
     control: &mut UnixStream,
     folder: &Path,
     entries: u64,
+    limits: &Limits,
 ) -> Result<Given, Fault> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = openat(CWD, folder, flags, Mode::empty()).map_err(Fault::at("input-file"))?;
     let mut given = Given::new();
-    let (mut folders, mut links) = (Vec::new(), Vec::new());
+    let (mut folders, mut links, mut mode) = (Vec::new(), Vec::new(), None);
     for _ in 0..entries {
         let (kind, content) = receive::<Kind>(control).map_err(Fault::at("input-file"))?;
         if kind != Kind::Entry {
             return Err(Fault::new("input-file", "another message came first"));
         }
         let entry: EntryHeader = from_json(&content).map_err(Fault::at("input-file"))?;
+        if entry.is_root() {
+            mode = Some(entry.mode);
+            continue;
+        }
         let made = make(control, &root, &entry);
-        if let Some(file) = made.map_err(at(&entry.path))? {
+        if let Some(file) = made.map_err(|error| unfit(&entry.path, error, limits))? {
             given.insert(entry.path.clone(), file);
         }
         match entry.kind {
@@ -89,7 +98,23 @@ pub(crate) fn receive_tree(
         .map_err(io::Error::from)
         .map_err(at(&entry.path))?;
     }
+    if let Some(mode) = mode {
+        fchmod(&root, Mode::from_raw_mode(mode)).map_err(Fault::at("input-file"))?;
+    }
     Ok(given)
+}
+
+/// Why an entry could not be made.
+fn unfit(path: &TreePath, error: io::Error, limits: &Limits) -> Fault {
+    if error.kind() != io::ErrorKind::StorageFull {
+        return at(path)(error);
+    }
+    let (bytes, inodes) = (limits.disk_bytes, limits.inodes);
+    let reason = format!(
+        "what the call finds in its workspace is more than its limits.diskBytes ({bytes}) or limits.inodes ({inodes}) \
+         have room for"
+    );
+    Fault::new("input-file", reason)
 }
 
 fn at(path: &TreePath) -> impl Fn(io::Error) -> Fault + '_ {
@@ -142,15 +167,30 @@ fn make(
     Ok(None)
 }
 
+/// Writes content at a place of a file in which there are zeros, without the pages that are zeros.
+fn write_but_zeros(file: &File, content: &[u8], at: u64) -> io::Result<()> {
+    let mut begin = 0;
+    for (index, page) in content.chunks(PAGE).enumerate() {
+        if page.iter().all(|byte| *byte == 0) {
+            let place = index * PAGE;
+            file.write_all_at(&content[begin..place], at + begin as u64)?;
+            begin = place + page.len();
+        }
+    }
+    file.write_all_at(&content[begin..], at + begin as u64)
+}
+
 fn receive_content(control: &mut UnixStream, file: &mut File, size: u64) -> io::Result<Hash> {
     let mut hash = Sha256::new();
     let mut left = size;
+    // What is all zeros, as in a file with holes, takes no room.
+    file.set_len(size)?;
     while left > 0 {
         let (kind, content) = receive::<Kind>(control)?;
         if kind != Kind::Data || content.len() as u64 > left {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        file.write_all(&content)?;
+        write_but_zeros(file, &content, size - left)?;
         hash.update(&content);
         left -= content.len() as u64;
     }

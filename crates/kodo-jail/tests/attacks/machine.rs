@@ -236,6 +236,40 @@ async fn of_etc_a_job_reads_only_what_every_user_may_read() {
     }
 }
 
+/// A job of user 0's service is another user: what is user 0's alone in `/usr` and in the folders of the configuration, it
+/// cannot read. (An ordinary user's service has no other user that its jobs could be.)
+#[tokio::test]
+async fn a_job_of_the_machines_user_0_reads_no_private_file() {
+    if !is_root() {
+        return;
+    }
+    let folder = open_folder();
+    let own = tempfile::tempdir_in("/usr/local").unwrap();
+    for (place, mode) in [
+        (folder.path().join("private"), 0o600),
+        (folder.path().join("groups"), 0o640),
+        (own.path().join("private"), 0o600),
+        (own.path().join("open"), 0o644),
+    ] {
+        fs::write(&place, "content").unwrap();
+        fs::set_permissions(&place, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    fs::set_permissions(own.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let jail = jail(&[], folder.path(), false);
+    for place in [
+        folder.path().join("private"),
+        folder.path().join("groups"),
+        own.path().join("private"),
+    ] {
+        let job = JobSpec::new(["cat", place.to_str().unwrap()]);
+        let read = jail.run(&job).await.unwrap();
+        assert!(read.stderr.text().contains("Permission denied"), "{read:?}");
+    }
+    let open = own.path().join("open");
+    let job = JobSpec::new(["cat", open.to_str().unwrap()]);
+    assert_eq!(jail.run(&job).await.unwrap().stdout.text(), "content");
+}
+
 #[tokio::test]
 async fn a_job_is_told_its_own_memory() {
     let mut job = attack(&["memory-told", &(68_u64 << 20).to_string()]);

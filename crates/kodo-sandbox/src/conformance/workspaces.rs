@@ -34,7 +34,7 @@ async fn within(sandbox: &dyn Sandbox, workspace: &mut Workspace, script: &str) 
 }
 
 /// Everything that can be told of a folder, in one order.
-const ALL: &str = "find . -mindepth 1 -printf '%p|%y|%m|%T@|%l|%n\\n' | sort; find . -type f -perm -400 | sort | xargs -d '\\n' cat";
+const ALL: &str = "stat -c %a .; find . -mindepth 1 -printf '%p|%y|%m|%T@|%l|%n\\n' | sort; find . -type f -perm -400 | sort | xargs -d '\\n' cat";
 
 pub async fn a_workspace_is_found_as_it_was_left(sandbox: &dyn Sandbox) {
     let (_folder, mut workspace) = empty();
@@ -42,7 +42,7 @@ pub async fn a_workspace_is_found_as_it_was_left(sandbox: &dyn Sandbox) {
         echo 'echo ran' > node_modules/tool/run; chmod 755 node_modules/tool/run
         ln -s ../tool/run node_modules/.bin/tool; ln -s /etc/passwd absolute; ln -s nowhere dangling; ln -s .. up
         echo first > a; ln a b; chmod 640 a; printf x > \"$(printf 'no\\377text')\"; printf y > \"$(printf 'a\\nb')\"
-        : > none; head -c 300000 /dev/urandom > large; echo gone > gone; mkdir gone.d; echo x > gone.d/x
+        chmod 750 .; : > none; head -c 300000 /dev/urandom > large; echo gone > gone; mkdir gone.d; echo x > gone.d/x
         echo deep > closed/deep/file; chmod 444 closed/deep/file; chmod 555 closed/deep closed
         touch -d '2001-02-03 04:05:06.123456789' a closed empty; touch -h -d '1969-12-31 23:59:58.5' dangling";
     let left = within(sandbox, &mut workspace, &format!("{make}; {ALL}")).await;
@@ -64,15 +64,21 @@ pub async fn what_cannot_be_carried_is_told_and_the_rest_is_carried(sandbox: &dy
     let result = result_in(
         sandbox,
         &workspace,
-        "mkfifo fifo; echo x > file; chmod 000 file; mkdir shut; echo y > shut/in; chmod 0 shut",
+        "mkfifo fifo; touch -d '2300-01-01' late; echo x > file; chmod 000 file; mkdir shut; echo y > shut/in; chmod 0 shut .",
     )
     .await;
     assert_eq!(result.ended, Ended::Exited(0));
-    assert_eq!(result.skipped.len(), 1);
-    assert_eq!(result.skipped[0].kind, "fifo");
+    let skipped = result.skipped.iter();
+    let skipped: Vec<_> = skipped.map(|it| (&*it.name, &*it.kind)).collect();
+    assert_eq!(skipped, [("fifo", "fifo"), ("late", "time")]);
     let tree = result.workspace.unwrap();
     let names: Vec<String> = tree.iter().map(|(path, _)| path.text()).collect();
-    assert_eq!(names, ["file", "shut", "shut/in"]);
+    assert_eq!(names, ["file", "late", "shut", "shut/in"]);
+    assert_eq!(tree.root(), Some(0));
+    assert_eq!(
+        tree.get(&TreePath::from("late")).unwrap().modified,
+        i64::MAX
+    );
     assert_eq!(tree.get(&TreePath::from("file")).unwrap().mode, 0);
     assert_eq!(tree.get(&TreePath::from("shut")).unwrap().mode, 0);
 }
@@ -119,7 +125,7 @@ pub async fn a_workspace_that_the_limits_have_no_room_for_is_refused(sandbox: &d
     within(
         sandbox,
         &mut workspace,
-        "head -c 300000 /dev/zero > f; i=0; while [ $i -lt 30 ]; do : > $i; i=$((i+1)); done",
+        "head -c 300000 /dev/urandom > f; i=0; while [ $i -lt 30 ]; do : > $i; i=$((i+1)); done",
     )
     .await;
     for (disk_bytes, inodes, said) in [
@@ -133,6 +139,17 @@ pub async fn a_workspace_that_the_limits_have_no_room_for_is_refused(sandbox: &d
         assert_eq!(error.code(), "sandbox_job_invalid");
         assert!(error.to_string().contains(said), "{error}");
     }
+}
+
+pub async fn a_file_with_holes_takes_the_room_of_what_it_holds(sandbox: &dyn Sandbox) {
+    let (_folder, mut workspace) = empty();
+    let make = "dd if=/dev/zero of=holes bs=1 count=1 seek=9000000 2> /dev/null; cp holes again
+        printf 'ab' | dd of=holes bs=1 seek=5000001 conv=notrunc 2> /dev/null; sha256sum holes again";
+    let made = within(sandbox, &mut workspace, make).await;
+    let mut job = shell("sha256sum holes again");
+    job.workspace = Some(workspace);
+    job.limits.disk_bytes = 10_000_000;
+    assert_eq!(run(sandbox, &job).await.stdout.text(), made);
 }
 
 pub async fn a_jobs_own_files_come_over_its_workspace(sandbox: &dyn Sandbox) {

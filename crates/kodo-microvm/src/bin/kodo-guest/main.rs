@@ -63,12 +63,17 @@ fn take_order(port: &mut File) -> io::Result<JobSpec> {
         if kind != Kind::Entry {
             return Err(io::ErrorKind::InvalidData.into());
         }
+        let header: EntryHeader = from_json(&content)?;
+        if header.is_root() {
+            tree.set_root(header.mode);
+            continue;
+        }
         let EntryHeader {
             path,
             kind,
             mode,
             modified,
-        } = from_json(&content)?;
+        } = header;
         let kind = match kind {
             EntryKind::Folder => NodeKind::Folder,
             EntryKind::Symlink(to) => NodeKind::Symlink(to),
@@ -187,6 +192,9 @@ fn report(port: &mut File, spec: &JobSpec, result: &JobResult) -> io::Result<()>
 
 /// Sends the workspace as the job left it.
 fn send_tree(port: &mut File, tree: &Tree, found: &Workspace) -> io::Result<()> {
+    if let Some(mode) = tree.root() {
+        port.write_all(&json_frame(Kind::Entry, &EntryHeader::root(mode))?)?;
+    }
     for (path, node) in tree.iter() {
         let new = match &node.kind {
             NodeKind::File { sha256, size } => {
