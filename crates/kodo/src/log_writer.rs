@@ -8,12 +8,20 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Most bytes of lines that wait to be written. What comes beyond is lost.
 const MOST_WAITING: usize = 4 << 20;
+
+/// How many bytes of lines are written with one call, about.
+const AT_ONCE: usize = 64 << 10;
+
+/// How long the thread sleeps where lines come one after the other: each that comes meanwhile need not wake it, which costs
+/// a request more than to format its line. A line after a pause is written at once.
+const NAP: Duration = Duration::from_millis(2);
 
 /// How long [`LogWriter::flush`] waits for a reader that does not read.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -47,7 +55,7 @@ impl LogWriter {
         let (queue, messages) = channel();
         let state = Arc::new(State::default());
         let of_thread = Arc::clone(&state);
-        std::thread::Builder::new()
+        thread::Builder::new()
             .name("log".to_owned())
             .spawn(move || work(out, &messages, &of_thread))?;
         Ok(Self { queue, state })
@@ -100,30 +108,33 @@ impl MakeWriter<'_> for LogWriter {
 fn work(mut out: impl Write, messages: &Receiver<Message>, state: &State) {
     // How many lost lines the log has been told of, and whether it ends in the middle of a line.
     let (mut told, mut torn) = (0, false);
-    while let Ok(message) = messages.recv() {
-        let line = match message {
-            Message::Line(line) => line,
-            Message::Flush(done) => {
-                let _ = done.try_send(());
-                continue;
+    let mut written: Option<Instant> = None;
+    while let Ok(first) = messages.recv() {
+        if written.is_some_and(|written| written.elapsed() < NAP) {
+            thread::sleep(NAP);
+        }
+        let (mut lines, mut bytes, mut flushed) = (Vec::new(), 0, None);
+        let mut next = Some(first);
+        while let Some(message) = next {
+            match message {
+                Message::Line(line) => {
+                    bytes += line.len();
+                    lines.push(line);
+                }
+                Message::Flush(done) => flushed = Some(done),
             }
-        };
-        let written = match torn {
-            true => write_whole(&mut out, b"\n"),
-            false => Ok(()),
-        };
-        let written = written.and_then(|()| write_whole(&mut out, &line));
-        state.waiting.fetch_sub(line.len(), Ordering::Relaxed);
-        match written {
-            Ok(()) => torn = false,
-            Err(Torn(begun)) => {
-                torn |= begun;
-                state.lost.fetch_add(1, Ordering::Relaxed);
-                continue;
-            }
+            let more = bytes < AT_ONCE && flushed.is_none();
+            next = more.then(|| messages.try_recv().ok()).flatten();
+        }
+        write_lines(&mut out, &lines, &mut torn, &state.lost);
+        written = Some(Instant::now());
+        state.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(done) = flushed {
+            let _ = done.try_send(());
         }
         let lost = state.lost.load(Ordering::Relaxed);
-        if lost > told {
+        // Not where nothing is written: this line would be lost as well, and the next one.
+        if lost > told && !torn && !lines.is_empty() {
             tracing::warn!(
                 lines = lost - told,
                 "lines of this log were lost: it could not be written"
@@ -133,17 +144,43 @@ fn work(mut out: impl Write, messages: &Receiver<Message>, state: &State) {
     }
 }
 
-/// A line that could not be written, and whether a part of it was.
-struct Torn(bool);
+/// Writes lines with as few calls as possible. One that cannot be written is counted; those behind it are tried.
+fn write_lines(out: &mut impl Write, lines: &[Vec<u8>], torn: &mut bool, lost: &AtomicU64) {
+    let mut rest = lines;
+    while !rest.is_empty() {
+        // The line that is torn ends here.
+        let mut text = if *torn { b"\n".to_vec() } else { Vec::new() };
+        let mut end = text.len();
+        text.extend(rest.iter().flatten());
+        let Err(Torn(done)) = write_whole(out, &text) else {
+            *torn = false;
+            return;
+        };
+        if done >= end {
+            let whole = rest.iter().take_while(|line| {
+                let is_whole = end + line.len() <= done;
+                end += if is_whole { line.len() } else { 0 };
+                is_whole
+            });
+            rest = &rest[whole.count()..];
+            *torn = done > end;
+        }
+        lost.fetch_add(1, Ordering::Relaxed);
+        rest = &rest[1..];
+    }
+}
 
-fn write_whole(out: &mut impl Write, line: &[u8]) -> Result<(), Torn> {
+/// How much of a text was written before it failed.
+struct Torn(usize);
+
+fn write_whole(out: &mut impl Write, text: &[u8]) -> Result<(), Torn> {
     let mut done = 0;
-    while done < line.len() {
-        match out.write(&line[done..]) {
-            Ok(0) => return Err(Torn(done > 0)),
+    while done < text.len() {
+        match out.write(&text[done..]) {
+            Ok(0) => return Err(Torn(done)),
             Ok(some) => done += some,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return Err(Torn(done > 0)),
+            Err(_) => return Err(Torn(done)),
         }
     }
     Ok(())
