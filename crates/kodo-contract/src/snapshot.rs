@@ -67,7 +67,7 @@ pub struct Snapshot {
     /// What was removed with all that was below it, and by whom.
     #[serde(with = "pairs")]
     pub(crate) removed: BTreeMap<TreePath, Writer>,
-    /// The mode of the folder itself, if a call has changed it.
+    /// The mode of the folder itself, if it is or was another than the usual one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) root: Option<Root>,
 }
@@ -135,6 +135,12 @@ impl State<'_> {
 }
 
 impl Snapshot {
+    /// The mode of the folder itself, if a call or the archive that the run began with has set another than the usual one.
+    #[must_use]
+    pub fn root(&self) -> Option<u32> {
+        self.root.map(|it| it.mode)
+    }
+
     /// The tree.
     #[must_use]
     pub fn tree(&self) -> Tree {
@@ -142,8 +148,8 @@ impl Snapshot {
         let mut tree: Tree = entries
             .map(|(path, kept)| (path.clone(), kept.node.clone()))
             .collect();
-        if let Some(root) = self.root {
-            tree.set_root(root.mode);
+        if let Some(mode) = self.root() {
+            tree.set_root(mode);
         }
         tree
     }
@@ -161,7 +167,7 @@ impl Snapshot {
     #[must_use]
     pub fn after(&self, left: Tree, by: Writer) -> Self {
         let content = self.content();
-        let mode = self.root.map_or(ROOT_MODE, |it| it.mode);
+        let mode = self.root().unwrap_or(ROOT_MODE);
         let changed = left.root().filter(|it| *it != mode);
         let root = changed.map(|mode| Root { mode, by }).or(self.root);
         let entries: BTreeMap<TreePath, Kept> = left

@@ -446,7 +446,7 @@ async fn the_archive_of_a_snapshot_is_the_tree_again_with_whatever_names_and_tim
         size: content.len() as u64,
     };
     let deep = format!("d/{}", "n".repeat(150));
-    let tree: Tree = [
+    let mut tree: Tree = [
         (&b"before"[..], NodeKind::HardLink("d/f".into()), 0o755, 5),
         (b"d", NodeKind::Folder, 0o700, -1_500_000_000),
         (b"d/f", file(b"one"), 0o755, 5),
@@ -471,6 +471,8 @@ async fn the_archive_of_a_snapshot_is_the_tree_again_with_whatever_names_and_tim
             0o777,
             0,
         ),
+        (b"system", NodeKind::Symlink("/usr/lib".into()), 0o777, 0),
+        (b"out", NodeKind::Symlink("../../etc".into()), 0o777, 0),
     ]
     .into_iter()
     .map(|(path, kind, mode, time)| {
@@ -480,6 +482,7 @@ async fn the_archive_of_a_snapshot_is_the_tree_again_with_whatever_names_and_tim
         )
     })
     .collect();
+    tree.set_root(0o1700);
     let snapshot = snapshot(&store, tree.clone(), &contents).await;
     let stored: Arc<dyn ArtifactStore> = Arc::new(store.clone());
     let archive: Vec<_> = tarball(Arc::clone(&stored), snapshot.clone())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use futures_util::{StreamExt, TryStreamExt};
-use kodo_contract::{ContentHash, Kept, NodeKind, Snapshot, TreePath};
+use kodo_contract::{ContentHash, Node, NodeKind, Snapshot, TreePath};
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
@@ -21,6 +21,7 @@ const LONG_NAME: &[u8] = b"@long";
 /// The archive of a snapshot. Its content is compared with its hashes; the stream ends with an error before the end of a file
 /// that is not what its hash says.
 pub fn tarball(store: Arc<dyn ArtifactStore>, snapshot: Snapshot) -> Pieces {
+    let top = top_of(&snapshot);
     // Hard links last: a file comes before its further names.
     let (links, others): (Vec<_>, Vec<_>) = snapshot
         .entries
@@ -30,7 +31,7 @@ pub fn tarball(store: Arc<dyn ArtifactStore>, snapshot: Snapshot) -> Pieces {
     let entries = stream::iter(others.into_iter().chain(links)).then(move |(path, kept)| {
         let (store, objects) = (Arc::clone(&store), Arc::clone(&objects));
         async move {
-            let head = head_of(&path, &kept).map_err(ArtifactError::from)?;
+            let head = head_of(&path, &kept.node).map_err(ArtifactError::from)?;
             let head = stream::once(async { Ok(Bytes::from(head)) });
             let (Some((hash, size)), Some(at)) = (kept.node.content(), kept.at) else {
                 return Ok::<Pieces, ArtifactError>(head.boxed());
@@ -44,8 +45,23 @@ pub fn tarball(store: Arc<dyn ArtifactStore>, snapshot: Snapshot) -> Pieces {
             Ok(head.chain(content).chain(padding).boxed())
         }
     });
+    let top = stream::iter(top).map(|node| {
+        let head = head_of(&TreePath::new("."), &node).map_err(ArtifactError::from)?;
+        Ok(Bytes::from(head))
+    });
     let end = stream::once(async { Ok(Bytes::from(vec![0; 2 * BLOCK as usize])) });
-    entries.try_flatten().chain(end).boxed()
+    top.chain(entries.try_flatten()).chain(end).boxed()
+}
+
+/// The folder itself, if its mode is not the usual one. Its time is not carried: it has that of the youngest entry.
+fn top_of(snapshot: &Snapshot) -> Option<Node> {
+    let mode = snapshot.root()?;
+    let youngest = snapshot.entries.values().map(|it| it.node.modified).max();
+    Some(Node::new(
+        NodeKind::Folder,
+        mode,
+        youngest.unwrap_or_default(),
+    ))
 }
 
 /// Content of this hash and size; its last piece comes only if it is that.
@@ -78,8 +94,7 @@ fn checked(pieces: Pieces, hash: ContentHash, size: u64) -> Pieces {
 }
 
 /// The blocks before the content of an entry.
-fn head_of(path: &TreePath, kept: &Kept) -> io::Result<Vec<u8>> {
-    let node = &kept.node;
+fn head_of(path: &TreePath, node: &Node) -> io::Result<Vec<u8>> {
     let mut name = path.as_bytes().to_vec();
     let none = TreePath::new(Vec::new());
     let (kind, size, to) = match &node.kind {

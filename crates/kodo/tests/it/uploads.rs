@@ -20,7 +20,7 @@ fn archive(scratch: &Scratch) -> Vec<u8> {
     let made = shell(
         scratch.path(),
         "mkdir -p given/src given/none; cd given; echo one > src/a; printf '#!/bin/sh\necho ran\n' > run.sh; chmod 755 run.sh
-        ln -s src/a link; ln src/a hard; touch -d '2001-02-03 04:05:06' src/a; head -c 3000000 /dev/urandom > large
+        chmod 750 .; ln -s src/a link; ln -s /usr/bin system; ln src/a hard; touch -d '2001-02-03 04:05:06' src/a; head -c 3000000 /dev/urandom > large
         cd ..; tar -czf given.tar.gz -C given .",
     );
     assert_eq!(made, "");
@@ -75,9 +75,9 @@ async fn an_uploaded_archive_is_what_a_run_begins_with_and_the_whole_workspace_c
     let archive = archive(&scratch);
     let hash = ContentHash::of(&archive);
     let intent = goal(json!({"workspace": hash.as_str()}), json!({}));
-    let scripts = ["./run.sh; cat link hard; stat -c '%h %Y' src/a; wc -c < large; ls -d none
+    let scripts = ["./run.sh; cat link hard; test system/env -ef /usr/bin/env; stat -c %a .; stat -c '%h %Y' src/a; wc -c < large; ls -d none
         rm large; echo two >> hard; touch -d '2011-01-01 00:00:00.123456789' run.sh; mkdir -p ü/$(printf %0120d 1); echo x > ü/$(printf %0120d 1)/f
-        ln -s $(printf %0150d 2) far; ln ü/$(printf %0120d 1)/f same"];
+        ln -s $(printf %0150d 2) far; ln ü/$(printf %0120d 1)/f same; chmod 700 .; ln -s /tmp/none absolute; ln -s ../../../none out"];
     let world = world(&scratch, "uploads_run", &intent, &scripts).await;
     for status in [201, 200] {
         let answer = put(&world, archive.clone()).await;
@@ -98,7 +98,7 @@ async fn an_uploaded_archive_is_what_a_run_begins_with_and_the_whole_workspace_c
     let time = shell(scratch.path(), "stat -c %Y given/src/a");
     assert_eq!(
         stdout(&view, "tool-001"),
-        format!("ran\none\none\n2 {time}3000000\nnone\n")
+        format!("ran\none\none\n750\n2 {time}3000000\nnone\n")
     );
     let path = format!("/runs/{}/workspace", view["runId"].as_str().unwrap());
     let downloaded = get(&world, &path, &[]).await;
@@ -110,8 +110,8 @@ async fn an_uploaded_archive_is_what_a_run_begins_with_and_the_whole_workspace_c
     let differs = shell(
         scratch.path(),
         "mkdir left; tar -xpf left.tar -C left; cd given; rm large; echo two >> hard; touch -d '2011-01-01 00:00:00.123456789' run.sh
-        d=ü/$(printf %0120d 1); mkdir -p $d; echo x > $d/f; ln -s $(printf %0150d 2) far; ln $d/f same
-        list() { find . -mindepth 1 -printf '%P %y %m %n %l\n' | LC_ALL=C sort; stat -c %y run.sh; }
+        d=ü/$(printf %0120d 1); mkdir -p $d; echo x > $d/f; ln -s $(printf %0150d 2) far; ln $d/f same; chmod 700 .; ln -s /tmp/none absolute; ln -s ../../../none out
+        list() { stat -c %a .; find . -mindepth 1 -printf '%P %y %m %n %l\n' | LC_ALL=C sort; stat -c %y run.sh; }
         list > ../given.txt; cd ../left; list > ../left.txt; cd ..; diff given.txt left.txt; diff -r --no-dereference given left",
     );
     assert_eq!(differs, "");
@@ -121,6 +121,22 @@ async fn an_uploaded_archive_is_what_a_run_begins_with_and_the_whole_workspace_c
     assert_eq!(
         artifacts(&world, &["workspace", "run_x"]).await.code,
         Some(3)
+    );
+    // What was handed out is taken back.
+    assert_eq!(put(&world, downloaded.body.to_vec()).await.status, 201);
+    let again = ContentHash::of(&downloaded.body);
+    let again = goal(json!({"workspace": again.as_str()}), json!({}));
+    let key = kodo_planner::fixture_key(&kodo_contract::decode(&again).unwrap(), SEED);
+    let shell = "stat -c %a .; readlink absolute out system; cat same; stat -c %y run.sh";
+    let calls = json!([{"name": "exec", "args": {"shell": shell}}]);
+    let response = json!({"prompt": "p", "toolCalls": calls, "responses": [], "diffs": []});
+    let fixture = json!({"key": key, "schemaVersion": 1, "response": response});
+    scratch.file(&format!("{key}.json"), &fixture.to_string());
+    let view = run(&world, &again).await;
+    assert_eq!(view["status"], "succeeded", "{view:#}");
+    assert_eq!(
+        stdout(&view, "tool-001"),
+        "700\n/tmp/none\n../../../none\n/usr/bin\nx\n2011-01-01 00:00:00.123456789 +0000\n"
     );
     assert_invariants_hold(&world).await;
     let verified = artifacts(&world, &["verify"]).await;
