@@ -9,10 +9,11 @@ use super::platform::Platform;
 
 /// The sandbox's id in its state folder, which has no other.
 const NAME: &str = "job";
-/// The capabilities of our init inside the sandbox: to make the job's folders, to become the job's user, and to kill all
-/// of it. The job itself has none.
-const CAPABILITIES: [&str; 6] = [
+/// The capabilities of our init inside the sandbox: to make the job's folders, to enter those and count their files however
+/// the job has closed them, to become the job's user, and to kill all of it. The job itself has none.
+const CAPABILITIES: [&str; 7] = [
     "CAP_CHOWN",
+    "CAP_DAC_READ_SEARCH",
     "CAP_KILL",
     "CAP_SETGID",
     "CAP_SETPCAP",

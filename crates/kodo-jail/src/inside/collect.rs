@@ -343,10 +343,17 @@ fn special(kind: FileType) -> Option<&'static str> {
 
 /// When an entry was modified, in nanoseconds since 1970, as far as that can be said in 64 bits.
 fn nanoseconds(stat: &Stat) -> i64 {
-    let fraction = i64::try_from(stat.st_mtime_nsec).unwrap_or(0);
     stat.st_mtime
         .saturating_mul(1_000_000_000)
-        .saturating_add(fraction)
+        .saturating_add(fraction(i64::try_from(stat.st_mtime_nsec).unwrap_or(0)))
+}
+
+/// The nanoseconds of a time. gVisor says -1.5 s as -1 s and -500,000,000 ns, of which it returns the 32 bits unsigned.
+fn fraction(nanoseconds: i64) -> i64 {
+    match nanoseconds {
+        0..1_000_000_000 => nanoseconds,
+        other => i64::from(other as i32),
+    }
 }
 
 fn announce(to: &mut impl Write, header: &EntryHeader) -> io::Result<()> {
@@ -380,5 +387,17 @@ fn hash_of(mut file: &File) -> io::Result<Hash> {
             0 => return Ok(hash.finalize().into()),
             count => hash.update(&buffer[..count]),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_before_1970_is_read_as_gvisor_says_it_too() {
+        assert_eq!(fraction(999_999_999), 999_999_999);
+        assert_eq!(fraction(3_794_967_296), -500_000_000);
+        assert_eq!(fraction(4_294_967_295), -1);
     }
 }

@@ -94,6 +94,9 @@ pub async fn too_many_files_are_the_reason(sandbox: &dyn Sandbox) {
     let result = run(sandbox, &job).await;
     stopped_by(&result, Reason::Inodes);
     assert!(result.files.len() >= 60, "{}", result.files.len());
+    // Nor where nobody else may look.
+    job.argv[2] = format!("mkdir shut && cd shut && chmod 300 . && {}", job.argv[2]);
+    stopped_by(&run(sandbox, &job).await, Reason::Inodes);
 }
 
 pub async fn more_files_than_are_handed_back_are_the_reason(sandbox: &dyn Sandbox) {

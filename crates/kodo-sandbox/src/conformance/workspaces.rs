@@ -60,7 +60,7 @@ pub async fn a_workspace_is_found_as_it_was_left(sandbox: &dyn Sandbox) {
 }
 
 pub async fn what_cannot_be_carried_is_told_and_the_rest_is_carried(sandbox: &dyn Sandbox) {
-    let (_folder, workspace) = empty();
+    let (_folder, mut workspace) = empty();
     let result = result_in(
         sandbox,
         &workspace,
@@ -81,6 +81,10 @@ pub async fn what_cannot_be_carried_is_told_and_the_rest_is_carried(sandbox: &dy
     );
     assert_eq!(tree.get(&TreePath::from("file")).unwrap().mode, 0);
     assert_eq!(tree.get(&TreePath::from("shut")).unwrap().mode, 0);
+    // A job begins in its folder however that is closed.
+    workspace.tree = tree;
+    let open = "chmod 700 \"$PWD\" && chmod 700 shut && cat shut/in";
+    assert_eq!(within(sandbox, &mut workspace, open).await, "y\n");
 }
 
 pub async fn a_workspace_beyond_its_bounds_is_the_reason_and_is_told(sandbox: &dyn Sandbox) {
@@ -99,7 +103,7 @@ pub async fn a_workspace_beyond_its_bounds_is_the_reason_and_is_told(sandbox: &d
         ),
         (
             (1000, 100_000),
-            "i=0; while [ $i -lt 300 ]; do mkdir d && cd -P d || exit 1; i=$((i+1)); done",
+            "mkdir -p \"$(printf 'd/%.0s' $(seq 300))\"",
             "256 are carried",
         ),
     ] {
