@@ -14,10 +14,10 @@ pub struct EngineConfig {
     pub instance: String,
     /// The system database.
     pub system: DatabaseConfig,
-    /// Most connections of the engine's own pool.
-    pub engine_connections: u32,
     /// Most runs that this process works on at once. Further ones wait as rows.
     pub max_concurrent_runs: usize,
+    /// How long what the engine's tables are to say of a run waits to be written together (`CHECKPOINT_LINGER_MS`).
+    pub checkpoint_linger: Duration,
     /// Most tool calls that this process executes at once. Further ones wait in order of arrival.
     pub max_concurrent_tool_calls: usize,
     /// The folder from which jobs get their secrets.

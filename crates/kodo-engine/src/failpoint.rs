@@ -17,9 +17,9 @@
 /// The points:
 ///
 /// - each durable step: `STEP:before`, `STEP:committed` (its effect is committed, its checkpoint is not),
-///   `STEP:checkpointed`, from the one function through which every step goes (`run/durable.rs`). A durable sleep has no
-///   effect but its checkpoint: `DBOS.sleep:before`, `DBOS.sleep:checkpointed`;
-/// - each workflow body: `start:committed` (the engine's row is there), `end:before` (the outcome is not), from the
+///   `STEP:checkpointed` (later, if the step was quick), from the one function through which every step goes
+///   (`run/durable.rs`). A durable sleep has no effect but its checkpoint: `DBOS.sleep:before`, `DBOS.sleep:checkpointed`;
+/// - each workflow body: `start:committed` (the execution may begin), `end:before` (the outcome is not recorded), from the
 ///   guard around every body; the body of a run takes its claim before that, `claim:committed`; one that is run again also
 ///   has `recover:before` and `recover:committed`;
 /// - requests: `intent:…`, `accept:…` (runs), `demo:…` with `before` (nothing is committed) and `answer` (everything

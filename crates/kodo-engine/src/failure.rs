@@ -65,6 +65,42 @@ impl RunFailure {
     }
 }
 
+/// The envelope in which the engine's columns hold a failure.
+#[derive(Serialize, Deserialize)]
+enum Envelope<F> {
+    Application(F),
+}
+
+/// A failure as columns `error` of the engine's tables hold it.
+pub(crate) fn encoded_failure(failure: &RunFailure) -> String {
+    let text = serde_json::to_string(&Envelope::Application(failure));
+    // A failure is three texts, which always are JSON.
+    text.unwrap_or_default()
+}
+
+/// Reads the `error` column of a step.
+pub(crate) fn step_failure(error: &str) -> RunFailure {
+    // Until this version a step that was tried several times had the list of its errors.
+    #[derive(Deserialize)]
+    struct Tried {
+        #[serde(rename = "MaxStepRetriesExceeded")]
+        tried: Errors,
+    }
+    #[derive(Deserialize)]
+    struct Errors {
+        errors: Vec<Envelope<RunFailure>>,
+    }
+    let last = serde_json::from_str::<Tried>(error).ok();
+    let last = last.and_then(|mut it| it.tried.errors.pop());
+    match last.map_or_else(|| serde_json::from_str(error), Ok) {
+        Ok(Envelope::Application(failure)) => failure,
+        Err(_) => RunFailure::new(
+            ErrorCode::EngineError,
+            format!("the workflow engine ended the step: {error}"),
+        ),
+    }
+}
+
 impl From<PlanError> for RunFailure {
     fn from(error: PlanError) -> Self {
         // Not retried by the engine although it may be transient: `run/patience.rs` waits for a planner that is away.
@@ -89,14 +125,26 @@ impl From<SandboxError> for RunFailure {
 /// This crate's workflows write it, but an error of the engine itself (such as a step result that no longer decodes)
 /// has another shape, and another version may have written the row. In every case the run gets a reason.
 pub(crate) fn recorded_failure(error: Option<&str>) -> RunError {
-    let mut failure = read_failure(error);
-    // The engine's column is text and may hold an escaped U+0000; ours is jsonb and may not.
-    for text in [&mut failure.code, &mut failure.message] {
+    storable(read_failure(error))
+}
+
+/// The reason of a run that failed so.
+pub(crate) fn run_error(failure: RunFailure) -> RunError {
+    storable(RunError {
+        step_id: failure.step_id.as_deref().and_then(StepId::parse),
+        code: failure.code,
+        message: failure.message,
+    })
+}
+
+/// The engine's column is text and may hold an escaped U+0000; ours is jsonb and may not.
+fn storable(mut error: RunError) -> RunError {
+    for text in [&mut error.code, &mut error.message] {
         if text.contains('\0') {
             *text = text.replace('\0', "\u{fffd}");
         }
     }
-    failure
+    error
 }
 
 fn read_failure(error: Option<&str>) -> RunError {
@@ -106,11 +154,7 @@ fn read_failure(error: Option<&str>) -> RunError {
         .and_then(|value| value.get("Application"))
         .and_then(|value| serde_json::from_value::<RunFailure>(value.clone()).ok())
     {
-        return RunError {
-            code: failure.code,
-            message: failure.message,
-            step_id: failure.step_id.as_deref().and_then(StepId::parse),
-        };
+        return run_error(failure);
     }
     RunError {
         code: ErrorCode::EngineError.into(),
@@ -129,7 +173,10 @@ mod tests {
     #[test]
     fn a_failure_survives_the_engine_as_it_was() {
         let failure = RunFailure::new(ErrorCode::ToolFailed, "exit code 3").in_step("tool-002");
-        let recorded = serde_json::to_string(&dbos::Error::from(failure)).unwrap();
+        let recorded = encoded_failure(&failure);
+        assert_eq!(step_failure(&recorded), failure);
+        let as_the_engine = serde_json::to_string(&dbos::Error::from(failure)).unwrap();
+        assert_eq!(recorded, as_the_engine);
         let error = recorded_failure(Some(&recorded));
         assert_eq!(error.code, "tool_failed");
         assert_eq!(error.message, "exit code 3");

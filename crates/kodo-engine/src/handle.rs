@@ -13,12 +13,11 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::EngineConfig;
-use crate::dispatch::dispatcher::Dispatcher;
+use crate::dispatch::dispatcher::{Dispatcher, Found};
 use crate::drain::Drain;
 use crate::launched::Launched;
 use crate::run::context::RunContext;
 use crate::run::planner_away::PlannerAway;
-use crate::settle::settler::{self, Settler};
 use crate::sysdb::schema::EngineSchema;
 use crate::sysdb::system_db::SystemDb;
 use crate::workers::shared::Shared;
@@ -28,9 +27,6 @@ use crate::workers::supervisor::supervise;
 
 /// Bound on stopping the engine after the last step: its own shutdown and releasing the slot.
 const STOP_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// Bound on settling the runs that ended during a drain.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The engine of this process. Cheap to clone.
 ///
@@ -74,10 +70,9 @@ impl EngineHandle {
         sandbox: Arc<dyn Sandbox>,
     ) {
         let system_db = Arc::new(SystemDb::new(&config.system, &config.instance));
-        let (settler, reports) = Settler::new();
         let shared = Arc::new(Shared {
             ctx: RunContext {
-                store: store.clone(),
+                store,
                 artifacts,
                 artifact_patience: config.artifact_patience,
                 bounds: config.workspace,
@@ -88,13 +83,13 @@ impl EngineHandle {
                 sandbox,
                 secrets: config.secrets.clone(),
                 most: config.most,
+                linger: config.checkpoint_linger,
                 slots: Semaphore::new(config.max_concurrent_tool_calls),
                 seed: config.seed,
                 drain: Arc::clone(&self.0.drain),
             },
-            system_db: Arc::clone(&system_db),
+            system_db,
             dispatcher: Arc::new(Dispatcher::new(config.max_concurrent_runs)),
-            settler: settler.clone(),
             standstill: Standstill::default(),
             awaited: Arc::new(Awaited::default()),
             schema: AtomicI64::new(0),
@@ -109,7 +104,6 @@ impl EngineHandle {
             let _ended = ended;
             supervised.await;
         });
-        tokio::spawn(settler::work(settler, reports, system_db, store));
     }
 
     /// Replaces what requests reach. The supervisor does so at each launch and at its end; tests of what uses a handle
@@ -199,7 +193,9 @@ impl EngineHandle {
             && self.is_launched()
             && !self.is_draining()
         {
-            shared.dispatcher.offer(run_id);
+            shared
+                .dispatcher
+                .offer(run_id.workflow_id(), Found::Nothing);
         }
     }
 
@@ -234,8 +230,6 @@ impl EngineHandle {
         {
             tracing::warn!("the workflow engine did not stop in time");
         }
-        // Runs that ended meanwhile need only one statement, and the next sweep may be a long time away.
-        let _ = tokio::time::timeout(FLUSH_TIMEOUT, shared.settler.finish()).await;
         shared.system_db.close().await;
         finished
     }

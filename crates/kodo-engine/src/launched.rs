@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use crate::workers::launch::Launch;
+use crate::workers::launch::Worker;
 
 /// Why the engine did not do what a request asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +30,7 @@ pub struct Launched(pub(crate) Reach);
 /// What is behind it.
 #[derive(Clone)]
 pub(crate) enum Reach {
-    Engine(Arc<Launch>),
+    Worker(Arc<Worker>),
     Fake(Answer),
 }
 
@@ -47,7 +47,7 @@ impl Launched {
     /// The executor id that this process works under.
     pub(crate) fn executor_id(&self) -> &str {
         match &self.0 {
-            Reach::Engine(launch) => &launch.executor_id,
+            Reach::Worker(worker) => &worker.executor_id,
             Reach::Fake(_) => "fake",
         }
     }

@@ -1,9 +1,8 @@
-//! Durable workflows on DBOS: the intent run, the crash demo, and what a service needs around the engine.
+//! Durable workflows on DBOS's tables: the intent run, the crash demo, and the workers that carry them out.
 //!
-//! This is the only crate that names `dbos`. It writes to schema `dbos` through the engine alone, and fills
-//! what the engine leaves open: executor ids that no two live processes share (each worker holds a slot),
-//! panics and diverged histories that would leave a row pending for ever, a drain, and runs whose status must
-//! follow their workflow's.
+//! This is the only crate that names `dbos`. Its rows have the shape that DBOS's SDKs give them, so that its tools read and
+//! steer them; they are written in groups, by executions that are fenced: each holds the claim of its run, and the engine's row
+//! names it.
 
 mod config;
 mod control;

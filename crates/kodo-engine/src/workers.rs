@@ -6,6 +6,7 @@ pub(crate) mod forks;
 pub(crate) mod idle;
 pub(crate) mod launch;
 pub(crate) mod lease;
+pub(crate) mod queue;
 pub(crate) mod rebind;
 pub(crate) mod shared;
 pub(crate) mod stall;

@@ -8,7 +8,9 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 use tokio::sync::{Mutex, Semaphore};
 
+use crate::journal::Journal;
 use crate::requirements::read_only;
+use crate::rows::group::Product;
 use crate::session::{self, connect};
 use crate::{SslMode, StoreError};
 
@@ -71,22 +73,6 @@ impl DatabaseConfig {
             .disable_statement_logging()
     }
 
-    /// The same database as a URL, for libraries that take nothing else.
-    ///
-    /// Everything but the database travels in the query, percent-encoded: an IPv6 address or a password with
-    /// a slash would not survive the authority of a URL.
-    pub fn url(&self) -> String {
-        format!(
-            "postgres://localhost/{}?host={}&port={}&user={}&password={}&sslmode={}&application_name=kodo-engine",
-            percent_encoded(&self.database),
-            percent_encoded(&self.host),
-            self.port,
-            percent_encoded(&self.user),
-            percent_encoded(&self.password),
-            self.ssl_mode,
-        )
-    }
-
     /// One connection outside any pool.
     ///
     /// # Errors
@@ -144,6 +130,8 @@ impl DatabaseConfig {
 pub struct Store {
     pub(crate) pool: PgPool,
     pub(crate) config: Arc<DatabaseConfig>,
+    /// The one way to write what a run records.
+    pub(crate) journal: Journal<Product>,
     /// Permits to hold content, for half of the connections: each holder keeps one while it asks an artifact store that
     /// may be slow, and the other half stays free for all other statements.
     pub(crate) holders: Arc<Semaphore>,
@@ -164,10 +152,12 @@ impl Store {
     pub fn new(config: &DatabaseConfig, max_connections: u32) -> Self {
         let options = config.connect_options("kodo-app");
         let pool = session::pool(options, max_connections, ACQUIRE_TIMEOUT);
+        let journal = Journal::new(config.connect_options("kodo-journal"), Product);
         let holders = usize::try_from(max_connections / 2).unwrap_or(usize::MAX);
         Self {
             pool,
             config: Arc::new(config.clone()),
+            journal,
             holders: Arc::new(Semaphore::new(holders.max(1))),
             ailing: Arc::default(),
         }
@@ -258,18 +248,6 @@ pub async fn close(pool: &PgPool) {
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, pool.close()).await;
 }
 
-/// Percent-encodes all but the unreserved characters of RFC 3986, section 2.3.
-fn percent_encoded(text: &str) -> String {
-    text.bytes()
-        .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                char::from(byte).to_string()
-            }
-            _ => format!("%{byte:02X}"),
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -285,23 +263,5 @@ mod tests {
             ssl_mode: SslMode::default(),
         };
         assert_eq!(format!("{config:?}"), "u@h:1/d");
-    }
-
-    #[test]
-    fn a_url_survives_names_that_need_escaping() {
-        let config = DatabaseConfig {
-            host: "::1".into(),
-            port: 54329,
-            user: "po/st".into(),
-            password: "p@ss/word?&#% ü".into(),
-            database: "a.b-c_d".into(),
-            ssl_mode: SslMode::VerifyFull,
-        };
-        let parsed: PgConnectOptions = config.url().parse().unwrap();
-        assert_eq!(parsed.get_host(), "::1");
-        assert_eq!(parsed.get_username(), "po/st");
-        assert_eq!(parsed.get_database(), Some("a.b-c_d"));
-        assert_eq!(parsed.get_port(), 54329);
-        assert_eq!(parsed.get_application_name(), Some("kodo-engine"));
     }
 }

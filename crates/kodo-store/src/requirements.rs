@@ -4,9 +4,8 @@
 //! A connection pooler that hands sessions round breaks the last three without a word, and work is done twice or lost.
 
 use sqlx::PgConnection;
-use sqlx::postgres::PgConnectOptions;
 
-use crate::{DatabaseConfig, SslMode, StoreError, connect};
+use crate::{DatabaseConfig, StoreError};
 
 /// The only encoding that holds every text that a request may have.
 const ENCODING: &str = "UTF8";
@@ -18,10 +17,6 @@ const LOCK_CLASS: i32 = 0x6b6f_646f;
 const HANDED_ROUND: &str = "it hands the server's sessions round among its clients, so that locks and prepared statements \
      of one are another's: set DB_HOST and DB_PORT to the server itself, or let it keep a session for each client \
      (PgBouncer: pool_mode = session)";
-
-/// What a pooler does that does not pass on how a session begins.
-const STARTUP: &str = "it refuses extra_float_digits, with which the connections of the workflow engine begin: set DB_HOST \
-     and DB_PORT to the server itself, or let it ignore that (PgBouncer: ignore_startup_parameters = extra_float_digits), or use DB_SSLMODE=prefer";
 
 /// What a pooler does that answers before it has committed.
 const UNSEEN: &str = "what it says is committed is not seen by another session, and may be lost: set DB_HOST and DB_PORT to \
@@ -66,7 +61,7 @@ impl DatabaseConfig {
         Ok(())
     }
 
-    /// The refusal of what does not keep sessions, or what the engine's connections begin with.
+    /// The refusal of what does not keep sessions.
     async fn pooled(&self, broken: &'static str) -> StoreError {
         StoreError::Pooled {
             address: self.address(),
@@ -75,39 +70,14 @@ impl DatabaseConfig {
         }
     }
 
-    /// The same for the engine's database, if it exists: the engine connects in its own way, which a pooler may refuse.
+    /// The same for the engine's database, if it exists.
     ///
     /// # Errors
     /// As [`DatabaseConfig::check_requirements`].
     pub async fn check_requirements_of_engine(&self) -> Result<(), StoreError> {
         match self.check_requirements().await {
-            Err(error) if error.is_no_database() => return Ok(()),
-            other => other?,
-        }
-        // In the clear the engine gets through all the same; see the engine's relay.
-        let encrypted = !matches!(
-            self.ssl_mode,
-            SslMode::Disable | SslMode::Allow | SslMode::Prefer
-        );
-        match encrypted && self.refuses_engine().await? {
-            true => Err(self.pooled(STARTUP).await),
-            false => Ok(()),
-        }
-    }
-
-    /// Whether what answers refuses how the engine's connections begin, as PgBouncer does.
-    ///
-    /// # Errors
-    /// As any connection.
-    pub async fn refuses_engine(&self) -> Result<bool, StoreError> {
-        let options: PgConnectOptions = self.url().parse()?;
-        match connect(options).await {
-            Err(error)
-                if error.sqlstate().as_deref() == Some("08P01") && !error.is_no_database() =>
-            {
-                Ok(true)
-            }
-            other => other.map(|_| false),
+            Err(error) if error.is_no_database() => Ok(()),
+            other => other,
         }
     }
 

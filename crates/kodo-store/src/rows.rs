@@ -3,6 +3,7 @@
 mod artifacts;
 mod claims;
 mod forks;
+pub(crate) mod group;
 mod idempotency;
 mod intents;
 mod json;

@@ -74,8 +74,8 @@ pub(crate) async fn boot(
         EngineConfig {
             instance,
             system: settings.system.clone(),
-            engine_connections: settings.database.db_pool_size,
             max_concurrent_runs: settings.work.max_concurrent_runs,
+            checkpoint_linger: settings.work.checkpoint_linger,
             max_concurrent_tool_calls: settings.work.max_concurrent_tool_calls,
             secrets: SecretFolder::new(settings.sbx_secrets_dir.clone()),
             most: settings.sbx_most,

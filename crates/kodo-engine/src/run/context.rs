@@ -37,6 +37,8 @@ pub(crate) struct RunContext {
     pub(crate) spool: PathBuf,
     /// Upper bounds for the limits that a call of a plan may ask for.
     pub(crate) most: Limits,
+    /// How long checkpoints wait to be written together.
+    pub(crate) linger: Duration,
     /// One permit for each tool call that this process executes at once.
     pub(crate) slots: Semaphore,
     pub(crate) seed: u64,

@@ -5,9 +5,8 @@ use std::time::Duration;
 use kodo_store::Mark;
 use serde::{Deserialize, Serialize};
 
-use crate::failure::RunFailure;
 use crate::run::context::RunContext;
-use crate::run::durable::{durable, durable_sleep};
+use crate::run::durable::{Halt, Workflow};
 use crate::run::retry::retry_store;
 
 /// Name of the workflow in `dbos.workflow_status`.
@@ -25,11 +24,13 @@ pub(crate) struct DemoInput {
 /// The body: `s1`, sleep, `s2`.
 pub(crate) async fn run(
     ctx: &RunContext,
-    workflow_id: &str,
+    workflow: &Workflow,
     input: &DemoInput,
-) -> dbos::Result<(), RunFailure> {
-    let mark = |mark| retry_store(move || ctx.store.mark(workflow_id, mark));
-    durable(&ctx.drain, "s1", || mark(Mark::S1)).await?;
-    durable_sleep(Duration::from_millis(input.sleep_ms)).await?;
-    durable(&ctx.drain, "s2", || mark(Mark::S2)).await
+) -> Result<(), Halt> {
+    let mark = |mark| retry_store(move || ctx.store.mark(workflow.id(), mark));
+    workflow.step(&ctx.drain, "s1", || mark(Mark::S1)).await?;
+    workflow
+        .sleep(Duration::from_millis(input.sleep_ms))
+        .await?;
+    workflow.step(&ctx.drain, "s2", || mark(Mark::S2)).await
 }

@@ -3,8 +3,6 @@
 //! A run resumes by the position of its steps, so the order in which the workflow makes them must not change. Another
 //! order needs a new workflow under a new name; this one is kept until none of its runs is left.
 
-use std::collections::HashSet;
-
 use kodo_contract::{ErrorCode, Plan, RunId, StepId};
 use kodo_store::ClaimedRun;
 use serde::{Deserialize, Serialize};
@@ -13,7 +11,7 @@ use tokio::sync::OnceCell;
 use crate::dispatch::dispatcher::Execution;
 use crate::failure::RunFailure;
 use crate::run::context::RunContext;
-use crate::run::durable::durable;
+use crate::run::durable::{Halt, Workflow};
 use crate::run::inputs::predecessors;
 use crate::run::parallel::run_in_parallel;
 use crate::run::plan::{Planned, plan, recorded_plan};
@@ -41,14 +39,13 @@ pub(crate) struct RunOutput {
     pub(crate) tool_calls: usize,
 }
 
-/// The body, for the execution that holds the run's claim and a place in this process. `checkpointed` names the steps of
-/// which the engine has a checkpoint.
+/// The body, for the execution that holds the run's claim and a place in this process.
 pub(crate) async fn run(
     ctx: &RunContext,
+    workflow: &Workflow,
     execution: &Execution,
     mut claimed: ClaimedRun,
-    checkpointed: &HashSet<String>,
-) -> dbos::Result<RunOutput, RunFailure> {
+) -> Result<RunOutput, Halt> {
     let mut to_plan = claimed.to_plan.take();
     let claimed = &claimed;
     let run_id = &claimed.id;
@@ -58,7 +55,7 @@ pub(crate) async fn run(
     let room = ViewRoom::new(claimed.view_bytes);
     let plan_id = StepId::plan();
     let mut may_be_recorded = recorded(&plan_id);
-    let planned: Planned = durable(&ctx.drain, plan_id.as_str(), || {
+    let planning = workflow.step(&ctx.drain, plan_id.as_str(), || {
         // A first attempt may have committed its row even if the answer was lost.
         let look = std::mem::replace(&mut may_be_recorded, true);
         let planned = plan(
@@ -71,8 +68,8 @@ pub(crate) async fn run(
             look,
         );
         async move { ctx.of_holder(claimed, planned.await).await }
-    })
-    .await?;
+    });
+    let planned: Planned = planning.await?;
     let plan = match planned.plan {
         Some(plan) => plan,
         // The step was replayed from its checkpoint, after it had written its row, which never changes.
@@ -110,7 +107,7 @@ pub(crate) async fn run(
         .iter()
         .map(|step| {
             let mut may_be_recorded = recorded(&step.step_id);
-            durable(&ctx.drain, step.step_id.as_str(), move || {
+            workflow.step(&ctx.drain, step.step_id.as_str(), move || {
                 let executed = step.execute(std::mem::replace(&mut may_be_recorded, true));
                 async move { ctx.of_holder(claimed, executed.await).await }
             })
@@ -118,11 +115,11 @@ pub(crate) async fn run(
         .collect();
     let replayed: Vec<bool> = steps
         .iter()
-        .map(|step| recorded(&step.step_id) || checkpointed.contains(step.step_id.as_str()))
+        .map(|step| recorded(&step.step_id) || workflow.has_recorded(step.step_id.as_str()))
         .collect();
     // A sandbox that runs no programs needs no bound.
     let slots = ctx.sandbox.runs_programs().then_some(&ctx.slots);
-    let good = |outcome: &dbos::Result<Executed, RunFailure>| {
+    let good = |outcome: &Result<Executed, Halt>| {
         outcome
             .as_ref()
             .is_ok_and(|executed| executed.exit_code == 0)

@@ -1,4 +1,4 @@
-//! Which final status a run gets from the engine's row of its workflow, and the statement that writes it.
+//! Which final status a run gets from the engine's row of its workflow, and how it is written.
 
 use kodo_contract::{ErrorCode, RunError, RunId, RunStatus, WorkflowId};
 use kodo_store::{Settlement, Store, StoreError};
@@ -8,49 +8,31 @@ use crate::failure::recorded_failure;
 use crate::run::workflow as intent_run;
 use crate::sysdb::system_db::WorkflowRow;
 
-/// Writes settlements, ends the claims in `over`, by run and epoch, and logs each run that changed.
-pub(crate) async fn write(
+/// Writes how a run ended, if it has, ends the claim of an execution that is over, by run and epoch, and logs what changed.
+///
+/// The engine's outcome is committed first and the run's status after it. So a run with a terminal status always has a
+/// terminal workflow, and a crash in between leaves a run that the sweep settles.
+pub(crate) async fn settle(
     store: &Store,
-    settlements: &[Settlement],
-    over: &[(RunId, i32)],
+    settlement: Option<&Settlement>,
+    over: Option<(&RunId, i32)>,
 ) -> Result<(), StoreError> {
-    if settlements.is_empty() && over.is_empty() {
-        return Ok(());
-    }
     failpoint("settle:before");
-    let changed = match store.settle(settlements, over).await {
-        Err(StoreError::Refused(_)) if settlements.len() > 1 => {
-            // One of them cannot be stored. Written one by one, the others are.
-            let mut changed = store.settle(&[], over).await?;
-            for settlement in settlements {
-                match store.settle(std::slice::from_ref(settlement), &[]).await {
-                    Ok(mut one) => changed.append(&mut one),
-                    Err(error @ StoreError::Refused(_)) => {
-                        tracing::error!(workflow.id = %settlement.workflow_id, %error, "a run cannot be settled");
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-            changed
-        }
-        settled => settled?,
-    };
+    let changed = store.settle(settlement, over).await?;
     failpoint("settle:committed");
-    for (run_id, workflow) in &changed {
-        let found = |it: &&Settlement| it.workflow_id.as_str() == workflow;
-        let Some(settled) = settlements.iter().find(found) else {
-            continue;
-        };
-        match &settled.error {
-            None => tracing::info!(run.id = %run_id, status = %settled.status, "run ended"),
-            Some(error) => tracing::warn!(
-                run.id = %run_id,
-                status = %settled.status,
-                code = error.code,
-                reason = error.message,
-                "run ended"
-            ),
-        }
+    let Some((run_id, settled)) = changed.zip(settlement) else {
+        return Ok(());
+    };
+    let status = settled.status;
+    match &settled.error {
+        None => tracing::info!(run.id = %run_id, %status, "run ended"),
+        Some(error) => tracing::warn!(
+            run.id = %run_id,
+            %status,
+            code = error.code,
+            reason = error.message,
+            "run ended"
+        ),
     }
     Ok(())
 }

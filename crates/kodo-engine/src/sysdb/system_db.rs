@@ -1,17 +1,17 @@
 //! The system database as a running service uses it: read by SQL, written only through the engine's own interface.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use dbos::sysdb::postgres::{PostgresSystemDatabase, Settings};
 use dbos::sysdb::retry::RetryPolicy;
-use dbos::sysdb::types::Outcome;
 use dbos::sysdb::{INTERNAL_QUEUE, SystemDatabase};
-use kodo_store::{Blocker, DatabaseConfig, StoreError, blockers_in, waits_in};
+use kodo_store::{Blocker, DatabaseConfig, Journal, StoreError, blockers_in, waits_in};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
-use crate::failure::RunFailure;
 use crate::run::workflow as intent_run;
+use crate::sysdb::journal::System;
 use crate::sysdb::locks::{live_workers, try_lock_sweep};
 use crate::sysdb::names::{app_name, app_version, lock_class};
 use crate::sysdb::schema;
@@ -42,6 +42,22 @@ pub(crate) struct Checkpoint {
     pub(crate) failed: bool,
 }
 
+/// A step that an earlier execution recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RecordedStep {
+    pub(crate) name: String,
+    pub(crate) output: Option<String>,
+    pub(crate) error: Option<String>,
+}
+
+/// A workflow in the engine's queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct QueuedRow {
+    pub(crate) workflow_uuid: String,
+    pub(crate) name: String,
+    pub(crate) input: Option<String>,
+}
+
 /// A workflow that the engine records as running here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PendingRow {
@@ -54,8 +70,10 @@ pub(crate) struct PendingRow {
 
 /// Connections to the system database of one product database.
 pub(crate) struct SystemDb {
-    pool: PgPool,
     config: DatabaseConfig,
+    pool: PgPool,
+    /// What executions write.
+    pub(crate) journal: Journal<System>,
     instance: String,
     /// First key of every advisory lock of the product database.
     pub(crate) lock_class: i32,
@@ -91,9 +109,14 @@ impl SystemDb {
                 ..Settings::default()
             },
         );
+        let group = System {
+            app_name: app_name.clone(),
+            app_version: app_version.clone(),
+        };
         Self {
-            pool,
             config: config.clone(),
+            journal: Journal::new(config.connect_options("kodo-system-journal"), group),
+            pool,
             instance: instance.to_owned(),
             lock_class: lock_class(instance),
             app_name,
@@ -166,6 +189,83 @@ impl SystemDb {
         .await?;
         let checkpoint = |(name, failed)| Checkpoint { name, failed };
         Ok(rows.into_iter().map(checkpoint).collect())
+    }
+
+    /// What earlier executions of a workflow recorded, by place in its history.
+    pub(crate) async fn history(&self, id: &str) -> Result<HashMap<i32, RecordedStep>, StoreError> {
+        let rows: Vec<(i32, String, Option<String>, Option<String>)> = sqlx::query_as(
+            "SELECT function_id, function_name, output, error FROM dbos.operation_outputs WHERE workflow_uuid = $1",
+        )
+        .bind(id)
+        .fetch_all(&self.pool)
+        .await?;
+        let step = |(place, name, output, error)| {
+            let step = RecordedStep {
+                name,
+                output,
+                error,
+            };
+            (place, step)
+        };
+        Ok(rows.into_iter().map(step).collect())
+    }
+
+    /// Up to `limit` workflows that wait in the engine's queue and may begin now, in the order of the queue.
+    pub(crate) async fn queued(&self, limit: i64) -> Result<Vec<QueuedRow>, StoreError> {
+        // A queue of another name belongs to somebody else. Both statuses are walked by an index on what is in flight.
+        let rows: Vec<(String, String, Option<String>)> = sqlx::query_as(
+            "SELECT workflow_uuid, name, inputs FROM dbos.workflow_status
+             WHERE status IN ('ENQUEUED', 'DELAYED') AND queue_name = $1 AND name IS NOT NULL
+               AND (application_name = $2 OR application_name IS NULL)
+               AND (application_version = $3 OR application_version IS NULL)
+               AND (status = 'ENQUEUED' OR delay_until_epoch_ms <= (extract(epoch FROM now()) * 1000)::bigint)
+             ORDER BY priority, created_at LIMIT $4",
+        )
+        .bind(INTERNAL_QUEUE)
+        .bind(&self.app_name)
+        .bind(&self.app_version)
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        let row = |(workflow_uuid, name, input)| QueuedRow {
+            workflow_uuid,
+            name,
+            input,
+        };
+        Ok(rows.into_iter().map(row).collect())
+    }
+
+    /// Takes workflows out of the queue that were resumed while these executions carry them out: by workflow, and by what
+    /// the execution calls itself.
+    pub(crate) async fn still_running(&self, running: &[(&str, &str)]) -> Result<(), StoreError> {
+        let (ids, owners): (Vec<&str>, Vec<&str>) = running.iter().copied().unzip();
+        sqlx::query(
+            "UPDATE dbos.workflow_status w SET status = 'PENDING'
+             FROM unnest($1::text[], $2::text[]) AS a (id, owner)
+             WHERE w.workflow_uuid = a.id AND w.owner_xid = a.owner AND w.status = 'ENQUEUED'",
+        )
+        .bind(ids)
+        .bind(owners)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Cancels a workflow, as a client of the engine does.
+    pub(crate) async fn cancel(&self, workflow_id: &str) -> Result<(), SystemDbError> {
+        self.engine
+            .cancel_workflows(&[workflow_id], false, None)
+            .await
+            .map(drop)
+            .map_err(|error| SystemDbError(error.to_string()))
+    }
+
+    /// Registers this version with the engine, whose clients ask which is the latest one.
+    pub(crate) async fn register_version(&self) -> Result<(), SystemDbError> {
+        self.engine
+            .create_application_version(&self.app_version, None)
+            .await
+            .map_err(|error| SystemDbError(error.to_string()))
     }
 
     /// The workflows of runs that are forks, those that were made last first. Walks the engine's partial index on forks.
@@ -272,21 +372,6 @@ impl SystemDb {
     pub(crate) async fn resume(&self, workflow_id: &str) -> Result<(), SystemDbError> {
         self.engine
             .resume_workflows(&[workflow_id], None, None)
-            .await
-            .map(drop)
-            .map_err(|error| SystemDbError(error.to_string()))
-    }
-
-    /// Ends a workflow that can never run again with a recorded error.
-    pub(crate) async fn record_failure(
-        &self,
-        workflow_id: &str,
-        failure: RunFailure,
-    ) -> Result<(), SystemDbError> {
-        let encoded = serde_json::to_string(&dbos::Error::from(failure))
-            .map_err(|error| SystemDbError(error.to_string()))?;
-        self.engine
-            .record_workflow_outcome(workflow_id, Outcome::Error(&encoded))
             .await
             .map(drop)
             .map_err(|error| SystemDbError(error.to_string()))

@@ -12,16 +12,12 @@ use crate::sysdb::trouble::{system_trouble, system_trouble_of};
 pub(crate) enum WorkerError {
     #[error("all worker slots of the system database are taken")]
     NoFreeSlot,
-    #[error("the engine cannot be led through the pooler: {0}")]
-    Relay(#[from] std::io::Error),
     #[error("not done within {0:?}: a lock on a table, or a server that does not answer")]
     NoAnswer(Duration),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
     SystemDb(#[from] SystemDbError),
-    #[error(transparent)]
-    Engine(#[from] dbos::Error),
     #[error("schema dbos: {0}")]
     Migrate(#[from] dbos::sysdb::migrations::runner::MigrateError),
 }
@@ -31,10 +27,8 @@ impl WorkerError {
     pub(crate) async fn explained(&self, system: &DatabaseConfig) -> String {
         let trouble = match self {
             Self::Store(error) => Some(system_trouble_of(system, error, None).await),
-            Self::Engine(_) | Self::Migrate(_) | Self::SystemDb(_) => {
-                system_trouble(system, None).await
-            }
-            Self::NoFreeSlot | Self::Relay(_) | Self::NoAnswer(_) => None,
+            Self::Migrate(_) | Self::SystemDb(_) => system_trouble(system, None).await,
+            Self::NoFreeSlot | Self::NoAnswer(_) => None,
         };
         // A version that nobody has tried is refused by the start, unless the operator has accepted it.
         let trouble = trouble.filter(|trouble| trouble.cause != Cause::Newer);

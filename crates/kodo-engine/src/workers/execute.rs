@@ -1,175 +1,302 @@
-//! One execution of a run: it takes a place in this process and the run's claim, carries the run out, and reports its
-//! end.
+//! One execution of a workflow: it takes what excludes every other one, carries the body out, and records how it ended.
 //!
-//! The engine begins an execution for every row that its queue hands out, and its clients put rows there: a run that is
-//! resumed while it runs is handed out a second time. The claim decides. A second execution waits until the first has
-//! ended, and goes on only if the run has not ended with it.
+//! Of a run that is its claim, a row of the product database, of which one is open at most. Then the engine's row says
+//! that the workflow is this execution's. Clients of the engine write there as well: what decides is the claim.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use kodo_contract::{ErrorCode, MAX_ID_BYTES, WorkflowId};
-use kodo_store::{Claim, ClaimedRun};
+use kodo_contract::{ErrorCode, RunStatus, WorkflowId, execution_id, now};
+use kodo_store::{Claim, ClaimedRun, Settlement};
+use serde::Serialize;
 
-use crate::dispatch::dispatcher::Execution;
+use crate::dispatch::dispatcher::{Execution, Found};
 use crate::failpoint;
-use crate::failure::RunFailure;
-use crate::run::durable::superseded;
+use crate::failure::{RunFailure, run_error};
+use crate::run::crash_demo::{self, DemoInput};
+use crate::run::durable::{Halt, Workflow};
 use crate::run::guard::guard;
 use crate::run::retry::retry_store;
-use crate::run::workflow::{self as intent_run, RunOutput};
-use crate::settle::settler::{ClaimOver, Settler};
+use crate::run::workflow::{self as intent_run, RunInput};
+use crate::settle::outcome::{settle, settlement};
+use crate::sysdb::journal::{Answer, Begin, Entry, Finds, Owned};
+use crate::sysdb::system_db::RecordedStep;
 use crate::workers::forks::adopt;
+use crate::workers::launch::Worker;
 use crate::workers::shared::Shared;
 
-/// How often an execution that was refused asks for the claim again.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// A start that takes longer is told, each time that this has passed.
+const SLOW_START: Duration = Duration::from_secs(5);
 
-/// Tells the settler that the execution is over, however it ends.
-struct Held<'a> {
-    settler: &'a Settler,
-    claim: ClaimOver,
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.settler.left(self.claim.clone());
+/// Carries out a run that the dispatcher has handed out.
+pub(crate) async fn execute(worker: Arc<Worker>, execution: Execution) {
+    let workflow_id = execution.workflow_id().clone();
+    if let Err(failure) = try_execute(&worker, &execution).await {
+        tracing::warn!(workflow.id = %workflow_id, error = %failure, "the run could not be carried out; left to the sweep");
     }
 }
 
-/// The body of the workflow of a run, under the executor id of this worker.
-pub(crate) async fn execute(shared: &Shared, worker: &str) -> dbos::Result<RunOutput, RunFailure> {
-    let id = dbos::workflow_id().unwrap_or_default();
-    let Some(workflow) = WorkflowId::parse(&id) else {
-        let text = format!(
-            "no run can belong to this workflow: its id has {} bytes, and 1 to {MAX_ID_BYTES} without U+0000 are \
-             accepted; fork again under a shorter id",
-            id.len()
-        );
-        tracing::warn!(workflow.id = id, reason = text, "a workflow is refused");
-        return Err(RunFailure::new(ErrorCode::RunMissing, text).into());
-    };
-    let mut execution = shared.dispatcher.begin(workflow.as_str());
-    let recovered = !execution.is_started_here();
-    if recovered {
-        failpoint("recover:before");
-        open_again(shared, &workflow).await;
+async fn try_execute(worker: &Worker, execution: &Execution) -> Result<(), RunFailure> {
+    let shared = &*worker.shared;
+    let store = &shared.ctx.store;
+    let id = execution.workflow_id();
+    let found = execution.found();
+    match found {
+        Found::Nothing => failpoint("start:before"),
+        Found::Workflow | Found::Queued(_) => failpoint("recover:before"),
     }
-    let claimed = match claim(shared, worker, &workflow, &mut execution).await {
-        Ok(Some(claimed)) => claimed,
-        Ok(None) => return Err(superseded()),
-        Err(failure) if failure.code == ErrorCode::RunMissing.as_str() => {
-            tracing::warn!(workflow.id = %workflow, reason = %failure, "a workflow is refused");
-            return Err(failure.into());
-        }
-        Err(failure) => {
-            // An execution without a claim must not decide how the run ends: another one may be under way.
-            tracing::warn!(workflow.id = %workflow, error = %failure, "could not take the run's claim; left to the sweep");
-            return Err(superseded());
+    let taking = || store.claim_run(id, &worker.executor_id, &execution.id);
+    let claiming = async {
+        match retry_store(taking).await? {
+            // A client of the engine made the workflow: by a fork, which becomes a run.
+            Claim::NoRun if retry_store(|| adopt(shared, id.as_str())).await? => {
+                retry_store(taking).await
+            }
+            claim => Ok(claim),
         }
     };
-    let held = Held {
-        settler: &shared.settler,
-        claim: over(&workflow, &claimed),
+    let mut claimed = starting(shared, id, claiming).await?;
+    let run = match &mut claimed {
+        Claim::Taken(run) => run,
+        Claim::Held => return Ok(()),
+        Claim::NoRun => return end_without_run(worker, id, found).await,
     };
     failpoint("claim:committed");
-    let mut checkpointed = HashSet::new();
-    if recovered {
-        let names = || shared.system_db.checkpoints(workflow.as_str());
-        checkpointed.extend(retry_store(names).await?.into_iter().map(|it| it.name));
-        failpoint("recover:committed");
+    if run.status.is_terminal() && !matches!(found, Found::Queued(_)) {
+        // It was offered before it ended elsewhere.
+        return retry_store(|| settle(store, None, Some((&run.id, run.epoch)))).await;
     }
-    tracing::info!(run.id = %claimed.id, recovered, epoch = claimed.epoch, "run started");
-    let outcome = guard(intent_run::run(
-        &shared.ctx,
-        &execution,
-        claimed,
-        &checkpointed,
+    let it = Arc::new(Owned {
+        workflow_id: id.to_string(),
+        owner: execution.id.clone(),
+    });
+    let ended = begin_and_run(worker, execution, &it, run).await;
+    // The claim ends in the statement that settles the run, because no other execution should begin before the outcome of
+    // this one is recorded.
+    let over = Some((&run.id, run.epoch));
+    let settlement = match ended? {
+        Some(settlement) => Some(settlement),
+        // This launch is over. The rows stay as they are for the next worker, who ends the claim.
+        None if worker.over.is_cancelled() => return Ok(()),
+        // Not ended by this execution: perhaps by a client of the engine.
+        None => {
+            let ids = [id.as_str()];
+            let rows = retry_store(|| shared.system_db.workflows(&ids)).await?;
+            rows.first().and_then(settlement)
+        }
+    };
+    retry_store(|| settle(store, settlement.as_ref(), over)).await
+}
+
+/// Says that a start is awaited until it is done, and tells one that takes long.
+async fn starting<T>(shared: &Shared, id: &WorkflowId, start: impl Future<Output = T>) -> T {
+    let _awaited = shared.awaited.until_dropped(format!("the start of {id}"));
+    let mut start = pin!(start);
+    loop {
+        match tokio::time::timeout(SLOW_START, &mut start).await {
+            Ok(started) => return started,
+            Err(_) => {
+                tracing::warn!(run.id = %id, "the engine does not answer to the start of a run; still waiting");
+            }
+        }
+    }
+}
+
+/// Begins the workflow, carries its body out and records its end. Returns how the run ended, if this execution ended it.
+async fn begin_and_run(
+    worker: &Worker,
+    execution: &Execution,
+    it: &Arc<Owned>,
+    run: &mut ClaimedRun,
+) -> Result<Option<Settlement>, RunFailure> {
+    let shared = &*worker.shared;
+    let id = execution.workflow_id();
+    let input = serde_json::to_string(&RunInput {
+        run_id: run.id.clone(),
+    });
+    let mut begin = Begin {
+        name: intent_run::WORKFLOW,
+        input: input.unwrap_or_default(),
+        executor_id: Arc::clone(&worker.executor_id),
+        finds: Finds::Nothing,
+    };
+    let journal = shared.system_db.journal.clone();
+    let linger = shared.ctx.linger;
+    // What was found is as old as the offer. Only the first execution of a run may begin without a look at the engine's row.
+    let recovered = run.epoch > 1 || !matches!(execution.found(), Found::Nothing);
+    let (workflow, deadline) = match recovered {
+        false => {
+            let it = Arc::clone(it);
+            (
+                Workflow::new(it, journal, linger, Some(begin), HashMap::new()),
+                None,
+            )
+        }
+        true => {
+            begin.finds = Finds::Unfinished;
+            let Some(deadline) = begun(worker, it, begin).await? else {
+                return Ok(None);
+            };
+            let history = retry_store(|| shared.system_db.history(id.as_str())).await?;
+            failpoint("recover:committed");
+            let workflow = Workflow::new(Arc::clone(it), journal, linger, None, history);
+            (workflow, deadline)
+        }
+    };
+    tracing::info!(run.id = %run.id, recovered, epoch = run.epoch, "run started");
+    let claimed = run.clone();
+    let unreadable = match execution.found() {
+        Found::Queued(failure) => failure.clone(),
+        _ => None,
+    };
+    // Boxed, as each step is: what is polled inside one another without it does not fit on a thread's stack.
+    let body = Box::pin(async {
+        match unreadable {
+            Some(failure) => Err(Halt::Failed(failure)),
+            None => intent_run::run(&shared.ctx, &workflow, execution, claimed).await,
+        }
+    });
+    let Some(outcome) = carry_out(worker, &workflow, deadline, body).await? else {
+        return Ok(None);
+    };
+    Ok(Some(Settlement {
+        workflow_id: id.clone(),
+        status: match &outcome {
+            Ok(_) => RunStatus::Succeeded,
+            Err(_) => RunStatus::Failed,
+        },
+        error: outcome.err().map(run_error),
+    }))
+}
+
+/// Carries a body out, as long as the workflow is this execution's, and records its outcome. Returns it, or `None` if the
+/// workflow was ended or taken over meanwhile.
+async fn carry_out<T: Serialize>(
+    worker: &Worker,
+    workflow: &Workflow,
+    deadline: Option<i64>,
+    body: impl Future<Output = Result<T, Halt>>,
+) -> Result<Option<Result<T, RunFailure>>, RunFailure> {
+    let main = async {
+        let outcome = match worker.over.run_until_cancelled(guard(body)).await {
+            Some(Ok(output)) => Ok(output),
+            Some(Err(Halt::Failed(failure))) => Err(failure),
+            Some(Err(Halt::Superseded)) => return Ok(None),
+            None => {
+                // What is done is recorded, as far as there is time.
+                drop(workflow.catch_up().await);
+                return Ok(None);
+            }
+        };
+        Ok(workflow.end(&outcome).await?.then_some(outcome))
+    };
+    tokio::select! {
+        ended = main => ended,
+        superseded = workflow.keep_writing() => superseded.map(|_| None),
+        () = passes(deadline) => {
+            if let Err(error) = worker.shared.system_db.cancel(workflow.id()).await {
+                tracing::warn!(workflow.id = workflow.id(), %error, "could not cancel a workflow whose time is over");
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// Waits until a time in milliseconds since the epoch.
+async fn passes(deadline: Option<i64>) {
+    let Some(deadline) = deadline else {
+        return std::future::pending().await;
+    };
+    let left = i128::from(deadline) - now().unix_timestamp_nanos() / 1_000_000;
+    tokio::time::sleep(Duration::from_millis(
+        u64::try_from(left).unwrap_or_default(),
     ))
     .await;
-    drop(held);
-    drop(execution);
-    if recovered {
-        // Nothing waits for a recovered run, so it reports its end itself.
-        shared.settler.ended(workflow.into_string());
-    }
-    outcome
 }
 
-fn over(workflow: &WorkflowId, claimed: &ClaimedRun) -> ClaimOver {
-    ClaimOver {
-        workflow_id: workflow.to_string(),
-        run_id: claimed.id.clone(),
-        epoch: claimed.epoch,
+/// Begins a workflow that has a row. Returns when its time is over, if it has a bound, or `None` if it cannot begin.
+pub(crate) async fn begun(
+    worker: &Worker,
+    it: &Arc<Owned>,
+    begin: Begin,
+) -> Result<Option<Option<i64>>, RunFailure> {
+    let journal = &worker.shared.system_db.journal;
+    let entry = Entry {
+        it: Arc::clone(it),
+        begin: Some(begin),
+        checkpoints: Vec::new(),
+        end: None,
+    };
+    match retry_store(|| journal.write(entry.clone())).await? {
+        Answer::Recorded { deadline } => Ok(Some(deadline)),
+        _ => Ok(None),
     }
 }
 
-/// Says that a run which was over runs again, because its workflow was resumed through the engine: also while it waits
-/// for room. If the status cannot be changed, the run goes on, and its status is settled at its end.
-async fn open_again(shared: &Shared, workflow: &WorkflowId) {
-    match retry_store(|| shared.ctx.store.reopen(workflow)).await {
-        Ok(true) => tracing::info!(workflow.id = %workflow, "the run is open again"),
-        Ok(false) => {}
+/// Ends a workflow in the queue that is no run's, with an error that says so.
+async fn end_without_run(
+    worker: &Worker,
+    id: &WorkflowId,
+    found: &Found,
+) -> Result<(), RunFailure> {
+    let failure = match found {
+        Found::Queued(Some(unreadable)) => unreadable.clone(),
+        _ => RunFailure::new(
+            ErrorCode::RunMissing,
+            format!(
+                "no run of workflow {id} is in the database: a run begins with POST /intents/:id/run or as a fork of \
+                 one, and a client of the engine cannot enqueue it"
+            ),
+        ),
+    };
+    end_unreadable(worker, id.as_str(), intent_run::WORKFLOW, failure).await
+}
+
+/// Ends a workflow in the queue that cannot be carried out, with an error that says why.
+pub(crate) async fn end_unreadable(
+    worker: &Worker,
+    id: &str,
+    name: &'static str,
+    failure: RunFailure,
+) -> Result<(), RunFailure> {
+    let it = Arc::new(Owned {
+        workflow_id: id.to_owned(),
+        owner: execution_id(),
+    });
+    let begin = Begin {
+        name,
+        input: String::new(),
+        executor_id: Arc::clone(&worker.executor_id),
+        finds: Finds::Queued,
+    };
+    tracing::warn!(workflow.id = id, reason = %failure, "a workflow is refused");
+    if begun(worker, &it, begin).await?.is_some() {
+        let journal = worker.shared.system_db.journal.clone();
+        let workflow = Workflow::new(it, journal, worker.shared.ctx.linger, None, HashMap::new());
+        workflow.end::<()>(&Err(failure)).await?;
+    }
+    Ok(())
+}
+
+/// Carries out a crash demo that begins, or that is in the queue.
+pub(crate) async fn execute_demo(
+    worker: Arc<Worker>,
+    it: Arc<Owned>,
+    input: DemoInput,
+    history: HashMap<i32, RecordedStep>,
+) {
+    let shared = &*worker.shared;
+    tracing::info!(workflow.id = it.workflow_id, "crash demo started");
+    let journal = shared.system_db.journal.clone();
+    let workflow = Workflow::new(Arc::clone(&it), journal, shared.ctx.linger, None, history);
+    let body = crash_demo::run(&shared.ctx, &workflow, &input);
+    let ended = carry_out(&worker, &workflow, None, body).await;
+    match ended {
+        Ok(_) => tracing::info!(workflow.id = it.workflow_id, "crash demo ended"),
         Err(error) => {
-            tracing::warn!(workflow.id = %workflow, %error, "could not open the run again");
+            tracing::warn!(workflow.id = it.workflow_id, %error, "crash demo ended early")
         }
     }
-}
-
-/// Takes a place and the claim. Returns `None` if the run has ended, was deleted, or is left to another body that waits
-/// here already.
-async fn claim(
-    shared: &Shared,
-    worker: &str,
-    workflow: &WorkflowId,
-    execution: &mut Execution,
-) -> Result<Option<ClaimedRun>, RunFailure> {
-    let mut waited = false;
-    loop {
-        if shared.ctx.drain.has_begun() {
-            // The engine's shutdown ends it here, and its row stays for the next worker.
-            std::future::pending::<()>().await;
-        }
-        execution.take_place().await;
-        let asked = || shared.ctx.store.claim_run(workflow, worker, &execution.id);
-        match retry_store(asked).await? {
-            Claim::Taken(claimed) => {
-                // Whoever held the claim has recorded the outcome before it was ended, if there is one.
-                if waited && !is_pending(shared, workflow).await? {
-                    shared.settler.left(over(workflow, &claimed));
-                    shared.settler.ended(workflow.to_string());
-                    return Ok(None);
-                }
-                return Ok(Some(claimed));
-            }
-            // A client of the engine made the workflow: by a fork, which becomes a run.
-            Claim::NoRun if retry_store(|| adopt(shared, workflow.as_str())).await? => continue,
-            Claim::NoRun => {
-                let text = format!(
-                    "no run of workflow {workflow} is in the database: a run begins with POST /intents/:id/run or as a \
-                     fork of one, and a client of the engine cannot enqueue it"
-                );
-                return Err(RunFailure::new(ErrorCode::RunMissing, text));
-            }
-            Claim::Held => {}
-        }
-        if !waited {
-            tracing::info!(workflow.id = %workflow, "another execution of the run is under way; this one waits for its end");
-            waited = true;
-        }
-        if !execution.wait_for_other() {
-            return Ok(None);
-        }
-        tokio::time::sleep(ASK_AGAIN).await;
-        if !is_pending(shared, workflow).await? {
-            return Ok(None);
-        }
-    }
-}
-
-/// Whether the engine still has the workflow as one that is being carried out.
-async fn is_pending(shared: &Shared, workflow: &WorkflowId) -> Result<bool, RunFailure> {
-    let ids = [workflow.as_str()];
-    let rows = retry_store(|| shared.system_db.workflows(&ids)).await?;
-    Ok(rows.iter().any(|row| row.status == "PENDING"))
 }

@@ -5,19 +5,17 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::run::context::RunContext;
-use crate::settle::settler::Settler;
 use crate::sysdb::schema::EngineSchema;
 use crate::sysdb::system_db::SystemDb;
 use crate::workers::error::WorkerError;
 use crate::workers::stall::Awaited;
 use crate::workers::standstill::Standstill;
 
-/// Shared by everything that works in this process. It never holds the engine, because the engine holds it.
+/// Shared by everything that works in this process.
 pub(crate) struct Shared {
     pub(crate) ctx: RunContext,
     pub(crate) system_db: Arc<SystemDb>,
     pub(crate) dispatcher: Arc<Dispatcher>,
-    pub(crate) settler: Settler,
     /// Why the engine does not run, if it does not.
     pub(crate) standstill: Standstill,
     /// What waits too long while it runs.

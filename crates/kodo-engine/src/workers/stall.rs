@@ -56,6 +56,15 @@ impl Awaited {
         lock(&self.since).remove(what);
     }
 
+    /// Says that something is awaited until the returned value is dropped.
+    pub(crate) fn until_dropped(&self, what: String) -> AwaitedHere<'_> {
+        self.begin(&what);
+        AwaitedHere {
+            awaited: self,
+            what,
+        }
+    }
+
     /// Forgets everything, because the launch is over.
     pub(crate) fn clear(&self) {
         lock(&self.since).clear();
@@ -73,6 +82,18 @@ impl Awaited {
         let (what, since) = all.iter().min_by_key(|(_, since)| **since)?;
         let waited = since.elapsed();
         (waited >= TOLD_AFTER).then(|| (what.clone(), waited))
+    }
+}
+
+/// Something that is awaited for as long as this is there.
+pub(crate) struct AwaitedHere<'a> {
+    awaited: &'a Awaited,
+    what: String,
+}
+
+impl Drop for AwaitedHere<'_> {
+    fn drop(&mut self) {
+        self.awaited.end(&self.what);
     }
 }
 

@@ -8,13 +8,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::EngineConfig;
-use crate::dispatch::claim::Claims;
 use crate::launched::{Launched, Reach};
 use crate::workers::error::WorkerError;
+use crate::workers::execute::execute;
 use crate::workers::forks::adopt_forks;
 use crate::workers::idle::Idle;
-use crate::workers::launch::{Launch, launch_patiently};
+use crate::workers::launch::{Worker, launch_patiently};
 use crate::workers::lease::Lease;
+use crate::workers::queue;
 use crate::workers::shared::Shared;
 use crate::workers::stall;
 use crate::workers::sweep::{Overdue, SWEEP, SWEEP_EVERY, end_forgotten_claims, sweep};
@@ -23,9 +24,8 @@ use crate::workers::takeover::Takeover;
 /// Pause between two attempts to take a slot.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 
-/// Bound on waiting for the engine's shutdown, which goes on by itself: it ends with a last write, which waits for the
-/// server during an outage.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause between two looks at the engine's queue: as long as the engine's own workers pause.
+const LOOK_AT_QUEUE_EVERY: Duration = Duration::from_secs(1);
 
 /// Bound on one attempt to take a slot, and on each of the periodic checks. None of its statements has a bound of its own:
 /// without this one, a lock that somebody holds on a table would silence the worker for as long.
@@ -48,7 +48,7 @@ pub(crate) async fn supervise(
         let slot = lease.slot();
         // The lease is kept during the launch, too: a launch returns the slot's unfinished work to the queue, and
         // the slot must not belong to another worker by then.
-        let engine = tokio::select! {
+        let worker = tokio::select! {
             biased;
             () = stop.cancelled() => None,
             lost = lease.keep() => {
@@ -56,30 +56,21 @@ pub(crate) async fn supervise(
                 continue;
             }
             never = watch(&shared, &config) => match never {},
-            engine = launch_patiently(&shared, &config, slot) => Some(Arc::new(engine)),
+            worker = launch_patiently(&shared, &config, slot) => Some(Arc::new(worker)),
         };
-        if let Some(engine) = &engine {
+        if let Some(worker) = &worker {
             shared.standstill.set(None);
-            launched.send_replace(Some(Launched(Reach::Engine(Arc::clone(engine)))));
-            tracing::info!(executor = engine.executor_id, "the workflow engine runs");
+            launched.send_replace(Some(Launched(Reach::Worker(Arc::clone(worker)))));
+            tracing::info!(executor = &*worker.executor_id, "the workflow engine runs");
             tokio::select! {
                 lost = lease.keep() => {
-                    tracing::error!(reason = ?lost, executor = engine.executor_id, "lost the worker slot; stopping work");
+                    tracing::error!(reason = ?lost, executor = &*worker.executor_id, "lost the worker slot; stopping work");
                 }
-                () = work(&shared, engine, slot) => {}
+                () = work(worker, slot) => {}
                 () = stop.cancelled() => {}
             }
             launched.send_replace(None);
-            engine.over.cancel();
-            // On a task of its own: a shutdown that is dropped before its end leaves its connections open for ever.
-            let ended = Arc::clone(engine);
-            let shutdown = tokio::spawn(async move { ended.dbos.shutdown().await });
-            if tokio::time::timeout(SHUTDOWN_TIMEOUT, shutdown)
-                .await
-                .is_err()
-            {
-                tracing::warn!("the workflow engine did not shut down in time");
-            }
+            worker.end().await;
             shared.dispatcher.clear();
             shared.awaited.clear();
         }
@@ -158,32 +149,42 @@ async fn check(
     }
 }
 
-/// Starts offered runs, and sweeps and takes over periodically, for as long as it is polled.
-async fn work(shared: &Arc<Shared>, engine: &Launch, slot: i32) {
-    let claims = Claims {
-        dispatcher: Arc::clone(&shared.dispatcher),
-        system_db: Arc::clone(&shared.system_db),
-        settler: shared.settler.clone(),
-        drain: Arc::clone(&shared.ctx.drain),
-        awaited: Arc::clone(&shared.awaited),
-        intent_run: engine.intent_run.clone(),
-        over: engine.over.clone(),
+/// Carries out offered runs, looks at the engine's queue, sweeps and takes over periodically, for as long as it is polled.
+async fn work(worker: &Arc<Worker>, slot: i32) {
+    let shared = &worker.shared;
+    let executing = async {
+        loop {
+            let execution = shared.dispatcher.next().await;
+            if shared.ctx.drain.has_begun() {
+                // It stays a row, which the next worker finds.
+                return std::future::pending().await;
+            }
+            worker.spawn(execute(Arc::clone(worker), execution));
+        }
+    };
+    let queueing = async {
+        loop {
+            if !shared.ctx.drain.has_begun() {
+                check(shared, "the look at the queue", queue::look(worker)).await;
+            }
+            tokio::time::sleep(LOOK_AT_QUEUE_EVERY).await;
+        }
     };
     let sweeping = async {
         let mut takeover = Takeover::default();
         let mut idle = Idle::default();
         let mut overdue = Overdue::default();
-        let worker = engine.executor_id.as_str();
+        let executor_id = &*worker.executor_id;
         loop {
             // Independent of each other: a failure of one must not keep the others from working.
             check(shared, "the takeover", takeover.check(shared, slot)).await;
             check(
                 shared,
                 "the check of idle workflows",
-                idle.check(shared, worker),
+                idle.check(shared, executor_id),
             )
             .await;
-            let forgotten = end_forgotten_claims(shared, worker);
+            let forgotten = end_forgotten_claims(shared, executor_id);
             check(shared, "the look at claims", forgotten).await;
             check(shared, "the look at forks", adopt_forks(shared)).await;
             check(shared, SWEEP, sweep(shared, &mut overdue)).await;
@@ -197,7 +198,7 @@ async fn work(shared: &Arc<Shared>, engine: &Launch, slot: i32) {
         }
     };
     tokio::select! {
-        ((), ()) = async { tokio::join!(claims.work(), sweeping) } => {}
+        ((), (), ()) = async { tokio::join!(executing, queueing, sweeping) } => {}
         never = stall::watch(shared) => match never {},
     }
 }

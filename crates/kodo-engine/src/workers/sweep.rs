@@ -6,11 +6,12 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use kodo_contract::RunId;
-use kodo_store::Settlement;
+use kodo_store::{Settlement, StoreError};
 
-use crate::settle::outcome::{settlement, write};
-use crate::settle::settler::ClaimOver;
+use crate::dispatch::dispatcher::Found;
+use crate::settle::outcome::{settle, settlement};
 use crate::workers::error::WorkerError;
 use crate::workers::shared::Shared;
 
@@ -58,7 +59,7 @@ pub(crate) async fn sweep(shared: &Shared, overdue: &mut Overdue) -> Result<(), 
     Ok(())
 }
 
-/// Ends the claims of this worker that no execution holds: the report of an end is lost if the database is away.
+/// Ends the claims of this worker that no execution holds: an execution that ends while the database is away leaves its own.
 pub(crate) async fn end_forgotten_claims(
     shared: &Shared,
     executor_id: &str,
@@ -70,17 +71,13 @@ pub(crate) async fn end_forgotten_claims(
             .dispatcher
             .executes(&claim.workflow_id, &claim.execution)
         {
-            shared.settler.left(ClaimOver {
-                workflow_id: claim.workflow_id,
-                run_id: claim.run_id,
-                epoch: claim.epoch,
-            });
+            settle(&shared.ctx.store, None, Some((&claim.run_id, claim.epoch))).await?;
         }
     }
     Ok(())
 }
 
-/// Starts the unfinished runs that have no workflow, and settles those whose workflow has ended.
+/// Starts the unfinished runs that nobody carries out, and settles those whose workflow has ended.
 async fn unfinished(shared: &Shared, overdue: &mut Overdue) -> Result<(), WorkerError> {
     let mut waiting = HashSet::new();
     let mut capacity = shared.dispatcher.spare_capacity();
@@ -97,25 +94,26 @@ async fn unfinished(shared: &Shared, overdue: &mut Overdue) -> Result<(), Worker
         };
         let ids: Vec<&str> = runs.iter().map(|run| run.workflow_id.as_str()).collect();
         let workflows = shared.system_db.workflows(&ids).await?;
-        let ended: Vec<Settlement> = workflows.iter().filter_map(settlement).collect();
-        write(&shared.ctx.store, &ended, &[]).await?;
+        settle_all(shared, workflows.iter().filter_map(settlement)).await?;
         for run in &runs {
-            let started = workflows
+            let workflow = workflows
                 .iter()
-                .any(|workflow| workflow.workflow_uuid == run.workflow_id.as_str());
-            if !started && !run.claimed {
-                waiting.insert(run.id.clone());
+                .find(|workflow| workflow.workflow_uuid == run.workflow_id.as_str());
+            let found = match workflow.map(|workflow| workflow.status.as_str()) {
+                None => Found::Nothing,
+                Some("PENDING") => Found::Workflow,
+                // It has ended, or it is in the queue, where the look at the queue finds it.
+                Some(_) => continue,
+            };
+            // One that is claimed and has no workflow had one, which was deleted in its middle. Its execution ends at its
+            // next checkpoint, and then the run begins anew from what it has recorded.
+            if run.claimed {
+                continue;
             }
-            // One that is claimed had a workflow, which was deleted in its middle. Its execution ends at its next
-            // checkpoint, and then the run begins anew from what it has recorded.
-            if !started
-                && !run.claimed
-                && capacity > 0
-                && !shared.dispatcher.knows(run.workflow_id.as_str())
-            {
-                tracing::debug!(run.id = %run.id, "an accepted run has no workflow");
-                let workflow_id = run.workflow_id.clone();
-                shared.dispatcher.offer_swept(run.id.clone(), workflow_id);
+            waiting.insert(run.id.clone());
+            if capacity > 0 && !shared.dispatcher.knows(run.workflow_id.as_str()) {
+                tracing::debug!(run.id = %run.id, ?found, "nobody carries out an accepted run");
+                shared.dispatcher.offer(run.workflow_id.clone(), found);
                 capacity -= 1;
             }
         }
@@ -133,8 +131,25 @@ async fn given_up(shared: &Shared) -> Result<(), WorkerError> {
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     let workflows = shared.system_db.workflows(&ids).await?;
     let cancelled = workflows.iter().filter(|row| row.status == "CANCELLED");
-    let ended: Vec<Settlement> = cancelled.filter_map(settlement).collect();
-    Ok(write(&shared.ctx.store, &ended, &[]).await?)
+    settle_all(shared, cancelled.filter_map(settlement)).await
+}
+
+/// Settles runs, in groups.
+async fn settle_all(
+    shared: &Shared,
+    settlements: impl Iterator<Item = Settlement>,
+) -> Result<(), WorkerError> {
+    let settling = settlements.map(|settlement| async move {
+        match settle(&shared.ctx.store, Some(&settlement), None).await {
+            Err(error @ StoreError::Refused(_)) => {
+                tracing::error!(workflow.id = %settlement.workflow_id, %error, "a run cannot be settled");
+                Ok(())
+            }
+            settled => settled,
+        }
+    });
+    let settled: Result<Vec<()>, StoreError> = join_all(settling).await.into_iter().collect();
+    Ok(settled.map(drop)?)
 }
 
 #[cfg(test)]

@@ -88,7 +88,7 @@ const TABLE: &[(&str, u16)] = &[
     ("GET /healthz?%zz HTTP/1.1\r\nhost: x\r\n\r\n", 200),
     ("GET /marks?wf=%zz HTTP/1.1\r\nhost: x\r\n\r\n", 400),
     ("GET /runs/%ff HTTP/1.1\r\nhost: x\r\n\r\n", 404),
-    ("GET /runs/%zz HTTP/1.1\r\nhost: x\r\n\r\n", 404),
+    ("GET /runs/%zz HTTP/1.1\r\nhost: x\r\n\r\n", 503),
 ];
 
 /// Asks for the end of the connection, so that the whole answer is read.

@@ -16,7 +16,7 @@ use kodo_contract::ContentHash;
 use sqlx::{Postgres, Transaction};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::rows::steps::record;
+use crate::rows::steps::{StepRow, record};
 use crate::{NewStep, Recorded, Store, StoreError};
 
 /// The first key of all content locks, which have two: no other lock of ours has two.
@@ -153,9 +153,10 @@ impl HeldContent {
     /// # Errors
     /// As any statement; then nothing is recorded.
     pub async fn record_step(mut self, step: &NewStep<'_>) -> Result<Recorded, StoreError> {
-        let recorded = record(&mut *self.transaction, step).await?;
+        let recorded = record(&mut self.transaction, &[&StepRow::of(step)]).await?;
         self.transaction.commit().await?;
-        Ok(recorded)
+        // One for each step, of which there is one.
+        Ok(recorded.first().copied().unwrap_or(Recorded::Fenced))
     }
 }
 

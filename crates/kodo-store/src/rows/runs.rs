@@ -6,8 +6,11 @@ use kodo_contract::{
     ArtifactRef, IntentId, RunId, RunStatus, RunView, StepView, Timestamp, WorkflowId,
 };
 use serde_json::Value;
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 
+use super::group::{Answer, Entry, another_answer, column};
+use super::idempotency::KeyRow;
 use super::json::stored_json;
 use crate::{Idempotency, Store, StoreError, Write};
 
@@ -33,59 +36,98 @@ pub struct UnfinishedRun {
     pub claimed: bool,
 }
 
+/// A run as it is sent.
+#[derive(Debug)]
+pub(crate) struct RunRow {
+    id: String,
+    intent_id: String,
+    workflow_id: String,
+    trace_id: Option<String>,
+    key: Option<KeyRow>,
+}
+
+/// What became of a run that was to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stored {
+    Yes,
+    NoIntent,
+    KeyTaken,
+}
+
+/// The one statement that stores runs.
+pub(crate) async fn insert(
+    connection: &mut PgConnection,
+    runs: &[&RunRow],
+) -> Result<Vec<Stored>, StoreError> {
+    // As with intents: the insert of a key decides who is first.
+    let keys: Vec<Option<&KeyRow>> = column(runs, |it| it.key.as_ref());
+    let stored: Vec<(bool, bool)> = sqlx::query_as(
+        "WITH asked AS (
+             SELECT a.*, EXISTS (SELECT FROM app.intents i WHERE i.id = a.intent_id) AS has_intent
+             FROM unnest($1::text[], $2::text[], $3::text[], $4::text[],
+                         $5::text[], $6::text[], $7::text[], $8::smallint[], $9::text[]) WITH ORDINALITY
+                 AS a (id, intent_id, workflow_id, trace_id, scope, key, fingerprint, status, body, n)
+         ), first AS (
+             INSERT INTO app.idempotency_keys (scope, key, fingerprint, status, body)
+             SELECT scope, key, fingerprint, status, body FROM asked WHERE key IS NOT NULL AND has_intent
+             ON CONFLICT DO NOTHING
+             RETURNING body
+         ), stored AS (
+             INSERT INTO app.runs (id, intent_id, workflow_id, trace_id)
+             SELECT a.id, a.intent_id, a.workflow_id, a.trace_id FROM asked a
+             WHERE a.has_intent AND (a.key IS NULL OR EXISTS (SELECT FROM first f WHERE f.body = a.body))
+             ON CONFLICT (id) DO NOTHING
+             RETURNING id
+         )
+         SELECT a.has_intent,
+                EXISTS (SELECT FROM stored s WHERE s.id = a.id) OR EXISTS (SELECT FROM app.runs r WHERE r.id = a.id)
+         FROM asked a ORDER BY a.n",
+    )
+    .bind(column(runs, |it| it.id.as_str()))
+    .bind(column(runs, |it| it.intent_id.as_str()))
+    .bind(column(runs, |it| it.workflow_id.as_str()))
+    .bind(column(runs, |it| it.trace_id.as_deref()))
+    .bind(KeyRow::scopes(&keys))
+    .bind(KeyRow::keys(&keys))
+    .bind(KeyRow::fingerprints(&keys))
+    .bind(KeyRow::statuses(&keys))
+    .bind(KeyRow::bodies(&keys))
+    .fetch_all(connection)
+    .await?;
+    let answer = |(has_intent, is_stored)| match (has_intent, is_stored) {
+        (_, true) => Stored::Yes,
+        (false, false) => Stored::NoIntent,
+        (true, false) => Stored::KeyTaken,
+    };
+    Ok(stored.into_iter().map(answer).collect())
+}
+
 impl Store {
-    /// Stores a run as `queued`, with its idempotency key if it has one: one statement, one commit. From
-    /// here on the run cannot be lost.
+    /// Stores a run as `queued`, with its idempotency key if it has one. From here on the run cannot be lost. Returns
+    /// `None`, and nothing is written, if there is no such intent.
     ///
     /// # Errors
-    /// As any statement; [`StoreError::Refused`] if the intent does not exist.
+    /// As any statement.
     pub async fn insert_run(
         &self,
         id: &RunId,
         intent_id: &IntentId,
         trace_id: Option<&str>,
         idempotency: Option<&Idempotency<'_>>,
-    ) -> Result<Write, StoreError> {
-        let workflow_id = id.workflow_id();
-        let Some(request) = idempotency else {
-            sqlx::query(
-                "INSERT INTO app.runs (id, intent_id, workflow_id, trace_id) VALUES ($1, $2, $3, $4)",
-            )
-            .bind(id.as_str())
-            .bind(intent_id.as_str())
-            .bind(workflow_id.as_str())
-            .bind(trace_id)
-            .execute(&self.pool)
-            .await?;
-            return Ok(Write::Created);
+    ) -> Result<Option<Write>, StoreError> {
+        let row = RunRow {
+            id: id.as_str().to_owned(),
+            intent_id: intent_id.as_str().to_owned(),
+            workflow_id: id.workflow_id().into_string(),
+            trace_id: trace_id.map(str::to_owned),
+            key: idempotency.map(KeyRow::of),
         };
-        // As in `insert_intent`: the key's insert decides who is first.
-        let inserted = sqlx::query(
-            "WITH first AS (
-                 INSERT INTO app.idempotency_keys (scope, key, fingerprint, status, body)
-                 VALUES ($5, $6, $7, $8, $9)
-                 ON CONFLICT DO NOTHING
-                 RETURNING 1
-             )
-             INSERT INTO app.runs (id, intent_id, workflow_id, trace_id)
-             SELECT $1, $2, $3, $4 FROM first",
-        )
-        .bind(id.as_str())
-        .bind(intent_id.as_str())
-        .bind(workflow_id.as_str())
-        .bind(trace_id)
-        .bind(request.scope)
-        .bind(request.key)
-        .bind(request.fingerprint)
-        .bind(request.status as i16)
-        .bind(request.body)
-        .execute(&self.pool)
-        .await?
-        .rows_affected();
-        if inserted == 1 {
-            return Ok(Write::Created);
+        match self.journal.write(Entry::Run(row)).await? {
+            Answer::Run(Stored::Yes) => Ok(Some(Write::Created)),
+            Answer::Run(Stored::NoIntent) => Ok(None),
+            Answer::Run(Stored::KeyTaken) => self.replay(idempotency).await.map(Some),
+            _ => Err(another_answer()),
         }
-        self.replay(request).await
     }
 
     /// A run with its intent, for planning; `None` if there is no such run.

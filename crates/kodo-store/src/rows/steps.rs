@@ -2,10 +2,10 @@
 
 use kodo_contract::{Object, Phase, RunId, RunStatus, SnapshotRef, StepId, Transition};
 use serde_json::Value;
-use sqlx::PgExecutor;
-use sqlx::types::Json;
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 
+use super::group::{Answer, Entry, another_answer, column};
 use super::json::stored_json;
 use crate::{NewArtifact, Store, StoreError};
 
@@ -56,7 +56,10 @@ impl Store {
     /// # Errors
     /// As any statement.
     pub async fn record_step(&self, step: &NewStep<'_>) -> Result<Recorded, StoreError> {
-        record(&self.pool, step).await
+        match self.journal.write(Entry::Step(StepRow::of(step))).await? {
+            Answer::Step(recorded) => Ok(recorded),
+            _ => Err(another_answer()),
+        }
     }
 
     /// The output of a recorded step; `None` if it is not recorded.
@@ -107,94 +110,171 @@ impl Store {
     }
 }
 
-/// The one statement that records a step.
-pub(crate) async fn record<'e>(
-    executor: impl PgExecutor<'e>,
-    step: &NewStep<'_>,
-) -> Result<Recorded, StoreError> {
-    let indexes: Vec<i32> = (0..).take(step.artifacts.len()).collect();
-    let kinds: Vec<&str> = step.artifacts.iter().map(|a| a.kind.as_str()).collect();
-    let uris: Vec<String> = (0..step.artifacts.len())
-        .map(|index| NewArtifact::uri(step.run_id, step.step_id, index))
-        .collect();
-    let inlines: Vec<Json<&Value>> = step.artifacts.iter().map(|a| Json(&a.inline)).collect();
-    let hashed = step.artifacts.iter().map(NewArtifact::hashed);
-    let (texts, hashes): (Vec<Option<String>>, Vec<String>) = hashed.unzip();
-    let stored = step.artifacts.iter().map(|a| a.stored.as_ref());
-    let (sizes, media_types): (Vec<Option<i64>>, Vec<Option<&str>>) = stored
-        .map(|stored| {
-            let size = stored.map(|stored| i64::try_from(stored.size).unwrap_or(i64::MAX));
-            (size, stored.map(|stored| stored.media_type.as_str()))
-        })
-        .unzip();
-    let (objects, object_sizes): (Vec<&str>, Vec<i64>) = step
-        .workspace
+/// A step as it is sent: the texts are made by whoever records it, and not by the writer of all.
+#[derive(Debug)]
+pub(crate) struct StepRow {
+    run_id: String,
+    step_id: String,
+    epoch: i32,
+    phase: &'static str,
+    output: String,
+    shown: Option<String>,
+    view_bytes: i64,
+    trace_id: Option<String>,
+    started_at: OffsetDateTime,
+    finished_at: OffsetDateTime,
+    artifacts: Vec<ArtifactColumns>,
+    objects: Vec<(String, i64)>,
+}
+
+/// The columns of an artifact beside its step: kind, address, content as JSON text, hash, length and media type of stored
+/// content, and the text that was hashed.
+#[derive(Debug)]
+struct ArtifactColumns {
+    kind: String,
+    uri: String,
+    inline: String,
+    sha256: String,
+    stored_bytes: Option<i64>,
+    media_type: Option<String>,
+    canonical: Option<String>,
+}
+
+impl StepRow {
+    pub(crate) fn of(step: &NewStep<'_>) -> Self {
+        let length = |size: u64| i64::try_from(size).unwrap_or(i64::MAX);
+        let artifact = |(index, artifact): (usize, &NewArtifact)| {
+            let (canonical, sha256) = artifact.hashed();
+            let stored = artifact.stored.as_ref();
+            ArtifactColumns {
+                kind: artifact.kind.clone(),
+                uri: NewArtifact::uri(step.run_id, step.step_id, index),
+                inline: artifact.inline.to_string(),
+                sha256,
+                stored_bytes: stored.map(|stored| length(stored.size)),
+                media_type: stored.map(|stored| stored.media_type.clone()),
+                canonical,
+            }
+        };
+        let object = |object: &Object| (object.sha256.as_str().to_owned(), length(object.size));
+        Self {
+            run_id: step.run_id.as_str().to_owned(),
+            step_id: step.step_id.as_str().to_owned(),
+            epoch: step.epoch,
+            phase: step.phase.as_str(),
+            output: step.output.to_string(),
+            shown: step.shown.map(Value::to_string),
+            view_bytes: length(step.view_bytes),
+            trace_id: step.trace_id.map(str::to_owned),
+            started_at: step.started_at,
+            finished_at: step.finished_at,
+            artifacts: step.artifacts.iter().enumerate().map(artifact).collect(),
+            objects: step.workspace.iter().map(object).collect(),
+        }
+    }
+
+    /// About how many bytes it sends.
+    pub(crate) fn size(&self) -> usize {
+        let texts = |it: &ArtifactColumns| {
+            it.inline.len() + it.canonical.as_ref().map_or(0, String::len) + 256
+        };
+        let artifacts: usize = self.artifacts.iter().map(texts).sum();
+        let shown = self.shown.as_ref().map_or(0, String::len);
+        self.output.len() + shown + artifacts + 80 * self.objects.len() + 256
+    }
+}
+
+/// The one statement that records steps, in the order in which they are given.
+pub(crate) async fn record(
+    connection: &mut PgConnection,
+    steps: &[&StepRow],
+) -> Result<Vec<Recorded>, StoreError> {
+    let artifacts: Vec<(&StepRow, i32, &ArtifactColumns)> = steps
         .iter()
-        .map(|object| {
-            let size = i64::try_from(object.size).unwrap_or(i64::MAX);
-            (object.sha256.as_str(), size)
+        .flat_map(|step| {
+            (0..)
+                .zip(&step.artifacts)
+                .map(|(index, it)| (*step, index, it))
         })
-        .unzip();
+        .collect();
+    let objects: Vec<(&StepRow, &(String, i64))> = steps
+        .iter()
+        .flat_map(|step| step.objects.iter().map(|it| (*step, it)))
+        .collect();
     // The run's row is written only by the step that starts it, or that ends the wait for a planner, so later steps do not
-    // touch it. The claim is locked, so
-    // that whoever takes it away waits for this commit, or is waited for: afterwards no step of it is recorded.
-    let written: Option<bool> = sqlx::query_scalar(
-        "WITH claim AS (
-             SELECT run_id FROM app.run_claims
-             WHERE run_id = $1 AND epoch = $17 AND ended_at IS NULL FOR SHARE
+    // touch it. The claim is locked, so that whoever takes it away waits for this commit, or is waited for: afterwards no
+    // step of it is recorded.
+    let written: Vec<(bool, bool)> = sqlx::query_as(
+        "WITH asked AS (
+             SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::text[], $6::text[],
+                                  $7::timestamptz[], $8::timestamptz[], $24::text[], $25::bigint[]) WITH ORDINALITY
+                 AS a (run_id, step_id, epoch, phase, output, trace_id, started_at, finished_at, shown, view_bytes, n)
+         ), claim AS (
+             SELECT c.run_id, c.epoch FROM app.run_claims c
+             WHERE (c.run_id, c.epoch) IN (SELECT a.run_id, a.epoch FROM asked a) AND c.ended_at IS NULL FOR SHARE
          ), step AS (
              INSERT INTO app.run_steps
                  (run_id, step_id, phase, output, trace_id, started_at, finished_at, epoch, shown, view_bytes)
-             SELECT $1, $2, $3, $4, $5, $6, $7, $17, $20::json, $21 FROM claim
+             SELECT a.run_id, a.step_id, a.phase, a.output::jsonb, a.trace_id, a.started_at, a.finished_at, a.epoch,
+                    a.shown::json, a.view_bytes
+             FROM asked a JOIN claim c ON c.run_id = a.run_id AND c.epoch = a.epoch
              ON CONFLICT (run_id, step_id) DO NOTHING
              RETURNING run_id, step_id
          ), run AS (
              UPDATE app.runs SET status = 'running', planner_away_since = NULL, updated_at = now()
-             FROM step
-             WHERE id = step.run_id
-               AND (status = ANY($15) OR status = 'running' AND planner_away_since IS NOT NULL)
+             WHERE id IN (SELECT s.run_id FROM step s)
+               AND (status = ANY($9) OR status = 'running' AND planner_away_since IS NOT NULL)
          ), kept AS (
              INSERT INTO app.artifacts
                  (run_id, step_id, idx, kind, uri, inline, sha256, stored_bytes, media_type, canonical)
-             SELECT step.run_id, step.step_id, a.idx, a.kind, a.uri, a.inline, a.sha256,
+             SELECT s.run_id, s.step_id, a.idx, a.kind, a.uri, a.inline::jsonb, a.sha256,
                     a.stored_bytes, a.media_type, a.canonical
-             FROM step, unnest($8::int[], $9::text[], $10::text[], $11::jsonb[], $12::text[],
-                             $13::bigint[], $14::text[], $16::text[])
-                 AS a (idx, kind, uri, inline, sha256, stored_bytes, media_type, canonical)
+             FROM unnest($10::text[], $11::text[], $12::int[], $13::text[], $14::text[], $15::text[], $16::text[],
+                         $17::bigint[], $18::text[], $19::text[])
+                 AS a (run_id, step_id, idx, kind, uri, inline, sha256, stored_bytes, media_type, canonical)
+             JOIN step s ON s.run_id = a.run_id AND s.step_id = a.step_id
          ), workspace AS (
              INSERT INTO app.workspace_objects (run_id, step_id, sha256, bytes)
-             SELECT step.run_id, step.step_id, o.sha256, o.bytes
-             FROM step, unnest($18::text[], $19::bigint[]) AS o (sha256, bytes)
+             SELECT s.run_id, s.step_id, o.sha256, o.bytes
+             FROM unnest($20::text[], $21::text[], $22::text[], $23::bigint[]) AS o (run_id, step_id, sha256, bytes)
+             JOIN step s ON s.run_id = o.run_id AND s.step_id = o.step_id
              ON CONFLICT DO NOTHING
          )
-         SELECT EXISTS (SELECT FROM step) FROM claim",
+         SELECT EXISTS (SELECT FROM claim c WHERE c.run_id = a.run_id AND c.epoch = a.epoch),
+                EXISTS (SELECT FROM step s WHERE s.run_id = a.run_id AND s.step_id = a.step_id)
+         FROM asked a ORDER BY a.n",
     )
-    .bind(step.run_id.as_str())
-    .bind(step.step_id.as_str())
-    .bind(step.phase.as_str())
-    .bind(Json(step.output))
-    .bind(step.trace_id)
-    .bind(step.started_at)
-    .bind(step.finished_at)
-    .bind(indexes)
-    .bind(kinds)
-    .bind(uris)
-    .bind(inlines)
-    .bind(hashes)
-    .bind(sizes)
-    .bind(media_types)
+    .bind(column(steps, |it| it.run_id.as_str()))
+    .bind(column(steps, |it| it.step_id.as_str()))
+    .bind(column(steps, |it| it.epoch))
+    .bind(column(steps, |it| it.phase))
+    .bind(column(steps, |it| it.output.as_str()))
+    .bind(column(steps, |it| it.trace_id.as_deref()))
+    .bind(column(steps, |it| it.started_at))
+    .bind(column(steps, |it| it.finished_at))
     .bind(Transition::Start.sources(RunStatus::Running))
-    .bind(texts)
-    .bind(step.epoch)
-    .bind(objects)
-    .bind(object_sizes)
-    .bind(step.shown.map(Value::to_string))
-    .bind(i64::try_from(step.view_bytes).unwrap_or(i64::MAX))
-    .fetch_optional(executor)
+    .bind(column(&artifacts, |(step, ..)| step.run_id.as_str()))
+    .bind(column(&artifacts, |(step, ..)| step.step_id.as_str()))
+    .bind(column(&artifacts, |(_, index, _)| *index))
+    .bind(column(&artifacts, |(.., it)| it.kind.as_str()))
+    .bind(column(&artifacts, |(.., it)| it.uri.as_str()))
+    .bind(column(&artifacts, |(.., it)| it.inline.as_str()))
+    .bind(column(&artifacts, |(.., it)| it.sha256.as_str()))
+    .bind(column(&artifacts, |(.., it)| it.stored_bytes))
+    .bind(column(&artifacts, |(.., it)| it.media_type.as_deref()))
+    .bind(column(&artifacts, |(.., it)| it.canonical.as_deref()))
+    .bind(column(&objects, |(step, _)| step.run_id.as_str()))
+    .bind(column(&objects, |(step, _)| step.step_id.as_str()))
+    .bind(column(&objects, |(_, it)| it.0.as_str()))
+    .bind(column(&objects, |(_, it)| it.1))
+    .bind(column(steps, |it| it.shown.as_deref()))
+    .bind(column(steps, |it| it.view_bytes))
+    .fetch_all(connection)
     .await?;
-    Ok(match written {
-        Some(true) => Recorded::Now,
-        Some(false) => Recorded::Before,
-        None => Recorded::Fenced,
-    })
+    let recorded = |(claimed, written)| match (claimed, written) {
+        (false, _) => Recorded::Fenced,
+        (true, true) => Recorded::Now,
+        (true, false) => Recorded::Before,
+    };
+    Ok(written.into_iter().map(recorded).collect())
 }

@@ -13,6 +13,10 @@ pub(crate) struct WorkSettings {
     /// Runs that this process works on at once; further ones wait as rows
     #[arg(long, env, value_name = "COUNT", default_value = "64", value_parser = number::<usize>(1, 100_000))]
     pub(crate) max_concurrent_runs: usize,
+    /// How long checkpoints of quick steps, and the engine's row of a new run, wait to be written together, in milliseconds; a
+    /// step that took longer waits for its checkpoint
+    #[arg(long = "checkpoint-linger-ms", env = "CHECKPOINT_LINGER_MS", value_name = "MS", default_value = "50", value_parser = milliseconds)]
+    pub(crate) checkpoint_linger: Duration,
     /// Jobs that this process has in a live sandbox at once; further ones wait
     #[arg(long, env, value_name = "COUNT", default_value = "8", value_parser = number::<usize>(1, 10_000))]
     pub(crate) max_concurrent_tool_calls: usize,

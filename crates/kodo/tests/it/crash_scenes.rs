@@ -16,8 +16,10 @@ use crate::support::{OTHER_INTENT, World, text, until};
 pub enum Scene {
     /// An intent is stored.
     Intent,
-    /// A run of three tool calls succeeds.
+    /// A run of three tool calls succeeds. Each step waits for its checkpoint.
     Run,
+    /// The same, with checkpoints that follow later, with the outcome at the latest.
+    QuickRun,
     /// Its second tool call ends with an exit code, and so it fails.
     FailingRun,
     /// Its second tool call has no result at all, so that the step itself fails.
@@ -29,9 +31,10 @@ pub enum Scene {
 }
 
 impl Scene {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Intent,
         Self::Run,
+        Self::QuickRun,
         Self::FailingRun,
         Self::BrokenRun,
         Self::ReplayedRun,
@@ -48,7 +51,7 @@ impl Scene {
         match self {
             Self::Intent => None,
             Self::CrashDemo => Some("crash_demo"),
-            Self::Run | Self::FailingRun | Self::BrokenRun | Self::ReplayedRun => {
+            Self::Run | Self::QuickRun | Self::FailingRun | Self::BrokenRun | Self::ReplayedRun => {
                 Some("intent_run")
             }
         }
@@ -95,6 +98,7 @@ impl fmt::Display for Life {
         let scene = match self.scene {
             Scene::Intent => "intent",
             Scene::Run => "run",
+            Scene::QuickRun => "quick run",
             Scene::FailingRun => "failing run",
             Scene::BrokenRun => "broken run",
             Scene::ReplayedRun => "replayed run",
@@ -145,6 +149,10 @@ impl Fixtures {
     /// A service under which the scene plays.
     pub fn options(&self, scene: Scene, options: &ServiceOptions) -> ServiceOptions {
         let options = options.clone().env("WF_SLEEP_MS", 50);
+        let options = match scene {
+            Scene::QuickRun => options,
+            _ => options.env("CHECKPOINT_LINGER_MS", 0),
+        };
         match scene {
             Scene::FailingRun => options.env("OC_FIXTURES_DIR", self.failing.path().display()),
             Scene::BrokenRun => options.env("OC_FIXTURES_DIR", self.broken.path().display()),
@@ -173,7 +181,11 @@ impl Case {
         let (path, body, intent) = match life.scene {
             Scene::Intent => ("/intents".to_owned(), OTHER_INTENT.to_owned(), None),
             Scene::CrashDemo => (format!("/crashdemo?wf={key}"), String::new(), None),
-            Scene::Run | Scene::FailingRun | Scene::BrokenRun | Scene::ReplayedRun => {
+            Scene::Run
+            | Scene::QuickRun
+            | Scene::FailingRun
+            | Scene::BrokenRun
+            | Scene::ReplayedRun => {
                 let intent = world.intent(OTHER_INTENT).await;
                 let body = json!({"traceId": format!("trace of {key}")});
                 (

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::doctor::{DOCTOR, NOBODY, PROMPT, Said, doctor, doctor_on};
-use crate::evidence::recorded;
+use crate::evidence::checkpointed;
 use crate::interrupted::FOR_EVER;
 use crate::program::{in_repository, kodo};
 use crate::support::{OTHER_INTENT, World, program, server};
@@ -181,7 +181,7 @@ async fn work_of_a_killed_worker_is_shown_with_who_had_it() {
     .await;
     let intent = world.intent(OTHER_INTENT).await;
     let run = world.run(&intent).await;
-    recorded(&world, &run, "plan").await;
+    checkpointed(&world, &run, "plan").await;
     world.service.kill9().await.expect("kill");
     let said = doctor_on(world.databases(), &[]).await;
     let (level, what, next) = said.one("abandoned");

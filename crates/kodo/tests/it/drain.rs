@@ -7,7 +7,7 @@ use tempfile::NamedTempFile;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::evidence::{recorded, step_versions, workflow};
+use crate::evidence::{checkpointed, recorded, step_versions, workflow};
 use crate::support::{OTHER_INTENT, World, until};
 
 /// Bound on an exit that is to come by itself.
@@ -128,6 +128,7 @@ async fn a_second_signal_ends_at_once() {
     let intent = world.intent(OTHER_INTENT).await;
     let run = world.run(&intent).await;
     tool_begun(&trace).await;
+    checkpointed(&world, &run, "plan").await;
     world.service.signal(Signal::TERM).expect("SIGTERM");
     draining(&world).await;
     let asked = Instant::now();

@@ -31,8 +31,10 @@ pub async fn evidence_but_for(world: &World, run: &str, own: &[(&str, &str)]) ->
              'run', (SELECT to_jsonb(r) - '{created_at,updated_at}'::text[] FROM app.runs r WHERE id = $1),
              'intent', (SELECT to_jsonb(i) - 'created_at' FROM app.intents i JOIN app.runs r ON r.intent_id = i.id
                         WHERE r.id = $1),
-             'steps', (SELECT jsonb_agg(to_jsonb(s) - '{started_at,finished_at,epoch}'::text[]
-                                        || jsonb_build_object('in order', started_at <= finished_at)
+             'steps', (SELECT jsonb_agg(to_jsonb(s) - '{started_at,finished_at,epoch,view_bytes}'::text[]
+                                        || jsonb_build_object('in order', started_at <= finished_at,
+                                                              -- How many depends on the length of names.
+                                                              'bytes counted', view_bytes IS NOT NULL)
                                         ORDER BY started_at, step_id)
                        FROM app.run_steps s WHERE run_id = $1),
              'artifacts', (SELECT jsonb_agg(to_jsonb(a) - 'created_at' ORDER BY step_id, idx)
@@ -128,6 +130,20 @@ pub async fn workflow(world: &World, id: &str) -> (String, i64, String) {
     .fetch_one(&world.system)
     .await
     .expect("the workflow's row")
+}
+
+/// Waits until the engine has a row of a run.
+pub async fn begun(world: &World, run: &str) {
+    until(&format!("the workflow of {run}"), || async {
+        let row = "SELECT count(*) FROM dbos.workflow_status WHERE workflow_uuid = $1";
+        let rows: i64 = sqlx::query_scalar(row)
+            .bind(run)
+            .fetch_one(&world.system)
+            .await
+            .expect("a count");
+        rows == 1
+    })
+    .await;
 }
 
 /// Waits until a run has recorded a step.

@@ -11,11 +11,8 @@ use crate::proof::assert_invariants_hold;
 use crate::scratch::Scratch;
 use crate::support::{OTHER_INTENT, World, until};
 
-/// Longer than the engine's queue waits for its next poll: a run is still in this tool call when it is handed out again.
+/// Longer than the pause between two looks at the engine's queue: a run is still in this tool call when it is seen there.
 const TOOL_MS: u64 = 3000;
-
-/// What a second execution says that is refused the run's claim.
-const WAITS: &str = "another execution of the run is under way";
 
 /// A service that traces its steps, and a run that is in its first tool call.
 struct Busy {
@@ -64,9 +61,11 @@ impl Busy {
         .expect("claims")
     }
 
-    async fn second_execution_waits(&self) {
-        until("the second execution", || async {
-            self.world.service.log().contains(WAITS)
+    /// A client of the engine puts the run into the queue, and whoever looks there finds that it is carried out.
+    async fn resumed(&self) {
+        resume(&self.world, &self.run).await;
+        until("the run to be taken out of the queue", || async {
+            workflow(&self.world, &self.run).await.2 == "PENDING"
         })
         .await;
     }
@@ -93,20 +92,18 @@ impl Busy {
 #[tokio::test]
 async fn a_run_that_is_resumed_while_it_runs_is_executed_once() {
     let busy = Busy::new("exec_resume", TOOL_MS).await;
-    resume(&busy.world, &busy.run).await;
-    busy.second_execution_waits().await;
-    // Once more: a third execution is of no use, and its end does not hide the first.
+    busy.resumed().await;
+    // Again, and the run may end while it is in the queue.
     resume(&busy.world, &busy.run).await;
     busy.succeeds().await;
-    assert_eq!(busy.executions().await[0], ("kodo-0".to_owned(), true));
+    assert_eq!(busy.executions().await, [("kodo-0".to_owned(), true)]);
 }
 
 #[tokio::test]
 async fn a_run_that_is_cancelled_and_resumed_within_a_tool_call_is_executed_once() {
     let busy = Busy::new("exec_cancel", TOOL_MS).await;
     cancel(&busy.world, &busy.run).await;
-    resume(&busy.world, &busy.run).await;
-    busy.second_execution_waits().await;
+    busy.resumed().await;
     busy.succeeds().await;
 }
 
@@ -134,18 +131,12 @@ async fn a_run_whose_workflow_is_deleted_in_its_middle_goes_on_from_what_is_reco
 }
 
 #[tokio::test]
-async fn the_claim_of_a_killed_worker_is_taken_over_by_the_execution_that_waits_for_it() {
+async fn a_run_that_was_resumed_at_another_worker_is_carried_out_there_once_its_own_is_killed() {
     let mut busy = Busy::new("exec_heir", FOR_EVER).await;
     let quick = busy.world.options.clone().env("SBX_MOCK_DELAY_MS", 0);
     let heir = Service::start(&quick).await.expect("another worker");
-    // Either of the two may take it from the queue.
-    until("an execution at the other worker that waits", || async {
-        if workflow(&busy.world, &busy.run).await.2 == "PENDING" {
-            resume(&busy.world, &busy.run).await;
-        }
-        heir.log().contains(WAITS)
-    })
-    .await;
+    // Either of the two may find it in the queue.
+    busy.resumed().await;
     assert_eq!(busy.executions().await, [("kodo-0".to_owned(), false)]);
     busy.world.service.kill9().await.expect("kill");
     recorded(&busy.world, &busy.run, "tool-003").await;
@@ -173,4 +164,37 @@ async fn the_claim_of_a_killed_worker_is_taken_over_by_the_execution_that_waits_
     );
     assert_invariants_hold(&busy.world).await;
     drop(heir);
+}
+
+#[tokio::test]
+async fn a_run_that_waited_for_room_and_was_carried_out_elsewhere_is_not_begun_again() {
+    let mut world = World::with("exec_stale", |options| {
+        options
+            .env("SBX_MOCK_DELAY_MS", 2_000)
+            .env("MAX_CONCURRENT_RUNS", 1)
+    })
+    .await;
+    let intent = world.intent(OTHER_INTENT).await;
+    let busy = world.run(&intent).await;
+    checkpointed(&world, &busy, "plan").await;
+    // It waits in this worker's memory, and the other one finds its row.
+    let waits = world.run(&intent).await;
+    let quick = world.options.clone().env("SBX_MOCK_DELAY_MS", 0);
+    let other = Service::start(&quick).await.expect("another worker");
+    assert_eq!(world.ended(&waits).await["status"], "succeeded");
+    assert_eq!(world.ended(&busy).await["status"], "succeeded");
+    // The claim of a look that was too late is ended.
+    until("no open claim", || async {
+        let open = "SELECT count(*) FROM app.run_claims WHERE ended_at IS NULL";
+        world.count(open).await == 0
+    })
+    .await;
+    assert!(world.service.stop().await.expect("an end").success());
+    let log = world.service.log();
+    let begun = |line: &&str| line.contains("run started") && line.contains(&waits);
+    assert_eq!(log.lines().filter(begun).count(), 0, "{log}");
+    let late = "SELECT count(*) FROM app.run_steps WHERE epoch <> 1";
+    assert_eq!(world.count(late).await, 0);
+    assert_invariants_hold(&world).await;
+    drop(other);
 }

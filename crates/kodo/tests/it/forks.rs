@@ -307,7 +307,7 @@ async fn a_resumed_run_that_waits_for_room_is_not_shown_as_canceled() {
         world.count(open).await == 2
     })
     .await;
-    assert_eq!(workflow(&world, &run).await.2, "PENDING");
+    assert_eq!(workflow(&world, &run).await.2, "ENQUEUED");
     assert_invariants_hold(&world).await;
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::evidence::{checkpointed, error_of, workflow};
+use crate::evidence::{begun, checkpointed, error_of, workflow};
 use crate::support::{OTHER_INTENT, World};
 
 /// Longer than any test: a tool call that takes this long is in the middle of it until its process is killed.
@@ -43,7 +43,9 @@ pub async fn restart(world: &mut World) {
     world.restart(&quick).await;
 }
 
+/// Changes the engine's row of a run, once it is there.
 pub async fn system(world: &World, statement: &'static str, run: &str) {
+    begun(world, run).await;
     let changed = sqlx::query(statement)
         .bind(run)
         .execute(&world.system)

@@ -36,6 +36,7 @@ mod flow;
 mod forks;
 #[allow(dead_code)] // the end-to-end tests use more of it
 mod golden_folder;
+mod groups;
 mod idempotency;
 mod intents;
 mod interop;

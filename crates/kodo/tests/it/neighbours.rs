@@ -3,6 +3,7 @@
 use kodo_dev::harness::Service;
 use tokio::process::Command;
 
+use crate::evidence::checkpointed;
 use crate::interrupted::FOR_EVER;
 use crate::support::{DEMO_INTENT, OTHER_INTENT, World, program, text, until};
 
@@ -14,10 +15,7 @@ async fn two_product_databases_share_a_system_database_and_leave_each_others_run
     .await;
     let intent = world.intent(OTHER_INTENT).await;
     let run = world.run(&intent).await;
-    until("the plan's row", || async {
-        world.count("SELECT count(*) FROM app.run_steps").await == 1
-    })
-    .await;
+    checkpointed(&world, &run, "plan").await;
     world.service.kill9().await.unwrap();
 
     // Its first migration makes it another instance; the name makes it go with this test's databases.

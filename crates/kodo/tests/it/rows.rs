@@ -139,7 +139,7 @@ async fn the_tables_have_the_columns_and_keys_of_the_contract() {
     artifacts: run_id text, step_id text, idx integer, kind text, uri text, inline jsonb?, sha256 text, created_at timestamptz, stored_bytes bigint?, media_type text?, canonical text?
     intents: id text, goal text, payload jsonb, created_at timestamptz
     marks: run_id text, step text, created_at timestamptz
-    run_steps: run_id text, step_id text, phase text, output jsonb, trace_id text?, started_at timestamptz, finished_at timestamptz?, epoch integer?
+    run_steps: run_id text, step_id text, phase text, output jsonb, trace_id text?, started_at timestamptz, finished_at timestamptz?, epoch integer?, shown json?, view_bytes bigint?
     runs: id text, intent_id text, workflow_id text, status text, trace_id text?, error jsonb?, created_at timestamptz, updated_at timestamptz, planner_away_since timestamptz?, forked_from text?, from_step text?
     ");
     for refused in [

@@ -82,7 +82,7 @@ async fn a_lock_that_lets_nothing_begin_makes_a_running_service_unready_with_who
 async fn a_lock_that_holds_up_steps_alone_is_a_warning_of_a_ready_service() {
     let world = World::apart("stall_steps", |options| options).await;
     let intent = world.intent(OTHER_INTENT).await;
-    let (holder, pid) = locked(&world.app, "app.run_steps").await;
+    let (holder, pid) = locked(&world.app, "app.artifacts").await;
     let run = world.run(&intent).await;
     let warned = |status, said: &Value| {
         let warning = said["warnings"][0].as_str().unwrap_or_default();
@@ -186,7 +186,7 @@ async fn a_start_on_a_connection_that_hangs_is_made_on_another_one() {
     let run = world.run(&intent).await;
     let starting = || async {
         sqlx::query_scalar::<_, i32>(
-            "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'INSERT INTO%workflow_status%'",
+            "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO%workflow_status%'",
         )
         .fetch_optional(&world.system)
         .await
@@ -205,9 +205,9 @@ async fn a_start_on_a_connection_that_hangs_is_made_on_another_one() {
     assert_invariants_hold(&world).await;
 }
 
-/// The engine's connection on which it listens is there once for each launch.
-const LISTENERS: &str = "SELECT count(*) FROM pg_stat_activity
-     WHERE datname = current_database() AND application_name = 'kodo-engine' AND query LIKE 'LISTEN%'";
+/// Connections of launches, which a launch that is done has closed.
+const LAUNCHES: &str = "SELECT count(*) FROM pg_stat_activity
+     WHERE datname = current_database() AND application_name IN ('kodo-engine', 'kodo-launch')";
 
 #[tokio::test]
 async fn a_launch_that_nobody_waits_for_any_more_leaves_no_connection() {
@@ -240,12 +240,12 @@ async fn a_launch_that_nobody_waits_for_any_more_leaves_no_connection() {
     }
     holder.rollback().await.expect("let go");
     world.service.ready().await.expect("a ready service");
-    until("one listener", || async {
-        let listeners: i64 = sqlx::query_scalar(LISTENERS)
+    until("no connection of a launch", || async {
+        let launches: i64 = sqlx::query_scalar(LAUNCHES)
             .fetch_one(&world.system)
             .await
             .unwrap();
-        listeners == 1
+        launches == 0
     })
     .await;
     let intent = world.intent(OTHER_INTENT).await;
@@ -258,14 +258,18 @@ async fn a_launch_that_nobody_waits_for_any_more_leaves_no_connection() {
 async fn a_run_that_does_not_begin_beside_an_idle_worker_is_told_everywhere() {
     let world = World::new("stall_start").await;
     let intent = world.intent(OTHER_INTENT).await;
-    // The engine cannot write a workflow's row; everybody can read.
-    let mut blocker = world.system.begin().await.unwrap();
-    sqlx::query("LOCK TABLE dbos.workflow_status IN EXCLUSIVE MODE")
+    // Nobody can take a claim; everybody can read.
+    let mut blocker = world.app.begin().await.unwrap();
+    sqlx::query("LOCK TABLE app.run_claims IN EXCLUSIVE MODE")
         .execute(&mut *blocker)
         .await
         .unwrap();
     let run = world.run(&intent).await;
-    logged(&world, "the engine does not answer to the start of a run").await;
+    logged(
+        &world,
+        "a row that somebody keeps locked could not be written",
+    )
+    .await;
     logged(
         &world,
         "an accepted run does not begin although this worker has room",
@@ -281,6 +285,24 @@ async fn a_run_that_does_not_begin_beside_an_idle_worker_is_told_everywhere() {
     .await;
     blocker.rollback().await.unwrap();
     assert_eq!(world.ended(&run).await["status"], "succeeded");
+    assert_invariants_hold(&world).await;
+}
+
+#[tokio::test]
+async fn a_lock_on_the_engines_rows_holds_a_run_up_is_told_and_costs_it_nothing() {
+    let world = World::new("stall_begin").await;
+    let intent = world.intent(OTHER_INTENT).await;
+    let mut blocker = world.system.begin().await.unwrap();
+    sqlx::query("LOCK TABLE dbos.workflow_status IN EXCLUSIVE MODE")
+        .execute(&mut *blocker)
+        .await
+        .unwrap();
+    let run = world.run(&intent).await;
+    logged(&world, "a step waits for the database").await;
+    blocker.rollback().await.unwrap();
+    assert_eq!(world.ended(&run).await["status"], "succeeded");
+    let executions = "SELECT count(*) FROM app.run_claims";
+    assert_eq!(world.count(executions).await, 1);
     assert_invariants_hold(&world).await;
 }
 

@@ -65,7 +65,7 @@ async fn asked(
                 status: to,
                 error,
             };
-            store.settle(&[settlement], &[]).await.map(drop)
+            store.settle(Some(&settlement), None).await.map(drop)
         }
         Transition::Reopen => store.reopen(&run.workflow_id()).await.map(drop),
         // Nothing waits for a person yet.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use kodo_dev::harness::{Service, ServiceOptions};
 
-use crate::evidence::{recorded, step_versions, workflow};
+use crate::evidence::{checkpointed, step_versions, workflow};
 use crate::interrupted::FOR_EVER;
 use crate::proof::assert_invariants_hold;
 use crate::support::{OTHER_INTENT, World, text, until};
@@ -85,7 +85,7 @@ async fn a_second_worker_takes_another_slot_and_leaves_the_firsts_work_alone() {
     let world = World::with("wk_two", |options| options.env("SBX_MOCK_DELAY_MS", 1000)).await;
     let first = runs(&world, 3).await;
     for run in &first {
-        recorded(&world, run, "plan").await;
+        checkpointed(&world, run, "plan").await;
     }
     // It looks at the first one's work as soon as it runs, and every two seconds from there.
     let other = Service::start(&world.options)
@@ -110,7 +110,7 @@ async fn the_work_of_a_killed_worker_is_taken_over_by_another_within_a_couple_of
     let mut world = stuck("wk_kill").await;
     let mine = runs(&world, 2).await;
     for run in &mine {
-        recorded(&world, run, "plan").await;
+        checkpointed(&world, run, "plan").await;
     }
     let other = second(&world.options).await;
     let before = step_versions(&world, &mine[0]).await;
@@ -134,7 +134,7 @@ async fn a_clean_exit_hands_the_work_to_the_other_worker_at_once() {
     let mut world = stuck("wk_term").await;
     let mine = runs(&world, 2).await;
     for run in &mine {
-        recorded(&world, run, "plan").await;
+        checkpointed(&world, run, "plan").await;
     }
     let other = second(&world.options).await;
     assert!(world.service.stop().await.expect("an exit").success());
@@ -151,7 +151,7 @@ async fn runs_beyond_one_workers_room_are_picked_up_by_another_with_room() {
     let all = runs(&world, 4).await;
     let (here, waiting) = all.split_at(2);
     for run in here {
-        recorded(&world, run, "plan").await;
+        checkpointed(&world, run, "plan").await;
     }
     let workflows: i64 = sqlx::query_scalar("SELECT count(*) FROM dbos.workflow_status")
         .fetch_one(&world.system)
@@ -186,7 +186,7 @@ async fn a_worker_whose_slot_connection_is_cut_keeps_its_slot_and_its_work() {
         .await
         .expect("a second worker");
     let mine = runs(&world, 2).await;
-    recorded(&world, &mine[0], "plan").await;
+    checkpointed(&world, &mine[0], "plan").await;
     let cut: i64 = sqlx::query_scalar(
         "SELECT count(pg_terminate_backend(l.pid)) FROM pg_locks l
          WHERE l.locktype = 'advisory' AND l.objid = 0 AND l.database = (
@@ -219,7 +219,7 @@ async fn a_restarted_worker_takes_its_slot_again_and_finishes_its_own_work() {
     let mut world = stuck("wk_again").await;
     let mine = runs(&world, 2).await;
     for run in &mine {
-        recorded(&world, run, "plan").await;
+        checkpointed(&world, run, "plan").await;
     }
     let quick = world.options.clone().env("SBX_MOCK_DELAY_MS", 0);
     world.restart(&quick).await;

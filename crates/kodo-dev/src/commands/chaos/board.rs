@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use super::schedule::Fault;
 
@@ -14,20 +13,6 @@ pub(super) struct AcceptedRun {
     pub(super) key: String,
     /// Index of its intent's body in [`super::clients::INTENTS`].
     pub(super) kind: usize,
-}
-
-/// How long something took, each time it happened.
-#[derive(Debug, Default)]
-pub(super) struct Times {
-    pub(super) count: usize,
-    pub(super) slowest: Duration,
-}
-
-impl Times {
-    pub(super) fn add(&mut self, took: Duration) {
-        self.count += 1;
-        self.slowest = self.slowest.max(took);
-    }
 }
 
 /// A service that is up.
@@ -60,9 +45,7 @@ pub(super) struct Told {
     pub(super) ended: u64,
     pub(super) faults: BTreeMap<Fault, u64>,
     /// Restarts of services that became ready.
-    pub(super) restarts: Times,
-    /// Restarts of the database that took connections.
-    pub(super) databases: Times,
+    pub(super) restarts: u64,
     /// What nobody may ever see; the verdict adds what the rows say.
     pub(super) wrong: Vec<String>,
 }

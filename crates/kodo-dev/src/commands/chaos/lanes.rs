@@ -75,10 +75,8 @@ async fn database(
         board.broke(blow.fault);
         if signal.is_some() {
             sleep(blow.down).await;
-            let from = Instant::now();
             let up = postgres.up().await;
             up.context("the database does not come back")?;
-            board.told().databases.add(from.elapsed());
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::board::{Times, Told};
+use super::board::Told;
 use super::evidence::Rows;
 use super::schedule::Fault;
 use super::verdict::Check;
@@ -32,15 +32,7 @@ pub(super) fn figures(told: &Told, rows: &Rows, length: Duration, quiet: Duratio
         let times = told.faults.get(&fault).copied().unwrap_or_default();
         println!("            {times:4}  {fault}");
     }
-    let again = |name: &str, what: &str, times: &Times| {
-        let slowest = times.slowest.as_secs_f64();
-        println!(
-            "{name:<12}{} {what} again, the slowest after {slowest:.1} s",
-            times.count
-        );
-    };
-    again("recoveries", "services ready", &told.restarts);
-    again("", "databases taking connections", &told.databases);
+    println!("recoveries  {} services ready again", told.restarts);
     let attempts = rows.workflows.values().map(|row| row.recovery_attempts - 1);
     let attempts: Vec<i64> = attempts.filter(|again| *again > 0).collect();
     println!(

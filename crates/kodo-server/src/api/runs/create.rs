@@ -53,11 +53,14 @@ async fn accept(
     key: IdempotencyKey,
     body: Body<RunRequest>,
 ) -> Result<Response, ApiError> {
-    // Before the body is validated: a wrong id is answered 404, whatever the body is.
-    if !app.store().intent_exists(&intent_id).await? {
-        return Err(ApiError::IntentNotFound);
-    }
-    let request = body.validate_or_default()?;
+    let request = match body.validate_or_default() {
+        Ok(request) => request,
+        // A wrong id is answered 404, whatever the body is.
+        Err(_) if !app.store().intent_exists(&intent_id).await? => {
+            return Err(ApiError::IntentNotFound);
+        }
+        Err(error) => return Err(error),
+    };
 
     let run_id = RunId::generate();
     let answer = key.prepare(
@@ -81,7 +84,8 @@ async fn accept(
             request.trace_id.as_deref(),
             answer.stored().as_ref(),
         )
-        .await?;
+        .await?
+        .ok_or(ApiError::IntentNotFound)?;
     let mut subject = Subject::from(intent_id);
     if write == Write::Created {
         failpoint("accept:committed");
