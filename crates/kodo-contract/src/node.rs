@@ -69,7 +69,7 @@ impl Node {
         self.kind == other.kind && (self.mode == other.mode || self.is_symlink())
     }
 
-    /// What it and its path add to [`MAX_TREE_NAMES`].
+    /// What it and its path add to [`MAX_TREE_NAMES`](crate::MAX_TREE_NAMES).
     #[must_use]
     pub fn name_bytes(&self, path: &TreePath) -> u64 {
         let target = match &self.kind {
