@@ -62,6 +62,9 @@ pub enum CgroupPolicy {
     Never,
 }
 
+/// How many further groups are made where the sweep of another service that starts removes a new one before it is locked.
+const SWEPT: usize = 16;
+
 /// The folders of the kernel's cgroup file systems in which groups can be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Hierarchy {
@@ -165,6 +168,19 @@ impl Hierarchy {
 
     /// Makes a group with a job's limits.
     pub(crate) fn make(&self, limits: &Limits) -> io::Result<Group> {
+        let mut made = self.make_one(limits);
+        for _ in 0..SWEPT {
+            match &made {
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                    made = self.make_one(limits);
+                }
+                _ => break,
+            }
+        }
+        made
+    }
+
+    fn make_one(&self, limits: &Limits) -> io::Result<Group> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}{:016x}-{number}", token());
