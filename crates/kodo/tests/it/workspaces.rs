@@ -131,7 +131,11 @@ async fn a_run_that_began_under_the_older_rule_ends_under_it() {
         "rm given; echo made > made; ln -s made link",
         "cat given made; test ! -e link",
     ]);
-    let killed_there = [("KODO_FAILPOINT", "tool-001:before")];
+    let killed_there = [
+        ("KODO_FAILPOINT", "tool-001:before"),
+        // The plan has its checkpoint by then.
+        ("CHECKPOINT_LINGER_MS", "0"),
+    ];
     let mut world = world_with(&scratch, "spaces_older", &intent, &calls, &killed_there).await;
     let id = world.intent(&intent.to_string()).await;
     let run = world.run(&id).await;
