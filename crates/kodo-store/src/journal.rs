@@ -10,7 +10,7 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnectOptions;
@@ -77,7 +77,8 @@ pub struct Journal<G: Group> {
 struct Inner<G: Group> {
     options: PgConnectOptions,
     group: Arc<G>,
-    writer: OnceLock<mpsc::Sender<Waiting<G>>>,
+    /// The way to the writer's task, once there is one.
+    writer: Mutex<Option<mpsc::Sender<Waiting<G>>>>,
     room: Arc<Semaphore>,
 }
 
@@ -102,7 +103,7 @@ impl<G: Group> Journal<G> {
             inner: Arc::new(Inner {
                 options,
                 group: Arc::new(group),
-                writer: OnceLock::new(),
+                writer: Mutex::new(None),
                 room: Arc::new(Semaphore::new(WAITING_BYTES as usize)),
             }),
         }
@@ -114,12 +115,7 @@ impl<G: Group> Journal<G> {
     /// [`StoreError::Unavailable`] if the server did not answer in time: the entry may be durable all the same.
     /// Otherwise as any statement.
     pub async fn write(&self, entry: G::Entry) -> Result<G::Answer, StoreError> {
-        let writer = self.inner.writer.get_or_init(|| {
-            let (sender, receiver) = mpsc::channel(WAITING);
-            let (options, group) = (self.inner.options.clone(), Arc::clone(&self.inner.group));
-            tokio::spawn(work(options, group, receiver));
-            sender
-        });
+        let writer = self.writer();
         let bytes = u32::try_from(G::size(&entry)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.inner.room).acquire_many_owned(bytes.min(WAITING_BYTES));
         let (tell, told) = oneshot::channel();
@@ -131,6 +127,28 @@ impl<G: Group> Journal<G> {
         };
         writer.send(waiting).await.map_err(|_| gone())?;
         told.await.unwrap_or_else(|_| Err(gone()))
+    }
+}
+
+impl<G: Group> Journal<G> {
+    /// The way to the writer. One that has ended, which only a panic does while there is a handle, is replaced: whoever
+    /// waited for it is told that nothing is known of the entry.
+    fn writer(&self) -> mpsc::Sender<Waiting<G>> {
+        // Nothing panics while the lock is held.
+        let mut writer = self
+            .inner
+            .writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match &*writer {
+            Some(writer) if !writer.is_closed() => writer.clone(),
+            _ => {
+                let (sender, receiver) = mpsc::channel(WAITING);
+                let (options, group) = (self.inner.options.clone(), Arc::clone(&self.inner.group));
+                tokio::spawn(work(options, group, receiver));
+                writer.insert(sender).clone()
+            }
+        }
     }
 }
 

@@ -3,13 +3,13 @@
 
 use futures_util::future::join_all;
 use kodo_contract::{Intent, IntentId, decode};
-use kodo_store::{Store, StoreError, Write};
+use kodo_store::{Group, Journal, Store, StoreError, Write};
 use serde_json::json;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
 use crate::evidence::checkpointed;
 use crate::proof::assert_invariants_hold;
-use crate::support::{OTHER_INTENT, World};
+use crate::support::{OTHER_INTENT, World, until};
 
 fn intent(goal: &str) -> Intent {
     let mut intent: Intent =
@@ -85,6 +85,37 @@ async fn a_connection_that_is_lost_again_and_again_fails_nobody_and_writes_nothi
     }
     let rows = world.count("SELECT count(*) FROM app.intents").await;
     assert_eq!(rows, i64::try_from(stored).unwrap());
+}
+
+/// A group whose writer ends with a panic where an entry asks for it.
+struct Fragile;
+
+impl Group for Fragile {
+    type Entry = bool;
+    type Answer = ();
+
+    fn size(_: &bool) -> usize {
+        1
+    }
+
+    async fn write(&self, _: &mut PgConnection, entries: &[&bool]) -> Result<Vec<()>, StoreError> {
+        assert!(!entries.contains(&&true), "asked for");
+        Ok(vec![(); entries.len()])
+    }
+}
+
+#[tokio::test]
+async fn a_writer_that_ends_by_a_fault_is_replaced() {
+    let world = World::new("group_panic").await;
+    let options = world.databases().app.connect_options("kodo-it");
+    let journal = Journal::new(options, Fragile);
+    journal.write(false).await.expect("written");
+    let lost = journal.write(true).await.expect_err("the writer ends");
+    assert!(lost.is_transient(), "{lost}");
+    until("another writer", || async {
+        journal.write(false).await.is_ok()
+    })
+    .await;
 }
 
 #[tokio::test]
