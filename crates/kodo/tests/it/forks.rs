@@ -340,3 +340,25 @@ async fn what_has_ended_may_be_deleted_in_the_engine_and_stays_as_it_is_here() {
     assert_invariants_hold(&world).await;
     assert_eq!(world.ended(&run).await, view);
 }
+
+#[tokio::test]
+async fn a_fork_with_a_bound_on_its_time_is_canceled_once_that_is_over() {
+    let mut world = World::new("fork_timeout").await;
+    let intent = world.intent(OTHER_INTENT).await;
+    let run = world.run(&intent).await;
+    world.ended(&run).await;
+    world.service.kill9().await.expect("kill");
+    let fork = fork(&world, &run, 1).await;
+    sqlx::query(
+        "UPDATE dbos.workflow_status SET workflow_timeout_ms = 700 WHERE workflow_uuid = $1",
+    )
+    .bind(&fork)
+    .execute(&world.system)
+    .await
+    .expect("a bound");
+    let slow = world.options.clone().env("SBX_MOCK_DELAY_MS", FOR_EVER);
+    world.restart(&slow).await;
+    forked(&world, &fork, "canceled").await;
+    assert_eq!(workflow(&world, &fork).await.2, "CANCELLED");
+    assert_invariants_hold(&world).await;
+}
