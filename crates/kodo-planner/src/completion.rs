@@ -302,8 +302,8 @@ pub(crate) fn truncated(max_tokens: u32) -> Failure {
     )
 }
 
-/// The failure of an answer that is none: a server that starts or is overloaded, or what stands before it, may give a whole
-/// one a moment later.
+/// The failure of a response that is no answer of a model: a server that starts or is overloaded, or a proxy before it, may
+/// give a whole answer a moment later.
 pub(crate) fn invalid(message: impl Into<String>) -> Failure {
     Failure::passing(ErrorCode::PlannerAnswerInvalid, message)
 }
