@@ -238,6 +238,11 @@ impl<G: Group> Writer<G> {
         let begun = Instant::now();
         let mut parts = vec![round];
         while let Some(mut part) = parts.pop() {
+            // Whoever gave up was told that nothing is known of the entry, and may have handed it over again.
+            part.retain(|waiting| !waiting.told.is_closed());
+            if part.is_empty() {
+                continue;
+            }
             let entries: Vec<&G::Entry> = part.iter().map(|waiting| &waiting.entry).collect();
             let error = match self.patiently(&entries, begun).await {
                 Ok(answers) => {
@@ -264,13 +269,14 @@ impl<G: Group> Writer<G> {
             if error.is_transient() {
                 tracing::warn!(%error, entries = part.len(), "a group of rows could not be written");
             }
-            let mut error = Some(error);
-            while let Some(waiting) = part.pop() {
-                let told = match part.is_empty() {
-                    true => error.take(),
-                    false => error.as_ref().map(same),
-                };
-                waiting.tell(Err(told.unwrap_or_else(gone)));
+            // Of several, nobody knows whose fault it is.
+            match (part.len(), part.pop()) {
+                (1, Some(waiting)) => waiting.tell(Err(error)),
+                (_, last) => {
+                    for waiting in part.into_iter().chain(last) {
+                        waiting.tell(Err(same(&error)));
+                    }
+                }
             }
         }
     }
