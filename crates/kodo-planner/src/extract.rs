@@ -11,7 +11,7 @@ use kodo_contract::{parse_json, repeated_key};
 use serde::de::IgnoredAny;
 use serde_json::{Deserializer, Value};
 
-use crate::marks::{Kind, Mark, Side, mark_at};
+use crate::marks::{Kind, Mark, Side, is_markup, mark_at};
 
 /// The members of a plan.
 const MEMBERS: [&str; 4] = ["prompt", "toolCalls", "responses", "diffs"];
@@ -439,7 +439,7 @@ fn wrapper_at(rest: &str) -> Option<usize> {
         .take_while(|(at, it)| *at < 200 && !['<', '\n', '{'].contains(it))
         .find_map(|(at, it)| (it == '>').then_some(at))?;
     let name = inner[..end].trim_start_matches(['/', '|']);
-    name.starts_with(|it: char| it.is_ascii_alphabetic())
+    (name.starts_with(|it: char| it.is_ascii_alphabetic()) && is_markup(name))
         .then_some(1 + end + 1)
 }
 
@@ -582,6 +582,9 @@ mod tests {
             format!("{{unquoted: braces}} {d}"),
             format!("a {{ that does not end. {d}"),
             format!("if a<b> then {d}"),
+            format!("<do not use this plan>{d}"),
+            format!("<ignore the following, it is wrong> {d}"),
+            format!("<answer that is not meant>{d}</answer>"),
             format!("do not use this\n```json\n{d}\n```"),
             format!("```json\n{d}\n```\nThat is what I won\u{2019}t do."),
             format!("```json\n{d}\n// but this is wrong\n```"),

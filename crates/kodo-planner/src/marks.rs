@@ -188,9 +188,13 @@ fn tag(rest: &str, open: char, close: char) -> Option<(Mark, usize)> {
     if !name.starts_with(|it: char| it.is_ascii_alphabetic()) || name.ends_with('/') {
         return None;
     }
+    let words = name;
     let name = name.split_whitespace().next().map(plain)?;
     // MedGemma's tokens of reasoning have no names.
     let opens = REASONING.contains(&name.as_str()) || name == "unused94";
+    if !opens && !is_markup(words) {
+        return None;
+    }
     let mark = match closes {
         false if opens => Mark::Opens(Kind::Tag),
         true if opens || name == "unused95" => Mark::Closes,
@@ -201,6 +205,36 @@ fn tag(rest: &str, open: char, close: char) -> Option<(Mark, usize)> {
         true => Mark::Pair(name, Side::Closes),
     };
     Some((mark, length))
+}
+
+/// Whether the inside of a tag is a name, and after it at most attributes such as `lang="en"`. Otherwise it is prose in
+/// brackets.
+pub(crate) fn is_markup(inside: &str) -> bool {
+    let is_of_a_name = |it: char| it.is_ascii_alphanumeric() || "_-:.".contains(it);
+    let mut rest = inside
+        .trim_end_matches(['/', '|'])
+        .trim_start_matches(is_of_a_name);
+    loop {
+        let attribute = rest.trim_start();
+        if attribute.is_empty() {
+            return true;
+        }
+        let value = attribute.trim_start_matches(is_of_a_name);
+        let Some(value) = value
+            .strip_prefix('=')
+            .filter(|_| value.len() < attribute.len())
+        else {
+            return false;
+        };
+        let quote = value.chars().next().filter(|it| ['"', '\''].contains(it));
+        rest = match quote {
+            Some(quote) => match value[1..].split_once(quote) {
+                Some((_, after)) => after,
+                None => return false,
+            },
+            None => value.trim_start_matches(|it: char| !it.is_whitespace()),
+        };
+    }
 }
 
 /// A special token by its name: `begin_of_thought`, `END_THINKING`, `/think`, and the channels of gpt-oss.
