@@ -1,6 +1,7 @@
 //! Why a database is of no use, and what mends it: one answer for the start, for `/readyz` and for every command.
 
-use std::fmt;
+use std::time::Duration;
+use std::{fmt, io};
 
 use crate::requirements::STANDBY;
 use crate::{DatabaseConfig, SchemaError, StoreError};
@@ -136,11 +137,20 @@ impl Trouble {
     }
 }
 
+/// Bound on a look: a server may let sessions in and then answer nothing.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+
+fn silent() -> StoreError {
+    let text = format!("no answer within {LOOK_TIMEOUT:?}");
+    StoreError::Unavailable(io::Error::new(io::ErrorKind::TimedOut, text).into())
+}
+
 impl DatabaseConfig {
     /// Looks why this database is of no use, over connections of its own; `None` if it is of use. Of the system database
     /// only what every database needs: the engine knows its schema.
     pub async fn trouble(&self, part: Part) -> Option<Trouble> {
-        let error = self.examine(part).await.err()?;
+        let looked = tokio::time::timeout(LOOK_TIMEOUT, self.examine(part)).await;
+        let error = looked.unwrap_or_else(|_| Err(silent())).err()?;
         Some(Trouble::told_by(&error, part, self))
     }
 
@@ -273,7 +283,7 @@ fn cure(cause: Cause, part: Part, config: &DatabaseConfig) -> String {
         (Cause::ReadOnly, _) => "an operator has to allow writing".to_owned(),
         (Cause::Connections, _) => format!(
             "end sessions that nobody needs (pg_stat_activity), or raise the limit (max_connections, ALTER ROLE {user:?} \
-             CONNECTION LIMIT, ALTER DATABASE): a service needs up to 2 * DB_POOL_SIZE + 9"
+             CONNECTION LIMIT, ALTER DATABASE): a service needs up to DB_POOL_SIZE + 17"
         ),
         (Cause::Resources, _) => "free disk or memory of the server".to_owned(),
         (Cause::Denied, _) => {

@@ -37,7 +37,7 @@ pub(crate) struct DatabaseSettings {
     /// How long the start waits for Postgres, in milliseconds
     #[arg(long = "db-connect-timeout-ms", env = "DB_CONNECT_TIMEOUT_MS", value_name = "MS", default_value = "60000", value_parser = milliseconds)]
     pub(crate) db_connect_timeout: Duration,
-    /// Connections to the product database, and as many of the engine; a process takes up to six more
+    /// Connections of requests and steps to the product database; a process takes up to 17 more
     #[arg(long, env, value_name = "COUNT", default_value = "16", value_parser = number::<u32>(2, 1000))]
     pub(crate) db_pool_size: u32,
     /// Where `db up` and `dev` get a server from
