@@ -67,11 +67,13 @@ fn parts(hashes: &[ContentHash]) -> Vec<i32> {
 
 impl Store {
     /// Reads how often garbage collection has taken content, once it has ended with what it takes of this content right now.
-    /// To be asked before the content is stored, or found to be stored: see [`HeldContent::is_untouched_since`].
+    /// To be asked before the content is stored, or found to be stored: see [`HeldContent::is_untouched_since`]. Waits while
+    /// the content is being deleted, and while half of the pool's connections hold content or wait for that.
     ///
     /// # Errors
     /// As any statement.
     pub async fn watch_content(&self, hashes: &[ContentHash]) -> Result<ContentClaims, StoreError> {
+        let _holder = self.holders.acquire().await;
         let claims = sqlx::query_scalar(SHARED)
             .bind(SPACE)
             .bind(parts(hashes))
