@@ -53,7 +53,7 @@ pub(crate) struct Workflow {
     journal: Journal<System>,
     /// What is not on its way yet.
     pending: Mutex<Pending>,
-    /// How long what is to be recorded waits for more. It bounds how long the engine's rows lag behind those of the product. A
+    /// How long what is to be recorded waits for more, before it is handed over. A
     /// step that took less does not wait for its checkpoint: its effect is recorded, and a run of quick steps needs one
     /// transaction in the system database.
     linger: Duration,

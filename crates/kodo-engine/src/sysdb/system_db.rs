@@ -1,4 +1,5 @@
-//! The system database as a running service uses it: read by SQL, written only through the engine's own interface.
+//! The system database as a running service uses it, beside what executions record (`sysdb/journal.rs`): what sweeps, looks at
+//! the queue and recoveries read, and the verbs of the engine's clients, through the engine's own interface.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -88,7 +89,7 @@ pub(crate) struct SystemDb {
 pub(crate) struct SystemDbError(String);
 
 impl SystemDb {
-    /// Connects lazily, with a small pool: it serves sweeps and settlements, not the steps.
+    /// Connects lazily, with a small pool: it serves sweeps, looks and recoveries, not the steps.
     pub(crate) fn new(config: &DatabaseConfig, instance: &str) -> Self {
         let app_name = app_name(instance);
         let app_version = app_version(instance);
@@ -210,12 +211,16 @@ impl SystemDb {
         Ok(rows.into_iter().map(step).collect())
     }
 
-    /// Up to `limit` workflows that wait in the engine's queue and may begin now, in the order of the queue.
-    pub(crate) async fn queued(&self, limit: i64) -> Result<Vec<QueuedRow>, StoreError> {
+    /// Up to `limit` workflows of these names that wait in the engine's queue and may begin now, in the order of the queue.
+    pub(crate) async fn queued(
+        &self,
+        names: &[&str],
+        limit: i64,
+    ) -> Result<Vec<QueuedRow>, StoreError> {
         // A queue of another name belongs to somebody else. Both statuses are walked by an index on what is in flight.
         let rows: Vec<(String, String, Option<String>)> = sqlx::query_as(
             "SELECT workflow_uuid, name, inputs FROM dbos.workflow_status
-             WHERE status IN ('ENQUEUED', 'DELAYED') AND queue_name = $1 AND name IS NOT NULL
+             WHERE status IN ('ENQUEUED', 'DELAYED') AND queue_name = $1 AND name = ANY($5)
                AND (application_name = $2 OR application_name IS NULL)
                AND (application_version = $3 OR application_version IS NULL)
                AND (status = 'ENQUEUED' OR delay_until_epoch_ms <= (extract(epoch FROM now()) * 1000)::bigint)
@@ -225,6 +230,7 @@ impl SystemDb {
         .bind(&self.app_name)
         .bind(&self.app_version)
         .bind(limit)
+        .bind(names)
         .fetch_all(&self.pool)
         .await?;
         let row = |(workflow_uuid, name, input)| QueuedRow {

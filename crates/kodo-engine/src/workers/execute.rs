@@ -30,6 +30,9 @@ use crate::workers::shared::Shared;
 /// A start that takes longer is told, each time that this has passed.
 const SLOW_START: Duration = Duration::from_secs(5);
 
+/// How long a run waits that could not be recorded for a reason that does not pass by itself.
+const REFUSED_PAUSE: Duration = Duration::from_secs(30);
+
 /// Carries out a run that the dispatcher has handed out.
 pub(crate) async fn execute(worker: Arc<Worker>, execution: Execution) {
     let workflow_id = execution.workflow_id().clone();
@@ -73,6 +76,11 @@ async fn try_execute(worker: &Worker, execution: &Execution) -> Result<(), RunFa
         owner: execution.id.clone(),
     });
     let ended = begin_and_run(worker, execution, &it, run).await;
+    if ended.is_err() {
+        // A database refuses what has to be recorded, and somebody has to mend it. The claim is kept meanwhile.
+        execution.leave();
+        tokio::time::sleep(REFUSED_PAUSE).await;
+    }
     // The claim ends in the statement that settles the run, because no other execution should begin before the outcome of
     // this one is recorded.
     let over = Some((&run.id, run.epoch));
@@ -98,7 +106,7 @@ async fn starting<T>(shared: &Shared, id: &WorkflowId, start: impl Future<Output
         match tokio::time::timeout(SLOW_START, &mut start).await {
             Ok(started) => return started,
             Err(_) => {
-                tracing::warn!(run.id = %id, "the engine does not answer to the start of a run; still waiting");
+                tracing::warn!(run.id = %id, "the database does not answer to the start of a run; still waiting");
             }
         }
     }

@@ -13,7 +13,7 @@ use crate::sysdb::journal::{Begin, Finds, Owned};
 use crate::sysdb::system_db::QueuedRow;
 use crate::workers::error::WorkerError;
 use crate::workers::execute::{begun, end_unreadable, execute_demo};
-use crate::workers::launch::Worker;
+use crate::workers::launch::{WORKFLOWS, Worker};
 
 /// Workflows that one look considers at most.
 const BATCH: i64 = 1000;
@@ -21,7 +21,7 @@ const BATCH: i64 = 1000;
 /// Offers what waits in the queue. A run that was resumed while it is carried out goes on.
 pub(crate) async fn look(worker: &Arc<Worker>) -> Result<(), WorkerError> {
     let shared = &worker.shared;
-    let queued = shared.system_db.queued(BATCH).await?;
+    let queued = shared.system_db.queued(&WORKFLOWS, BATCH).await?;
     let (runs, others): (Vec<QueuedRow>, Vec<QueuedRow>) = queued
         .into_iter()
         .partition(|row| row.name == intent_run::WORKFLOW);
@@ -50,6 +50,8 @@ pub(crate) async fn look(worker: &Arc<Worker>) -> Result<(), WorkerError> {
         };
         match known.get(id) {
             Some((_, Some(_))) => continue,
+            // It waits for room here.
+            _ if shared.dispatcher.knows(id) => continue,
             // It was resumed, and says so also while it waits for room.
             Some((status, None)) if status.is_terminal() => open_again(worker, &workflow).await?,
             _ => {}
@@ -57,7 +59,7 @@ pub(crate) async fn look(worker: &Arc<Worker>) -> Result<(), WorkerError> {
         let unreadable = unreadable::<Option<RunInput>>(row);
         shared.dispatcher.offer(workflow, Found::Queued(unreadable));
     }
-    for row in others.iter().filter(|row| row.name == crash_demo::WORKFLOW) {
+    for row in &others {
         match unreadable::<DemoInput>(row) {
             Some(failure) => fail(worker, row, failure).await,
             None => go_on(worker, row).await?,

@@ -141,7 +141,7 @@ async fn a_server_that_takes_a_run_and_then_commits_nothing_is_told_with_what_it
     let reason = said["reasons"]["engine"].as_str().expect("a reason");
     assert!(reason.starts_with("the start of run_"), "{reason}");
     assert!(reason.contains("IPC SyncRep"), "{reason}");
-    let text = "the engine does not answer to the start of a run";
+    let text = "the database does not answer to the start of a run";
     logged(&world, text).await;
     let reset = "ALTER SYSTEM RESET synchronous_standby_names";
     for statement in [reset, "SELECT pg_reload_conf()"] {
