@@ -33,7 +33,7 @@ pub(crate) struct Upload {
     /// Its length, in bytes.
     pub(crate) size: u64,
     pub(crate) hash: ContentHash,
-    /// The file takes it.
+    /// The room among all uploads that the file takes on the disk; kept as long as the file.
     _share: Share,
 }
 
@@ -59,7 +59,7 @@ impl Describe for Upload {
         route.refuses([
             ApiError::BrokenBody,
             ApiError::SlowBody,
-            // That of an upload begins in the same way, and has a number.
+            // The text of `UploadTooLarge` begins like this one, and goes on with the limit.
             ApiError::PayloadTooLarge,
             ApiError::Unavailable(String::new()),
         ]);
@@ -79,8 +79,8 @@ async fn receive(
     if body.size_hint().lower() > most {
         return Err(ApiError::UploadTooLarge(most));
     }
+    // Grows with what is received: an announced length holds nothing up that never comes.
     let mut share = room.share(patience).await?;
-    share.grow_to(body.size_hint().lower())?;
     let folder = folder.to_owned();
     let file = on_disk(move || {
         DirBuilder::new()

@@ -21,12 +21,19 @@ pub(crate) fn operation() -> Operation {
 
 async fn handler(Migrated(app): Migrated, Id(key): Id<RunKey>) -> Result<Response, ApiError> {
     let id = key.run(&app).await?;
-    let run = app.in_time(app.store().stored_run(&id)).await?;
-    let run = run.ok_or(ApiError::RunNotFound)?;
-    if run.size() < LARGE {
+    let reading = async {
+        let run = app.store().stored_run(&id).await?;
+        let run = run.ok_or(ApiError::RunNotFound)?;
+        let turn = match run.size() < LARGE {
+            true => None,
+            false => Some(app.turn_for_large_view().await?),
+        };
+        Ok::<_, ApiError>((run, turn))
+    };
+    let (run, turn) = app.in_time(reading).await?;
+    let Some(turn) = turn else {
         return answer(run, id);
-    }
-    let turn = app.in_time(app.turn_for_large_view()).await?;
+    };
     let work = tokio::task::spawn_blocking(move || {
         let _turn = turn;
         answer(run, id)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use futures_util::TryStreamExt;
 use kodo_engine::workspace_of;
@@ -28,11 +28,7 @@ pub(crate) fn operation() -> Operation {
         ])
 }
 
-async fn handler(
-    Migrated(app): Migrated,
-    Id(key): Id<RunKey>,
-    method: Method,
-) -> Result<Response, ApiError> {
+async fn handler(Migrated(app): Migrated, Id(key): Id<RunKey>) -> Result<Response, ApiError> {
     let run = key.run(&app).await?;
     if !app.in_time(app.store().run_exists(&run)).await? {
         return Err(ApiError::RunNotFound);
@@ -42,15 +38,12 @@ async fn handler(
         .in_time(workspace_of(app.store(), &*artifacts, &run))
         .await?;
     let snapshot = workspace.ok_or(ApiError::NoWorkspace)?;
-    let body = if method == Method::HEAD {
-        Body::empty()
-    } else {
-        let id = run.clone();
-        // The status is sent before the body: if reading fails from here on, the body ends before its last chunk.
-        Body::from_stream(tarball(artifacts, snapshot).inspect_err(move |error| {
-            tracing::error!(%error, run.id = %id, "a workspace was not sent to its end");
-        }))
-    };
+    let id = run.clone();
+    // The status is sent before the body: if reading fails from here on, the body ends before its last chunk. For HEAD it is
+    // dropped before anything of it is read.
+    let body = Body::from_stream(tarball(artifacts, snapshot).inspect_err(move |error| {
+        tracing::error!(%error, run.id = %id, "a workspace was not sent to its end");
+    }));
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     for (name, value) in [
