@@ -36,7 +36,7 @@ pub(crate) struct ApiSettings {
     /// Most bytes of an upload to PUT /artifacts; on its way it is in the folder spool in KODO_DATA_DIR
     #[arg(long, env, value_name = "BYTES", default_value = "1073741824", value_parser = number::<u64>(1, 1 << 40))]
     pub(crate) max_upload_bytes: u64,
-    /// Most bytes of all uploads together that are on their way; one that leads beyond gets 503
+    /// Most bytes of all uploads together that are on their way, at least MAX_UPLOAD_BYTES; one that leads beyond gets 503
     #[arg(long, env, value_name = "BYTES", default_value = "4294967296", value_parser = number::<u64>(1, 1 << 40))]
     pub(crate) max_uploads_together_bytes: u64,
     /// How long a shutdown waits for running steps and requests, in milliseconds
